@@ -1,0 +1,67 @@
+"""Checks on values that may still be traced when the check is written down."""
+
+import contextlib
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.extend.core as jec
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike
+
+
+@dataclass
+class Checks:
+    """The checks met while a cell function was traced: what must hold, and what to say if it does not."""
+
+    trace: Any
+    messages: list[str] = field(default_factory=list)
+    holds: list[Array] = field(default_factory=list)
+
+
+_collecting: ContextVar[Checks | None] = ContextVar("_collecting", default=None)
+
+
+@contextlib.contextmanager
+def collect() -> Iterator[Checks]:
+    """Gather the checks of traced values made inside, for the caller to evaluate."""
+    checks = Checks(jec.get_opaque_trace_state())
+    token = _collecting.set(checks)
+    try:
+        yield checks
+    finally:
+        _collecting.reset(token)
+
+
+def require(value: ArrayLike, holds: ArrayLike, message: str) -> Array:
+    """Hand `value` through if `holds`, and complain with `message` if not.
+
+    A concrete `holds` is judged now. A traced one is judged by the sweep that traces it,
+    before any of its cells runs; under a user's own jit it is left to `eqx.error_if`.
+    """
+    value = jnp.asarray(value)
+    if not isinstance(holds, jax.core.Tracer):
+        if not np.all(holds):
+            raise ValueError(message)
+        return value
+    checks = _collecting.get()
+    # A value of an inner trace (a vmap or scan inside the cell) must not leave that trace.
+    if checks is not None and checks.trace == jec.get_opaque_trace_state():
+        checks.messages.append(message)
+        checks.holds.append(jnp.all(holds))
+        return value
+    return eqx.error_if(value, jnp.any(~holds), message)
+
+
+def real_array(value: ArrayLike, name: str) -> Array:
+    """`value` as an array of floating point numbers, integers converted."""
+    array = jnp.asarray(value)
+    if jnp.issubdtype(array.dtype, jnp.complexfloating):
+        raise ValueError(f"Argument `{name}` needs real numbers, but its dtype is {array.dtype}.")
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        array = array.astype(jnp.result_type(float))
+    return array

@@ -1,0 +1,124 @@
+"""A problem: where training starts, what is learned, and the one velocity."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from layerflow.networks import is_weight
+from layerflow.tasks import Task
+
+
+def _as_coefficients(tree: PyTree) -> PyTree:
+    """Numbers as arrays, so that other values do not recompile; a plain 0 or 1 stays and costs nothing."""
+    keep = lambda leaf: isinstance(leaf, int | float) and leaf in (0, 1)
+    return jax.tree.map(lambda leaf: float(leaf) if keep(leaf) else jnp.asarray(leaf), tree)
+
+
+class Problem(eqx.Module):
+    """One training run: a network at its start and a task to learn.
+
+    Training follows
+
+        d weights / dt = -rates * grad(loss + decay/2 |weights|^2).
+
+    Args:
+        start: Network at t = 0, any PyTree called on one input: LinearNetwork, any
+            `equinox.Module`.
+        task: What is learned.
+        test: Task to measure on with `on_test`; training does not see it.
+        decay: Weight decay, a number or a PyTree prefix of the network: one number per layer is
+            `eqx.tree_at(lambda network: network.weights, start, (0.1, 0.2))`.
+        rates: Learning rates relative to t, a number or a PyTree prefix of the network;
+            None freezes what lies below it.
+
+    Raises:
+        TypeError: If `task` is not a task or cannot judge a network like `start`.
+        ValueError: If the widths of network and task do not fit, or `decay` or `rates` is no prefix.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, layerflow as lf
+        >>> start = lf.gaussian(jax.random.key(0), (2, 3, 1), std=0.1)
+        >>> lf.Problem(start, lf.Moments.whitened(yx=jnp.array([[1.0, 2.0]]))).velocity(start).widths
+        (2, 3, 1)
+    """
+
+    start: PyTree
+    task: Task
+    test: Task | None
+    decay: PyTree
+    rates: PyTree
+
+    def __init__(
+        self, start: PyTree, task: Task, *, test: Task | None = None, decay: PyTree = 0.0, rates: PyTree = 1.0
+    ) -> None:
+        for name, given in (("task", task), ("test", test)):
+            if not isinstance(given, Task) and not (name == "test" and given is None):
+                raise TypeError(
+                    f"Argument `{name}` needs a task (Modes, Moments, Samples, or your own subclass of lf.Task), "
+                    f"but it is of type {type(given).__name__}."
+                )
+            if given is not None:
+                given.check(start)
+        self.start, self.task, self.test = start, task, test
+        self.decay, self.rates = _as_coefficients(decay), _as_coefficients(rates)
+        _per_leaf("decay", self.decay, start)
+        _per_leaf("rates", self.rates, start)
+
+    def split(self, network: PyTree) -> tuple[PyTree, PyTree]:
+        """The moving weights of `network`, and all the rest; `eqx.combine` undoes it."""
+        return eqx.partition(network, self._moving(network))
+
+    def velocity(self, network: PyTree, task: Task | None = None) -> PyTree:
+        """d weights / dt at `network`, with None in place of everything that does not move.
+
+        Args:
+            network: Where to evaluate.
+            task: The task to descend on, for example a mini-batch; the problem's own if not given.
+        """
+        task = self.task if task is None else task
+        moving = self._moving(network)
+        weights, rest = eqx.partition(network, moving)
+        decay = eqx.filter(_per_leaf("decay", self.decay, network), moving)
+        rates = eqx.filter(_per_leaf("rates", self.rates, network), moving)
+
+        def downhill(gradient: Array, weight: Array, decay: Any, rate: Any) -> Array:
+            # Plain zeros and ones are left out of the program.
+            pull = gradient if _is(decay, 0) else gradient + jnp.asarray(decay, weight.dtype) * weight
+            return -pull if _is(rate, 1) else -jnp.asarray(rate, weight.dtype) * pull
+
+        gradient = jax.grad(lambda weights: task.loss(eqx.combine(weights, rest)))(weights)
+        return jax.tree.map(downhill, gradient, weights, decay, rates)
+
+    def _moving(self, network: PyTree) -> PyTree:
+        """Which leaves of `network` move: its weights, except where the rate is None."""
+        rates = _per_leaf("rates", self.rates, network)
+        return jax.tree.map(lambda rate, weight: weight and rate is not None, rates, is_weight(network), is_leaf=_none)
+
+    @property
+    def has_decay(self) -> bool:
+        """Whether there is weight decay, as far as can be told without its value."""
+        return not all(_is(leaf, 0) for leaf in jax.tree.leaves(self.decay))
+
+
+def _none(leaf: Any) -> bool:
+    return leaf is None
+
+
+def _is(leaf: Any, number: int) -> bool:
+    """Whether `leaf` is this number and no array."""
+    return isinstance(leaf, float) and leaf == number
+
+
+def _per_leaf(name: str, prefix: PyTree, network: PyTree) -> PyTree:
+    """`prefix` spread over the leaves of `network`."""
+    try:
+        return jax.tree.map(lambda value, below: jax.tree.map(lambda _: value, below), prefix, network, is_leaf=_none)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"Argument `{name}` is a number or a PyTree prefix of the network (one number per layer, say: "
+            f"eqx.tree_at(lambda network: network.weights, start, (0.1, 0.2))), but it does not match a "
+            f"{type(network).__name__}: {error}"
+        ) from error

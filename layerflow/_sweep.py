@@ -1,0 +1,367 @@
+"""Sweep a cell function over a grid: a phase diagram in one call."""
+
+import datetime
+import inspect
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, ArrayLike, PRNGKeyArray
+
+from layerflow._checks import collect
+from layerflow._problem import Problem
+from layerflow._solve import Observe, check_kinds, checked_times, named
+from layerflow.engine._chunks import Batch
+from layerflow.engine._grid import Axis, Grid, make_axis
+from layerflow.engine._machine import Machine
+from layerflow.engine._program import Cell, Observables, freeze, take_apart
+from layerflow.engine._trace import trace
+from layerflow.methods import Descent, Method, Status
+from layerflow.observables import loss
+
+if TYPE_CHECKING:
+    import xarray
+
+CellFunction = Callable[..., Problem | tuple[Problem, Method]]
+
+_RESERVED = ("status", "num_steps", "end")
+_CHECK_CHUNK = 2**16
+
+
+def sweep(
+    cell: CellFunction,
+    axes: Mapping[str, Any] | None = None,
+    *,
+    method: Method | None = None,
+    seeds: int | None = None,
+    root: int | PRNGKeyArray = 0,
+    ts: ArrayLike | None = None,
+    observe: Observe = loss,
+    progress: bool = True,
+    on: Machine | None = None,
+) -> "xarray.Dataset":
+    """Solve the problem of every cell of a grid.
+
+    Args:
+        cell: The user's function from axis values (and `key`, if it takes one) to a Problem, or
+            to a Problem and its method. Written for one cell; it is traced, so its values are
+            JAX arrays and a value that decides a shape needs `lf.static`.
+        axes: Values by name of the cell's argument: vectors of numbers, `lf.static` for values
+            that change shapes, `lf.paired` for arguments that move together.
+        method: How to travel, unless the cell says so.
+        seeds: Repeat each cell with that many keys. Seed s has the key fold_in(root, s), the
+            same in every cell. Without it there is one key and no dimension `seed`.
+        root: Root key, or a number to make it from.
+        ts: Where to measure: times for Flow, steps for Descent. Only at the end if not given.
+        observe: An observable, several, or a dict of them by name.
+        progress: Show a bar between chunks when a sweep takes longer than a second.
+        on: What the computation may use.
+
+    Returns:
+        xarray.Dataset with the axes in the given order, then `seed`, then `t` or `step`, then the
+        observable's own dimensions; one variable per observable, and `status` (see `lf.Status`),
+        `num_steps` and `end`. A failed cell is NaN. `attrs` say how it was made.
+
+    Raises:
+        TypeError: If axes and the arguments of `cell` do not match, or it returns no Problem.
+        ValueError: If an axis is empty or not finite, or a start cannot exist.
+        MemoryError: If the diagram does not fit the memory.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, layerflow as lf
+        >>> task = lf.Moments.whitened(yx=jnp.eye(2))
+        >>> def cell(key, lam):
+        ...     return lf.Problem(lf.lambda_balanced(key, lam, 0.1, inp=2, hid=2, out=2), task)
+        >>> diagram = lf.sweep(cell, {"lam": jnp.linspace(-3, 3, 5)}, seeds=2, method=lf.Flow(t1=10.0))
+        >>> dict(diagram.sizes)
+        {'lam': 5, 'seed': 2}
+    """
+    begin = time.perf_counter()
+    observe = named(observe)
+    grid, takes_key = _grid(cell, axes or {}, seeds)
+    root = jax.random.key(root) if isinstance(root, int) else root
+    if method is not None and not isinstance(method, Method):
+        check_kinds(None, method)
+    on = Machine() if on is None else on
+
+    batches = [
+        (words, _batch(cell, chosen, words, grid, takes_key, method, observe, ts, root))
+        for chosen, words in grid.combinations()
+    ]
+    variables = _same_variables([(words, batch.frozen.variables) for words, batch in batches], grid)
+    results = _Results(grid, batches, variables, on)
+    sizes = _run(grid, batches, results, on, progress)
+
+    facts = _facts(cell, batches[0][1], root)
+    facts |= {"chunk": sizes, "compile_seconds": round(sum(b.compile_seconds for _, b in batches), 3)}
+    diagram = results.dataset(observe, batches[0][1])
+    diagram.attrs |= facts | {"wall_seconds": round(time.perf_counter() - begin, 3)}
+    return diagram
+
+
+def _grid(cell: CellFunction, axes: Mapping[str, Any], seeds: int | None) -> tuple[Grid, bool]:
+    """The grid that the axes span, and whether the cell function takes a key."""
+    if not callable(cell):
+        raise TypeError(f"A cell function is needed, from axis values to a lf.Problem, but a {type(cell).__name__} came.")
+    if not isinstance(axes, Mapping):
+        raise TypeError(f'Argument `axes` is a dict, {{"lam": values}}, but it is a {type(axes).__name__}.')
+    made = [make_axis(name, values) for name, values in axes.items()]
+    given = [argument for axis in made for argument in axis.arguments]
+    if len(set(given)) < len(given):
+        raise TypeError(f"Each argument of the cell function belongs to one axis, but these are given: {sorted(given)}.")
+    for name in ("seed", "t", "step", *_RESERVED):
+        if name in axes:
+            raise ValueError(f"The name `{name}` belongs to the diagram itself. Rename this axis and argument.")
+    takes_key = _match_arguments(cell, given)
+    if seeds is None:
+        return Grid(tuple(made)), takes_key
+    if not isinstance(seeds, int) or seeds < 1:
+        raise ValueError(f"Argument `seeds` counts repetitions and needs to be a positive whole number, not {seeds}.")
+    if not takes_key:
+        raise TypeError("The cell function takes no `key`, so all seeds would be copies. Give it an argument `key`.")
+    numbers = np.arange(seeds)
+    seed = Axis("seed", {"seed": numbers}, numbers, {"long_name": "seed", "units": "1"})
+    return Grid((*made, seed)), takes_key
+
+
+def _match_arguments(cell: CellFunction, given: list[str]) -> bool:
+    """Whether the cell function takes a key; raises if its arguments and the axes differ."""
+    parameters = inspect.signature(cell).parameters.values()
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    named_ones = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    names = [p.name for p in named_ones]
+    if "key" in given:
+        raise TypeError("The argument `key` is made by the sweep from `seeds` and `root`; it cannot be an axis.")
+    surplus = [name for name in given if name not in names and not takes_all]
+    if surplus:
+        raise TypeError(
+            f"The cell function does not take {', '.join(f'`{n}`' for n in surplus)}; it takes "
+            f"{', '.join(f'`{n}`' for n in names) or 'nothing'}. Axes are named after its arguments."
+        )
+    missing = [p.name for p in named_ones if p.default is p.empty and p.name not in (*given, "key")]
+    if missing:
+        raise TypeError(
+            f"The cell function takes {', '.join(f'`{n}`' for n in missing)}, but no axis gives it. "
+            f"Axes: {', '.join(f'`{n}`' for n in given) or 'none'}. Add the axis, or give the argument a default."
+        )
+    return "key" in names or takes_all
+
+
+def _batch(
+    cell: CellFunction,
+    chosen: dict[str, Any],
+    words: str,
+    grid: Grid,
+    takes_key: bool,
+    method: Method | None,
+    observe: Observables,
+    ts: ArrayLike | None,
+    root: PRNGKeyArray,
+) -> Batch:
+    """Trace the cells of one combination of static values and check them all."""
+    found: dict[str, Any] = {}
+
+    def build(values: dict[str, Array], key: PRNGKeyArray) -> Any:
+        arguments = dict(chosen) | {name: value for name, value in values.items() if name != "seed"}
+        with collect() as checks:
+            returned = cell(**arguments, **({"key": key} if takes_key else {}))
+            problem, how = _returned(returned, method)
+            found["static"], found["structure"], leaves, method_arrays = take_apart(Cell.of(problem, how))
+        found["messages"] = checks.messages
+        leaves, method_arrays = jax.tree.map(jnp.asarray, (leaves, method_arrays))
+        return leaves, method_arrays, checks.holds
+
+    one = {name: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for name, v in grid.values(np.zeros(1, int)).items()}
+    key_shape = jax.eval_shape(lambda: root)
+    try:
+        traced, constants = trace(build, one, key_shape)
+    except (
+        jax.errors.ConcretizationTypeError,
+        jax.errors.TracerArrayConversionError,
+        jax.errors.TracerIntegerConversionError,
+    ) as error:
+        raise _decides_shape(error) from error
+    except TypeError as error:
+        if "concrete" not in str(error):
+            raise
+        raise _decides_shape(error) from error
+    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in traced.jaxpr.outvars]
+    leaves, _, _ = jax.tree.unflatten(traced.structure, shapes)
+    frozen = freeze(found["static"], found["structure"], leaves, observe)
+    checked = method if method is not None else found["static"].method
+    batch = Batch(frozen, traced, constants, checked_times(ts, checked), root)
+    _judge(batch, found["messages"], grid, words)
+    return batch
+
+
+def _returned(returned: Any, method: Method | None) -> tuple[Problem, Method]:
+    """What the cell function returned, as a problem and a method, or an error."""
+    problem, how = returned if isinstance(returned, tuple) and len(returned) == 2 else (returned, None)
+    if not isinstance(problem, Problem):
+        raise TypeError(
+            f"The cell function needs to return a lf.Problem, or a lf.Problem and its method, but it returned a "
+            f"{type(returned).__name__}."
+        )
+    if how is not None and method is not None:
+        raise TypeError("Both the cell function and `method` say how to travel. Leave one out.")
+    check_kinds(problem, method if how is None else how)
+    return problem, method if how is None else how
+
+
+def _decides_shape(error: Exception) -> TypeError:
+    return TypeError(
+        f"The cell function uses a value of an axis where a plain number or a fixed shape is needed. Make that axis "
+        f"lf.static([...]), which compiles once per value; or use jnp.where in place of `if`. JAX says: {error}"
+    )
+
+
+def _judge(batch: Batch, messages: list[str], grid: Grid, words: str) -> None:
+    """Raise for the first check that some cell fails, before any of them runs."""
+    if not messages:
+        return
+    for begin in range(0, grid.cells, _CHECK_CHUNK):
+        cells = np.arange(begin, min(begin + _CHECK_CHUNK, grid.cells))
+        for message, holds in zip(messages, batch.check(*_arguments(grid, cells)), strict=True):
+            broken = np.flatnonzero(~np.asarray(holds))
+            if broken.size:
+                where = ", ".join(filter(None, [words, grid.words(int(cells[broken[0]]))]))
+                raise ValueError(f"{message} First at {where}, in {broken.size} of {grid.cells} cells.")
+
+
+def _arguments(grid: Grid, cells: np.ndarray) -> tuple[dict[str, Array], Array]:
+    """Values and seeds of some cells."""
+    values = grid.values(cells)
+    seeds = values.get("seed", np.zeros(len(cells), int))
+    return {name: jnp.asarray(value) for name, value in values.items()}, jnp.asarray(seeds)
+
+
+def _same_variables(described: list[tuple[str, dict[str, Any]]], grid: Grid) -> dict[str, Any]:
+    """The variables of all combinations of static values, which need to agree."""
+    words, variables = described[0]
+    for other_words, other in described[1:]:
+        for name in {*variables, *other}:
+            here, there = variables.get(name), other.get(name)
+            if getattr(here, "shape", None) != getattr(there, "shape", None):
+                raise ValueError(
+                    f"An observable needs one shape all over the diagram, but `{name}` has shape "
+                    f"{getattr(here, 'shape', 'none')} at {words} and {getattr(there, 'shape', 'none')} at {other_words}. "
+                    f"Reduce it to one shape, or sweep these values apart."
+                )
+    for name in variables:
+        if name in (*_RESERVED, "t", "step") or name in {axis.name for axis in grid.axes}:
+            raise ValueError(
+                f"The observable `{name}` has the name of an axis or of the diagram's own variables "
+                f"({', '.join(_RESERVED)}). Name it apart: observe={{'my_{name}': f}}."
+            )
+    return variables
+
+
+class _Results:
+    """The numbers of a diagram, by combination of static values and cell."""
+
+    def __init__(self, grid: Grid, batches: list[tuple[str, Batch]], variables: dict[str, Any], on: Machine) -> None:
+        self.grid = grid
+        ts = batches[0][1].fixed[2]
+        times = () if ts is None else ts.shape
+        shape = (len(batches), grid.cells)
+        on.check_results(sum(s.size * s.dtype.itemsize for s in variables.values()) * int(np.prod(shape + times)))
+        self.observed = {n: np.full(shape + times + s.shape, np.nan, s.dtype) for n, s in variables.items()}
+        self.status = np.zeros(shape, np.uint8)
+        self.num_steps = np.zeros(shape, np.int32)
+        self.end = np.zeros(shape)
+
+    def put(self, number: int, cells: np.ndarray, path: Any) -> None:
+        """Write the results of some cells; padding beyond them is dropped."""
+        keep = lambda array: np.asarray(array)[: len(cells)]
+        for variable, values in zip(self.observed.values(), path.observed, strict=True):
+            variable[number, cells] = keep(values)
+        self.status[number, cells] = keep(path.status)
+        self.num_steps[number, cells] = keep(path.num_steps)
+        self.end[number, cells] = keep(path.end)
+
+    def dataset(self, observe: Observables, batch: Batch) -> "xarray.Dataset":
+        """The diagram, labelled."""
+        import xarray
+
+        grid, ts = self.grid, batch.fixed[2]
+        descent = isinstance(batch.frozen.program.method, Descent)
+        time_name, time_label = ("step", "steps") if descent else ("t", "gradient-flow time")
+        axes = [axis.name for axis in grid.axes]
+        data = {}
+        for name, flat in self.observed.items():
+            labels = _labels(name, observe)
+            own = flat.ndim - 2 - (ts is not None)
+            dims = labels["dims"] if len(labels["dims"]) == own else [f"{name}_{i}" for i in range(own)]
+            attrs = {key: labels[key] for key in ("long_name", "units")}
+            data[name] = ([*axes, *([] if ts is None else [time_name]), *dims], grid.shaped(flat), attrs)
+        codes = [status for status in Status if status >= 0]
+        data["status"] = (
+            axes,
+            grid.shaped(self.status),
+            {
+                "long_name": "why the cell ended",
+                "flag_values": [int(code) for code in codes],
+                "flag_meanings": " ".join(code.name.lower() for code in codes),
+            },
+        )
+        data["num_steps"] = (axes, grid.shaped(self.num_steps), {"long_name": "steps taken", "units": "1"})
+        data["end"] = (axes, grid.shaped(self.end), {"long_name": f"{time_label} at the end of the cell", "units": "1"})
+        coords: dict[str, Any] = {axis.name: (axis.name, axis.coordinate, axis.attrs) for axis in grid.axes}
+        for axis in grid.axes:  # what a paired axis gives to each argument
+            vectors = {n: v for n, v in axis.arguments.items() if n != axis.name and np.ndim(v) == 1 and not axis.static}
+            coords |= {name: (axis.name, values) for name, values in vectors.items()}
+        if ts is not None:
+            coords[time_name] = (time_name, np.asarray(ts), {"long_name": time_label, "units": "1"})
+        return xarray.Dataset(data, coords)
+
+
+def _labels(variable: str, observe: Observables) -> dict[str, Any]:
+    """What the observable behind a variable says of itself."""
+    name = variable if variable in observe else next(n for n in observe if variable.startswith(f"{n}_"))
+    function = observe[name]
+    label = getattr(function, "long_name", None) or name.replace("_", " ")
+    part = variable[len(name) :].replace("_", " ")
+    return {"dims": getattr(function, "dims", ()), "long_name": label + part, "units": getattr(function, "units", "1")}
+
+
+def _run(grid: Grid, batches: list[tuple[str, Batch]], results: _Results, on: Machine, progress: bool) -> list[int]:
+    """Run every chunk; returns the cells per chunk of each combination."""
+    from tqdm.auto import tqdm
+
+    sizes = []
+    with tqdm(total=grid.cells * len(batches), unit="cell", delay=1.0, disable=not progress) as bar:
+        for number, (words, batch) in enumerate(batches):
+            bar.set_description(words or "sweep")
+            size = on.chunk_size(grid.cells, batch.bytes_per_cell())
+            sizes.append(size)
+            for begin in range(0, grid.cells, size):
+                cells = np.arange(begin, min(begin + size, grid.cells))
+                # The last chunk repeats its last cell up to full size, so that one program serves all.
+                filled = np.minimum(np.arange(begin, begin + size), grid.cells - 1)
+                path = jax.block_until_ready(batch.run(*_arguments(grid, filled)))
+                results.put(number, cells, path)
+                bar.update(len(cells))
+    return sizes
+
+
+def _facts(cell: CellFunction, batch: Batch, root: PRNGKeyArray) -> dict[str, Any]:
+    """How a diagram was made, as plain numbers and text that any file format holds."""
+    device = jax.devices()[0]
+    shared = batch.frozen.program.method
+    return {
+        "title": getattr(cell, "__name__", type(cell).__name__),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **{f"{name}_version": version(name) for name in ("layerflow", "jax", "diffrax", "optax", "numpy")},
+        "method": eqx.tree_pformat(shared, short_arrays=True, width=10**6),
+        "root": np.asarray(jax.random.key_data(root)).tolist(),
+        "dtype": str(batch.frozen.program.start.jaxpr.outvars[0].aval.dtype),
+        "device": f"{device.platform}: {device.device_kind}",
+        "fingerprint": batch.fingerprint,
+    }
+
+

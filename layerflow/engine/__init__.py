@@ -1,0 +1,1 @@
+"""Grid, chunks and compiled programs: how many cells run in one call."""

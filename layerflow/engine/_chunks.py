@@ -1,0 +1,125 @@
+"""Chunks: a fixed number of cells computed by one call of a compiled program."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+
+from layerflow.engine._program import Frozen
+from layerflow.engine._trace import Traced, split
+from layerflow.methods import Path
+
+_programs: dict[Any, Any] = {}
+
+
+class Batch:
+    """All cells of one structure, to be run chunk by chunk.
+
+    Args:
+        frozen: The cell's functions.
+        build: (arguments of the cell function, key) -> (the cell's arrays, its method's, checks).
+        constants: What `build` closed over.
+        ts: Where to measure.
+        root: Seed s has the key fold_in(root, s).
+    """
+
+    def __init__(
+        self, frozen: Frozen, build: Traced, constants: list[Array], ts: Array | None, root: PRNGKeyArray
+    ) -> None:
+        self.frozen, self.build = frozen, build
+        share, self._build_one, self.varies = split(build, constants)
+        self.compile_seconds = 0.0
+        self.shared = self._compiled("share", share, constants)(constants)
+        self.fixed = (self.shared, frozen.constants, ts, root)
+
+    def run(self, values: dict[str, Array], seeds: Int[Array, " cells"]) -> Path:
+        """Solve some cells; every number of cells compiles once."""
+        arguments = (*self.fixed, values, seeds)
+        return self._compiled("run", self._run, *arguments)(*arguments)
+
+    def check(self, values: dict[str, Array], seeds: Int[Array, " cells"]) -> list[Array]:
+        """Judge the checks that the cell function made, for some cells."""
+        arguments = (*self.fixed, values, seeds)
+        return self._compiled("check", self._check, *arguments)(*arguments)
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of everything that was traced."""
+        program = self.frozen.program
+        parts = [self.build, program.start, program.velocity, program.loss, program.extremes, program.measure]
+        return hashlib.sha256(" ".join(part.fingerprint for part in parts).encode()).hexdigest()
+
+    def bytes_per_cell(self) -> int:
+        """Rough size of one cell at work: its own arrays, the stages of a step, and what it measures."""
+        shapes = [v.aval for v in self.build.jaxpr.outvars]
+        own = sum(_bytes(s) for s, varies in zip(shapes, self.varies, strict=True) if varies)
+        leaves, _, _ = jax.tree.unflatten(self.build.structure, shapes)
+        state = _bytes(jax.eval_shape(self.frozen.program.start, self.frozen.constants["start"], leaves))
+        measured = sum(map(_bytes, self.frozen.variables.values()))
+        ts = self.fixed[2]
+        return own + 24 * state + (1 if ts is None else ts.shape[0]) * (2 * state + 3 * measured) + 256
+
+    def _run(
+        self,
+        shared: list[Array],
+        constants: PyTree,
+        ts: Array | None,
+        root: PRNGKeyArray,
+        values: dict[str, Array],
+        seeds: Array,
+    ) -> Path:
+        keys = _keys(root, seeds)
+        leaves, method, _ = jax.tree.unflatten(self.build.structure, self._build_all(shared, (values, keys)))
+        axes = jax.tree.unflatten(self.build.structure, [0 if varies else None for varies in self.varies])
+        travel = lambda leaves, method, key: self.frozen.program.travel(constants, leaves, method, ts, key)
+        return lockstep(travel, (leaves, method, keys), (axes[0], axes[1], 0))
+
+    def _check(
+        self, shared: list[Array], _constants: PyTree, _ts: Any, root: PRNGKeyArray, values: dict[str, Array], seeds: Array
+    ) -> list[Array]:
+        def judge(cell: Any) -> list[Array]:
+            _, _, holds = jax.tree.unflatten(self.build.structure, self._build_one(shared, *cell))
+            return holds
+
+        return jax.lax.map(judge, (values, _keys(root, seeds)))
+
+    def _build_all(self, shared: list[Array], cells: Any) -> list[Array]:
+        """The outputs of `build`: those that vary from cell to cell stacked, the others once."""
+        own = lambda cell: [out for out, v in zip(self._build_one(shared, *cell), self.varies, strict=True) if v]
+        # One cell after the other on CPU: jaxlib was seen to deadlock on batched factorisations there.
+        stacked = iter(jax.lax.map(own, cells) if jax.default_backend() == "cpu" else jax.vmap(own)(cells))
+        first = self._build_one(shared, *jax.tree.map(lambda a: a[0], cells))
+        return [next(stacked) if varies else out for out, varies in zip(first, self.varies, strict=True)]
+
+    def _compiled(self, name: str, function: Callable[..., Any], *arguments: PyTree) -> Callable[..., Any]:
+        """`function` compiled for arguments like these, or found compiled by an equal batch."""
+        key = (
+            name,
+            self.build,
+            self.frozen.program,
+            jax.default_backend(),
+            jax.config.jax_default_matmul_precision,
+            str(jax.tree.map(lambda a: (a.shape, a.dtype), arguments)),
+        )
+        if key not in _programs:
+            begin = time.perf_counter()
+            _programs[key] = jax.jit(function).lower(*arguments).compile()
+            self.compile_seconds += time.perf_counter() - begin
+        return _programs[key]
+
+
+def lockstep(travel: Callable[..., Path], cells: tuple[Any, ...], axes: tuple[Any, ...]) -> Path:
+    """Let the cells of a chunk travel side by side; each step waits for all."""
+    return jax.vmap(travel, in_axes=axes)(*cells)
+
+
+def _keys(root: PRNGKeyArray, seeds: Int[Array, " cells"]) -> PRNGKeyArray:
+    return jax.vmap(lambda seed: jax.random.fold_in(root, seed))(seeds)
+
+
+def _bytes(shape: Any) -> int:
+    return shape.size * (shape.dtype.itemsize if jnp.issubdtype(shape.dtype, jnp.number) else 16)

@@ -1,0 +1,190 @@
+"""Axes of a sweep and the flat list of cells they span."""
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import ArrayLike
+
+# Standard names of the field, for the labels of axes.
+_LABELS = {
+    "lam": ("layer imbalance λ", "weight²"),
+    "weight_to_target": ("weight-to-target ratio", "1"),
+    "learning_rate": ("learning rate", "1"),
+    "depth": ("depth", "layers"),
+    "width": ("width", "units"),
+}
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One dimension of a diagram: the values it gives to one or more arguments of the cell function."""
+
+    name: str
+    arguments: dict[str, Any]  # per argument its values along the axis
+    coordinate: np.ndarray
+    attrs: dict[str, str] = field(default_factory=dict)
+    static: bool = False
+
+    def __len__(self) -> int:
+        return len(self.coordinate)
+
+
+class Static:
+    """Values that change shapes or structure; see `static`."""
+
+    def __init__(self, values: Mapping[str, Any] | Sequence[Any]) -> None:
+        if isinstance(values, Mapping):
+            self.labels, self.values = list(values), list(values.values())
+        else:
+            self.values = list(values)
+            self.labels = [v if isinstance(v, int | float | str | bool) else str(v) for v in self.values]
+
+
+class Paired:
+    """Arguments that move together along one axis; see `paired`."""
+
+    def __init__(self, values: Mapping[str, ArrayLike], labels: Sequence[Any] | None) -> None:
+        if not isinstance(values, Mapping) or not values:
+            raise ValueError('lf.paired needs a dict of arguments to values, paired({"a": [1, 2], "b": [3, 4]}).')
+        self.values = {name: checked_values(name, array, many=True) for name, array in values.items()}
+        lengths = {name: len(array) for name, array in self.values.items()}
+        if len(set(lengths.values())) != 1:
+            raise ValueError(f"Arguments paired along one axis need values of one length, but have {lengths}.")
+        (self.length,) = set(lengths.values())
+        if labels is not None and len(labels) != self.length:
+            raise ValueError(f"lf.paired needs one label per position, {self.length}, but {len(labels)} came.")
+        self.labels = list(range(self.length)) if labels is None else list(labels)
+
+
+def static(values: Mapping[str, Any] | Sequence[Any]) -> Static:
+    """An axis whose values change shapes or structure: each compiles once.
+
+    Args:
+        values: The values, hashable or not; in a dict by label.
+
+    Raises:
+        ValueError: If there are no values.
+
+    Example:
+        >>> import layerflow as lf
+        >>> lf.static({"funnel": (4, 2, 2), "anti-funnel": (2, 2, 4)}).labels
+        ['funnel', 'anti-funnel']
+    """
+    axis = Static(values)
+    if not axis.values:
+        raise ValueError("lf.static needs at least one value, but it is empty.")
+    return axis
+
+
+def paired(values: Mapping[str, ArrayLike], *, labels: Sequence[Any] | None = None) -> Paired:
+    """An axis along which several arguments of the cell function move together.
+
+    Args:
+        values: For each argument its values, first dimension along the axis; further
+            dimensions are handed to the cell.
+        labels: Coordinate of each position; numbered if not given.
+
+    Raises:
+        ValueError: If lengths differ.
+
+    Example:
+        >>> import layerflow as lf
+        >>> lf.paired({"gain": [5.0, 1.0], "target": [3.0, 3.0]}, labels=["default", "weights down"]).length
+        2
+    """
+    return Paired(values, labels)
+
+
+def checked_values(name: str, values: Any, *, many: bool = False) -> np.ndarray:
+    """The values of an axis as an array of numbers, or an error."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"Axis `{name}` needs an array of numbers, but its values do not form one: {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise TypeError(
+            f"Axis `{name}` needs real numbers, but its values have dtype {array.dtype}. Values that are no numbers, or "
+            f"that change shapes, go through lf.static."
+        )
+    if array.ndim != 1 and not (many and array.ndim > 1):
+        raise ValueError(
+            f"Axis `{name}` needs a vector of values, but it has shape {array.shape}. For vectors at each position use "
+            f'lf.paired({{"{name}": array}}).'
+        )
+    if array.shape[0] == 0:
+        raise ValueError(f"Axis `{name}` is empty: give it at least one value.")
+    finite = np.isfinite(array)
+    if not finite.all():
+        bad = np.argwhere(~finite)[0]
+        raise ValueError(
+            f"Axis `{name}` needs finite values, but holds {array[tuple(bad)]} at position {int(bad[0])}"
+            f"{f' and {int((~finite).sum()) - 1} more' if (~finite).sum() > 1 else ''}."
+        )
+    return np.asarray(jnp.asarray(array))  # the dtype that JAX computes in
+
+
+def make_axis(name: str, values: Any) -> Axis:
+    """An axis from what the user gave."""
+    if isinstance(values, Static):
+        return Axis(name, {name: values.values}, np.asarray(values.labels), static=True)
+    if isinstance(values, Paired):
+        return Axis(name, dict(values.values), np.asarray(values.labels))
+    array = checked_values(name, values)
+    long_name, units = _LABELS.get(name, (name, "1"))
+    given = getattr(values, "attrs", {})  # an xarray.DataArray brings its own labels
+    return Axis(name, {name: array}, array, {"long_name": long_name, "units": units} | dict(given))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """All cells of a sweep: static axes outside, the others inside, the last axis fastest."""
+
+    axes: tuple[Axis, ...]
+
+    @property
+    def inner(self) -> tuple[Axis, ...]:
+        """The axes whose values are arrays."""
+        return tuple(axis for axis in self.axes if not axis.static)
+
+    @property
+    def outer(self) -> tuple[Axis, ...]:
+        """The axes whose values are fixed in a program."""
+        return tuple(axis for axis in self.axes if axis.static)
+
+    @property
+    def cells(self) -> int:
+        """Cells per combination of static values."""
+        return math.prod(len(axis) for axis in self.inner)
+
+    def combinations(self) -> Iterator[tuple[dict[str, Any], str]]:
+        """Each combination of static values, with words for it."""
+        for positions in itertools.product(*(range(len(axis)) for axis in self.outer)):
+            chosen = {axis.name: axis.arguments[axis.name][i] for axis, i in zip(self.outer, positions, strict=True)}
+            words = ", ".join(f"{axis.name}={axis.coordinate[i]}" for axis, i in zip(self.outer, positions, strict=True))
+            yield chosen, words
+
+    def values(self, cells: np.ndarray) -> dict[str, np.ndarray]:
+        """The arguments of the cell function at some cells, by flat number."""
+        positions = np.unravel_index(cells, [len(axis) for axis in self.inner]) if self.inner else ()
+        return {
+            name: values[where]
+            for axis, where in zip(self.inner, positions, strict=True)
+            for name, values in axis.arguments.items()
+        }
+
+    def words(self, cell: int) -> str:
+        """Where a cell lies, for messages."""
+        positions = np.unravel_index(cell, [len(axis) for axis in self.inner]) if self.inner else ()
+        return ", ".join(f"{a.name}={a.coordinate[i]}" for a, i in zip(self.inner, positions, strict=True)) or "the one cell"
+
+    def shaped(self, flat: np.ndarray) -> np.ndarray:
+        """Values by (combination, cell, ...) as an array over all axes in the user's order."""
+        ordered = [*self.outer, *self.inner]
+        array = flat.reshape([len(axis) for axis in ordered] + list(flat.shape[2:]))
+        back = [ordered.index(axis) for axis in self.axes]
+        return array.transpose(back + list(range(len(back), array.ndim)))

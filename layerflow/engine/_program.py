@@ -1,0 +1,181 @@
+"""One cell as traced functions of flat arrays, ready to travel."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from layerflow._problem import Problem
+from layerflow.engine._trace import Traced, trace
+from layerflow.methods import Course, Method, Path
+from layerflow.tasks import Task
+
+Observables = Mapping[str, Callable[[Any, Problem], Any]]
+
+
+class Cell(eqx.Module):
+    """A problem and the method to solve it by; `task` is the problem's in its cheapest form."""
+
+    problem: Problem
+    task: Task
+    method: Method
+
+    @classmethod
+    def of(cls, problem: Problem, method: Method) -> "Cell":
+        """The cell of a problem as the user states it."""
+        return cls(problem, problem.task.reduced(problem.start), method)
+
+
+@dataclass(frozen=True)
+class Program:
+    """What stays the same when the numbers of a cell change; equal programs compile once."""
+
+    start: Traced
+    velocity: Traced
+    loss: Traced
+    extremes: Traced
+    measure: Traced
+    unravel: Traced
+    method: PyTree  # without its arrays
+
+    def travel(
+        self, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree, ts: Array | None, key: PRNGKeyArray
+    ) -> Path:
+        """Solve the cell whose arrays are `leaves`, by the method whose arrays are `method`."""
+        call = lambda name, *arguments: getattr(self, name)(constants[name], *arguments)
+        least_loss, null_loss = call("extremes", leaves)
+        course = Course(
+            start=call("start", leaves),
+            velocity=lambda w, key, step: call("velocity", w, leaves, key, step),
+            loss=lambda w: call("loss", w, leaves),
+            measure=lambda w: call("measure", w, leaves),
+            unravel=lambda w: call("unravel", w),
+            least_loss=least_loss,
+            null_loss=null_loss,
+        )
+        return eqx.combine(method, self.method).travel(course, ts, key)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A cell taken apart: a program, the arrays that its functions closed over, and what it measures."""
+
+    program: Program
+    constants: dict[str, list[Array]]
+    variables: dict[str, jax.ShapeDtypeStruct]  # name and shape of each, in the order of `Path.observed`
+    network: Callable[[Array, list[Array]], PyTree]  # from moving weights and leaves back to the user's network
+
+
+def freeze(static: Cell, structure: Any, leaves: list[Any], observe: Observables) -> Frozen:
+    """Trace a cell's functions.
+
+    Args:
+        static: The cell without its arrays.
+        structure: Structure of the arrays of the cell, its method's apart.
+        leaves: Those arrays, or `jax.ShapeDtypeStruct`s like them.
+        observe: Observables by name.
+    """
+
+    def unpack(leaves: list[Array]) -> tuple[Problem, Task]:
+        cell = eqx.combine(jax.tree.unflatten(structure, leaves), static)
+        return cell.problem, cell.task
+
+    def start(leaves: list[Array]) -> Array:
+        problem, _ = unpack(leaves)
+        return ravel_pytree(problem.split(problem.start)[0])[0]
+
+    def network(w: Array, leaves: list[Array]) -> PyTree:
+        problem, _ = unpack(leaves)
+        weights, rest = problem.split(problem.start)
+        return eqx.combine(ravel_pytree(weights)[1](w), rest)
+
+    def velocity(w: Array, leaves: list[Array], key: PRNGKeyArray, step: Array) -> Array:
+        problem, task = unpack(leaves)
+        size = getattr(static.method, "batch", None)
+        task = task if size is None else problem.task.batch(key, step, size)
+        return ravel_pytree(problem.velocity(network(w, leaves), task))[0].astype(w.dtype)
+
+    def loss(w: Array, leaves: list[Array]) -> Array:
+        return unpack(leaves)[1].loss(network(w, leaves))
+
+    def extremes(leaves: list[Array]) -> tuple[Array, Array]:
+        problem, task = unpack(leaves)
+        if getattr(static.method, "until", None) != "converged":
+            return jnp.zeros(()), jnp.zeros(())
+        if problem.has_decay:
+            raise ValueError(
+                'With weight decay the least loss is not known, so until="converged" cannot be judged. '
+                "Give a loss to stop at, until=1e-3, or leave `until` out."
+            )
+        return task.least_loss(problem.start), task.null_loss()
+
+    names: list[str] = []
+
+    def measure(w: Array, leaves: list[Array]) -> list[Array]:
+        problem, _ = unpack(leaves)
+        measured = _measured(observe, network(w, leaves), problem)
+        names[:] = measured
+        return list(measured.values())
+
+    def unravel(w: Array) -> list[Array]:
+        weights = jax.eval_shape(lambda leaves: unpack(leaves)[0].split(unpack(leaves)[0].start)[0], leaves)
+        return jax.tree.leaves(ravel_pytree(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), weights))[1](w))
+
+    w = jax.eval_shape(start, leaves)
+    _check_weights(w, static)
+    key, step = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((), int)
+    traced = {
+        "start": trace(start, leaves),
+        "velocity": trace(velocity, w, leaves, key, step),
+        "loss": trace(loss, w, leaves),
+        "extremes": trace(extremes, leaves),
+        "measure": trace(measure, w, leaves),
+        "unravel": trace(unravel, w),
+    }
+    program = Program(**{name: function for name, (function, _) in traced.items()}, method=static.method)
+    constants = {name: constants for name, (_, constants) in traced.items()}
+    shapes = jax.eval_shape(program.measure, constants["measure"], w, leaves)
+    return Frozen(program, constants, dict(zip(names, shapes, strict=True)), network)
+
+
+def take_apart(cell: Cell) -> tuple[Cell, Any, list[Array], PyTree]:
+    """A cell as its static part, the structure and leaves of its arrays, and its method's arrays."""
+    arrays, static = eqx.partition(cell, eqx.is_array)
+    method = arrays.method
+    arrays = eqx.tree_at(lambda cell: cell.method, arrays, None)
+    leaves, structure = jax.tree.flatten(arrays)
+    return static, structure, leaves, method
+
+
+def _measured(observe: Observables, network: PyTree, problem: Problem) -> dict[str, Array]:
+    """Every observable by the name of its variable, as floating point numbers so that NaN can mark failure."""
+    variables: dict[str, Array] = {}
+    for name, function in observe.items():
+        value = function(network, problem)
+        parts = {f"{name}_{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
+        for variable, part in parts.items():
+            if not eqx.is_array_like(part):
+                raise TypeError(
+                    f"An observable returns an array or a dict of arrays, but `{variable}` returned a "
+                    f"{type(part).__name__}."
+                )
+            if variable in variables:
+                raise ValueError(f"Two observables are called `{variable}`. Name them apart: observe={{'a': f, 'b': g}}.")
+            array = jnp.asarray(part)
+            variables[variable] = array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
+    return variables
+
+
+def _check_weights(w: jax.ShapeDtypeStruct, static: Cell) -> None:
+    if w.size == 0:
+        raise ValueError(
+            f"Nothing moves: a {type(static.problem.start).__name__} has no floating point arrays outside of constants, "
+            f"or all its rates are None."
+        )
+    if not jnp.issubdtype(w.dtype, jnp.floating):
+        raise TypeError(f"Weights need to be real floating point numbers, but their common dtype is {w.dtype}.")

@@ -1,0 +1,95 @@
+"""What a method is told of one cell, and what it gives back."""
+
+import enum
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import custom_vmap
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+
+class Status(enum.IntEnum):
+    """Why a trajectory ended. From NOT_FINITE on it failed, and its observables are NaN."""
+
+    REACHED_T1 = 0
+    CONVERGED = 1
+    SADDLE = 2
+    NOT_FINITE = 3
+    BLEW_UP = 4
+    STALLED = 5
+    OUT_OF_STEPS = 6
+    SOLVER_FAILED = 7
+    RUNNING = -1  # never leaves the engine
+
+    @property
+    def meaning(self) -> str:
+        """The status in words."""
+        return _MEANINGS[self]
+
+
+_MEANINGS = {
+    Status.REACHED_T1: "went to the end",
+    Status.CONVERGED: "met `until` before the end",
+    Status.SADDLE: "at the end it stood still above the least loss",
+    Status.NOT_FINITE: "weights or velocity became NaN or infinite",
+    Status.BLEW_UP: "weights grew without bound",
+    Status.STALLED: "the step size shrank to nothing",
+    Status.OUT_OF_STEPS: "took max_steps steps before the end",
+    Status.SOLVER_FAILED: "the solver's implicit stage found no solution",
+    Status.RUNNING: "still under way",
+}
+
+
+def failed(status: Int[Array, "..."]) -> Bool[Array, "..."]:
+    """Whether a status is a failure."""
+    return status >= Status.NOT_FINITE
+
+
+class Course(eqx.Module):
+    """One cell as a method sees it: functions of the flat vector of moving weights."""
+
+    start: Float[Array, " size"]
+    velocity: Callable[[Float[Array, " size"], PRNGKeyArray, Int[Array, ""]], Float[Array, " size"]]
+    loss: Callable[[Float[Array, " size"]], Float[Array, ""]]
+    measure: Callable[[Float[Array, " size"]], list[Float[Array, "..."]]]
+    unravel: Callable[[Float[Array, " size"]], list[Array]]
+    least_loss: Float[Array, ""]
+    null_loss: Float[Array, ""]
+
+
+class Path(eqx.Module):
+    """What a method gives back of one cell."""
+
+    observed: list[Array]  # time first if `ts` was given
+    weights: Float[Array, " size"]
+    status: Int[Array, ""]
+    num_steps: Int[Array, ""]
+    end: Float[Array, ""]  # where it stopped, in the units of `ts`
+
+
+def masked(values: list[Array], bad: Bool[Array, "..."]) -> list[Array]:
+    """`values` with NaN where `bad`, whose axes come first."""
+    spread = lambda value: bad.reshape(bad.shape + (1,) * (value.ndim - bad.ndim))
+    return [jnp.where(spread(value), jnp.nan, value) for value in values]
+
+
+@custom_vmap
+def any_cell(flag: Bool[Array, ""]) -> Bool[Array, ""]:
+    """Whether `flag` holds in any cell of the batch.
+
+    As the condition of a loop it keeps the loop one loop under vmap: JAX would else copy the
+    whole state once a step, to hold finished cells still.
+    """
+    return flag
+
+
+@any_cell.def_vmap
+def _(axis_size, in_batched, flag):  # noqa: ARG001
+    return any_cell(jnp.any(flag, axis=0) if in_batched[0] else flag), False
+
+
+def while_any(condition: Callable, body: Callable, state: eqx.Module) -> eqx.Module:
+    """`jax.lax.while_loop` that goes on while any cell does; `body` must leave finished cells alone."""
+    return jax.lax.while_loop(lambda state: any_cell(condition(state)), body, state)

@@ -1,0 +1,134 @@
+"""Gradient descent by optax."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optax
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
+
+from layerflow._checks import require
+from layerflow.methods._course import Course, Path, Status, failed, masked, while_any
+
+
+class Descent(eqx.Module):
+    """Gradient descent with any optax optimiser.
+
+    The gradient handed to the optimiser is minus the velocity of the problem, so weight decay
+    is coupled and `rates` scale each layer.
+
+    Args:
+        optimiser: An optax factory such as `optax.sgd` or `optax.adam`; not its result.
+        steps: How many steps to take.
+        batch: Samples per step; the whole task at every step if not given.
+        **hyperparameters: Handed to the factory. Floats and arrays can be axes of a sweep and
+            do not recompile; flags, whole numbers and schedules do.
+
+    Raises:
+        TypeError: If `optimiser` is not a factory, or does not take these hyperparameters.
+        ValueError: If `steps` or `batch` is not positive.
+
+    Example:
+        >>> import layerflow as lf, optax
+        >>> method = lf.Descent(optax.adam, steps=1000, batch=128, learning_rate=1e-3)
+    """
+
+    optimiser: Callable[..., Any] = eqx.field(static=True)
+    steps: Int[Array, ""]
+    batch: int | None = eqx.field(static=True)
+    hyperparameters: dict[str, Any]
+
+    def __init__(
+        self, optimiser: Callable[..., Any], *, steps: ArrayLike, batch: int | None = None, **hyperparameters: Any
+    ) -> None:
+        if isinstance(optimiser, tuple) or not callable(optimiser):
+            raise TypeError(
+                "Argument `optimiser` needs a factory such as optax.sgd, with its numbers as further arguments: "
+                "lf.Descent(optax.sgd, learning_rate=0.01, steps=1000), not optax.sgd(0.01)."
+            )
+        steps = jnp.asarray(steps)
+        if not jnp.issubdtype(steps.dtype, jnp.integer) or steps.shape != ():
+            raise ValueError(f"Argument `steps` is a whole number, but it has dtype {steps.dtype} and shape {steps.shape}.")
+        if batch is not None and batch < 1:
+            raise ValueError(f"Argument `batch` counts samples and needs to be at least 1, but it is {batch}.")
+        self.steps = require(steps, steps > 0, f"Argument `steps` needs to be positive, but it is {steps}.")
+        self.optimiser, self.batch = optimiser, batch
+        number = lambda value: isinstance(value, float) or eqx.is_array_like(value) and hasattr(value, "dtype")
+        self.hyperparameters = {k: jnp.asarray(v) if number(v) else v for k, v in hyperparameters.items()}
+        try:
+            optimiser(**self.hyperparameters)
+        except TypeError as error:
+            name = getattr(optimiser, "__name__", type(optimiser).__name__)
+            raise TypeError(f"{name} does not take the hyperparameters {sorted(hyperparameters)}: {error}") from error
+
+    @property
+    def end(self) -> Int[Array, ""]:
+        """Where the method ends, in the units of `ts`."""
+        return self.steps
+
+    @property
+    def tolerances(self) -> dict[str, Any]:
+        """None: descent does what it does."""
+        return {}
+
+    def travel(self, course: Course, ts: Int[Array, " t"] | None, key: PRNGKeyArray) -> Path:
+        """Descend in one cell; vmapped, all cells step together."""
+        descender = _Descender(self, course, key)
+        run = descender.load()
+        measured = None
+        if ts is not None:
+            run, (observed, alive) = jax.lax.scan(descender.visit, run, jnp.minimum(ts, self.steps))
+            measured = masked(observed, ~alive)
+        run = descender.run_to(self.steps, run)
+        bad = failed(run.status)
+        weights = course.start + run.moved
+        if measured is None:
+            measured = masked(course.measure(weights), bad)
+        status = jnp.where(bad, run.status, Status.REACHED_T1)
+        return Path(measured, jnp.where(bad, jnp.nan, weights), status, run.step, run.step)
+
+
+class _Run(eqx.Module):
+    """A descent under way."""
+
+    moved: Float[Array, " size"]  # weights - start, see methods/_flow.py
+    optimiser: PyTree
+    step: Int[Array, ""]
+    status: Int[Array, ""]
+
+
+class _Descender:
+    """One step of descent at a time in one cell."""
+
+    def __init__(self, method: Descent, course: Course, key: PRNGKeyArray) -> None:
+        cast = lambda leaf: leaf.astype(course.start.dtype) if eqx.is_inexact_array(leaf) else leaf
+        self.optimiser = method.optimiser(**jax.tree.map(cast, method.hyperparameters))
+        self.course, self.key = course, key
+
+    def load(self) -> _Run:
+        start = self.course.start
+        state = jax.tree.map(jnp.asarray, self.optimiser.init(self.course.unravel(start)))
+        return _Run(jnp.zeros_like(start), state, jnp.asarray(0), jnp.asarray(Status.RUNNING))
+
+    def run_to(self, goal: Int[Array, ""], run: _Run) -> _Run:
+        """Go on to step `goal`, or to where the cell fails."""
+        active = lambda run: (run.step < goal) & (run.status == Status.RUNNING)
+        return while_any(active, lambda run: self._step(run, active(run)), run)
+
+    def visit(self, run: _Run, goal: Int[Array, ""]) -> tuple[_Run, tuple[list[Array], Bool[Array, ""]]]:
+        """Go on to step `goal` and measure there."""
+        run = self.run_to(goal, run)
+        return run, (self.course.measure(self.course.start + run.moved), ~failed(run.status))
+
+    def _step(self, run: _Run, active: Bool[Array, ""]) -> _Run:
+        course, unravel = self.course, self.course.unravel
+        weights = course.start + run.moved
+        gradient = unravel(-course.velocity(weights, self.key, run.step))
+        updates, state = self.optimiser.update(gradient, run.optimiser, unravel(weights))
+        moved, _ = ravel_pytree(optax.apply_updates(unravel(run.moved), updates))
+        status = jnp.where(jnp.all(jnp.isfinite(moved)), Status.RUNNING, Status.NOT_FINITE)
+        after = _Run(moved, state, run.step + 1, status)
+        return jax.tree.map(lambda new, old: jnp.where(active, new, old), after, run)

@@ -1,0 +1,7 @@
+"""What is trained: weights as a PyTree, callable on one input."""
+
+from layerflow.networks._diagonal import DiagonalNetwork
+from layerflow.networks._fields import constant, is_weight
+from layerflow.networks._linear import LinearNetwork, linear_model
+
+__all__ = ["DiagonalNetwork", "LinearNetwork", "constant", "is_weight", "linear_model"]

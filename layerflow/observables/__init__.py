@@ -1,0 +1,23 @@
+"""What is measured: free functions of (network, problem)."""
+
+from layerflow.observables._basic import (
+    effective_rank,
+    layer_imbalance,
+    layer_movement,
+    loss,
+    mode_strengths,
+)
+from layerflow.observables._kernel import kernel_distance, ntk
+from layerflow.observables._observable import observable, on_test
+
+__all__ = [
+    "effective_rank",
+    "kernel_distance",
+    "layer_imbalance",
+    "layer_movement",
+    "loss",
+    "mode_strengths",
+    "ntk",
+    "observable",
+    "on_test",
+]

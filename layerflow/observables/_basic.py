@@ -1,0 +1,119 @@
+"""Loss, layers and modes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from layerflow._problem import Problem
+from layerflow.networks import DiagonalNetwork, LinearNetwork
+from layerflow.observables._observable import observable
+from layerflow.tasks import Modes, Moments, Samples
+
+
+@observable(long_name="loss", units="1")
+def loss(network: PyTree, problem: Problem) -> Float[Array, ""]:
+    """The loss of the task, L = E|f(x) - y|^2 / 2 (Eq. 2), without weight decay. Shape ()."""
+    return problem.task.loss(network)
+
+
+@observable(long_name="layer imbalance", units="weight²")
+def layer_imbalance(network: PyTree, problem: Problem) -> Any:  # noqa: ARG001
+    """The layer imbalance, which gradient flow without decay conserves (Eqs. 8, 48).
+
+    For neighbouring layers l and l + 1
+
+        w_{l+1}^T w_{l+1} - w_l w_l^T    (LinearNetwork),    b_i^2 - a_i^2    (DiagonalNetwork).
+
+    With weight decay mu on all layers it shrinks as exp(-2 mu t).
+
+    Returns:
+        Array of shape (hid, hid), or (inp,) for diagonal networks, for two layers; a dict of
+        such arrays, named by the hidden layer, for more. In units of weight^2.
+
+    Raises:
+        TypeError: If the network is neither linear nor diagonal, or has one layer only.
+    """
+    if isinstance(network, LinearNetwork):
+        between = lambda before, after: after.T @ after - before @ before.T
+    elif isinstance(network, DiagonalNetwork):
+        between = lambda before, after: after**2 - before**2
+    else:
+        raise TypeError(
+            f"layer_imbalance needs a LinearNetwork or a DiagonalNetwork, but the network is a {type(network).__name__}."
+        )
+    pairs = list(zip(network.weights[:-1], network.weights[1:], strict=True))
+    if not pairs:
+        raise TypeError("layer_imbalance compares neighbouring layers, but the network has one layer only.")
+    if len(pairs) == 1:
+        return between(*pairs[0])
+    return {f"hidden{number}": between(*pair) for number, pair in enumerate(pairs, start=1)}
+
+
+@observable(dims=("layer",), long_name="relative movement of the layer")
+def layer_movement(network: PyTree, problem: Problem) -> Float[Array, " layer"]:
+    """How far each layer moved, |w_l(t) - w_l(0)| / |w_l(0)| in Frobenius norm.
+
+    Returns:
+        One number per array of moving weights, in the order of the network; infinite where a
+        layer started at zero. Shape (layer,).
+    """
+    weights, starts = (jax.tree.leaves(problem.split(n)[0]) for n in (network, problem.start))
+    moved = [jnp.linalg.norm((w - start).ravel()) for w, start in zip(weights, starts, strict=True)]
+    return jnp.stack(moved) / jnp.stack([jnp.linalg.norm(start.ravel()) for start in starts])
+
+
+@observable(dims=("mode",), long_name="mode strength")
+def mode_strengths(network: PyTree, problem: Problem) -> Float[Array, " mode"]:
+    """Strength of each mode of the task in the network (Eqs. 9, 12).
+
+    On Modes u_i = a_i b_i; on data u_k^T W v_k, with the singular vectors of E[y x^T] by falling
+    singular value.
+
+    Returns:
+        Array of shape (mode,).
+
+    Raises:
+        TypeError: If the network is not linear or the task is neither modes nor data.
+    """
+    if not hasattr(network, "matrix"):
+        raise TypeError(f"mode_strengths needs a linear network, with a `matrix`, but it is a {type(network).__name__}.")
+    task = problem.task
+    if isinstance(task, Modes):
+        return network.matrix[0]
+    u, _, vt = jnp.linalg.svd(_moments(task, "mode_strengths").yx, full_matrices=False)
+    return jnp.sum((u.T @ network.matrix) * vt, axis=1)
+
+
+@observable(long_name="effective rank")
+def effective_rank(network: PyTree, problem: Problem) -> Float[Array, ""]:  # noqa: ARG001
+    """Effective rank of the end-to-end matrix: the exponential of the entropy of its singular values.
+
+        exp(-sum_k p_k log p_k),    p_k = s_k / sum_j s_j;    0 for the zero matrix.
+
+    Returns:
+        Array of shape ().
+
+    Raises:
+        TypeError: If the network is not linear.
+
+    References:
+        Roy, Vetterli (2007), "The effective rank".
+    """
+    if not hasattr(network, "matrix"):
+        raise TypeError(f"effective_rank needs a linear network, with a `matrix`, but it is a {type(network).__name__}.")
+    strengths = jnp.linalg.svd(network.matrix, compute_uv=False)
+    total = jnp.sum(strengths)
+    shares = strengths / jnp.where(total == 0, 1.0, total)
+    entropy = -jnp.sum(jnp.where(shares > 0, shares * jnp.log(jnp.where(shares > 0, shares, 1.0)), 0.0))
+    return jnp.where(total == 0, 0.0, jnp.exp(entropy))
+
+
+def _moments(task: Any, name: str) -> Moments:
+    """The second moments of a task made of data."""
+    if isinstance(task, Moments):
+        return task
+    if isinstance(task, Samples):
+        return task.moments
+    raise TypeError(f"{name} needs Modes, Moments or Samples, but the task is a {type(task).__name__}.")

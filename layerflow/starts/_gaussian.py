@@ -1,0 +1,123 @@
+"""Random starts: independent Gaussian weights, and their mirrored form of zero function."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+
+from layerflow._checks import real_array, require
+from layerflow.networks import LinearNetwork
+
+Std = ArrayLike | Sequence[ArrayLike] | Literal["lecun", "ntk"]
+
+
+def gaussian(key: PRNGKeyArray, widths: Sequence[int], *, std: Std = "lecun") -> LinearNetwork:
+    """Draw a linear network with independent Gaussian weights.
+
+    Args:
+        key: Source of the weights.
+        widths: Width of every layer of units, input first; two widths make one layer.
+        std: Standard deviation of the weights: a number for all layers; one number per
+            layer; "lecun" for 1/sqrt(fan_in); or "ntk" for the NTK parameterisation,
+            weights of standard deviation 1 and the product of all 1/sqrt(fan_in) as the
+            constant `output_scale`.
+
+    Returns:
+        Network with one matrix of shape (out, inp) per layer.
+
+    Raises:
+        ValueError: If there are fewer than two widths, a width is below 1, or `std` is
+            negative or does not hold one number per layer.
+
+    Example:
+        >>> import jax, layerflow as lf
+        >>> lf.gaussian(jax.random.key(0), (4, 2, 3), std=(0.1, 0.5)).widths
+        (4, 2, 3)
+
+    References:
+        Jacot et al. (2018), arXiv:1806.07572, for "ntk".
+    """
+    widths = _checked_widths(widths)
+    fan_in = jnp.asarray(widths[:-1], jnp.result_type(float))
+    scale: float | Float[Array, ""] = 1.0
+    if isinstance(std, str):
+        if std not in ("lecun", "ntk"):
+            raise ValueError(f'Argument `std` takes numbers, "lecun" or "ntk", but it is "{std}".')
+        stds = 1 / jnp.sqrt(fan_in)
+        if std == "ntk":
+            stds, scale = jnp.ones_like(stds), jnp.prod(stds)
+    else:
+        stds = _per_layer(std, len(widths) - 1)
+    return LinearNetwork(tuple(_draw(key, widths, stds)), scale)
+
+
+def symmetrised(key: PRNGKeyArray, widths: Sequence[int], *, std: ArrayLike | Sequence[ArrayLike]) -> LinearNetwork:
+    """Draw a linear network whose two mirrored halves cancel: its function starts at zero.
+
+    Every hidden layer consists of two equal halves, and the last layer reads them with opposite
+    signs; for two layers
+
+        w1 = [A; A],    w2 = [B, -B],    so w2 @ w1 = 0,
+
+    while the tangent kernel is that of a Gaussian start. Halves in deeper networks do not
+    see each other.
+
+    Args:
+        key: Source of the weights.
+        widths: Width of every layer of units, input first; hidden widths are even.
+        std: Standard deviation of the weights, one for all or one per layer.
+
+    Raises:
+        ValueError: If there is no hidden layer, a hidden width is odd, or `std` does not
+            hold one number per layer.
+
+    Example:
+        >>> import jax, layerflow as lf
+        >>> network = lf.symmetrised(jax.random.key(0), (3, 4, 2), std=1.0)
+        >>> float(abs(network.matrix).max())
+        0.0
+
+    References:
+        Chizat, Oyallon, Bach (2019), arXiv:1812.07956; Nam et al. (2025), Fig. 6(b).
+    """
+    widths = _checked_widths(widths)
+    if len(widths) < 3 or any(width % 2 for width in widths[1:-1]):
+        raise ValueError(
+            f"A symmetrised network needs at least one hidden layer and even hidden widths, to mirror one half in "
+            f"the other, but `widths` is {widths}."
+        )
+    halves = (widths[0], *(width // 2 for width in widths[1:-1]), widths[-1])
+    first, *middle, last = _draw(key, halves, _per_layer(std, len(widths) - 1))
+    blocks = [jnp.kron(jnp.eye(2, dtype=w.dtype), w) for w in middle]
+    return LinearNetwork((jnp.concatenate([first, first]), *blocks, jnp.concatenate([last, -last], axis=1)))
+
+
+def _checked_widths(widths: Sequence[int]) -> tuple[int, ...]:
+    widths = tuple(widths)
+    if len(widths) < 2 or any(width < 1 for width in widths):
+        raise ValueError(
+            f"Argument `widths` lists the width of every layer of units, input first: at least two, each at least 1, "
+            f"but it is {widths}."
+        )
+    return widths
+
+
+def _per_layer(std: ArrayLike | Sequence[ArrayLike], layers: int) -> Float[Array, " layers"]:
+    """Standard deviation of every layer, or an error."""
+    stds = jnp.stack([real_array(s, "std") for s in std]) if isinstance(std, Sequence) else real_array(std, "std")
+    if stds.shape not in ((), (layers,)):
+        raise ValueError(
+            f"Argument `std` holds one standard deviation per layer, so for {layers} layers it needs shape "
+            f"({layers},), but it has shape {stds.shape}. For all layers alike pass one number."
+        )
+    message = "Argument `std` holds standard deviations, which are not negative, but some are."
+    return require(jnp.broadcast_to(stds, (layers,)), stds >= 0, message)
+
+
+def _draw(key: PRNGKeyArray, widths: Sequence[int], stds: Float[Array, " layers"]) -> list[Float[Array, "_out _inp"]]:
+    """One Gaussian matrix per layer."""
+    keys = jax.random.split(key, len(widths) - 1)
+    shapes = zip(widths[1:], widths[:-1], strict=True)
+    return [s * jax.random.normal(k, shape, s.dtype) for k, shape, s in zip(keys, shapes, stds, strict=True)]

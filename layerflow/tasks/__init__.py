@@ -1,0 +1,9 @@
+"""What is to be learned: a task gives the loss of a network."""
+
+from layerflow.tasks._base import Task
+from layerflow.tasks._modes import Modes
+from layerflow.tasks._moments import Moments
+from layerflow.tasks._regression import random_regression
+from layerflow.tasks._samples import Samples
+
+__all__ = ["Modes", "Moments", "Samples", "Task", "random_regression"]

@@ -1,0 +1,61 @@
+"""What every task offers."""
+
+import abc
+from typing import Self
+
+import equinox as eqx
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
+
+
+class Task(eqx.Module):
+    """Something to be learned. Subclass it and give `loss` to make your own."""
+
+    @abc.abstractmethod
+    def loss(self, network: PyTree) -> Float[Array, ""]:
+        """The loss of `network` on all of the task, L = E|f(x) - y|^2 / 2 (Eq. 2)."""
+
+    def check(self, network: PyTree) -> None:
+        """Raise an error in the user's words if `network` cannot be trained on this task."""
+
+    def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> Self:
+        """The same task with its inputs and targets multiplied by a factor each."""
+        raise TypeError(f"{type(self).__name__} cannot be rescaled: it does not define `rescale`.")
+
+    def batch(self, key: PRNGKeyArray, step: Array, size: int) -> "Task":
+        """The mini-batch of `size` samples for one step of descent."""
+        raise TypeError(
+            f"Mini-batches need a task made of samples, but {type(self).__name__} holds none. "
+            f"Use Samples, or leave out `batch` to descend on the whole task."
+        )
+
+    def reduced(self, network: PyTree) -> "Task":
+        """The task with the same loss that is cheapest for networks like `network`."""
+        return self
+
+    def least_loss(self, network: PyTree) -> Float[Array, ""]:
+        """The least loss that networks of the shape of `network` can reach."""
+        raise TypeError(
+            f"No least loss is known for a {type(network).__name__} on {type(self).__name__}, so nothing can be "
+            f'called converged there. Give a loss to stop at, until=1e-3, in place of until="converged".'
+        )
+
+    def null_loss(self) -> Float[Array, ""]:
+        """The loss of the zero function, the scale against which "small" is judged."""
+        raise TypeError(f"{type(self).__name__} does not know the loss of the zero function.")
+
+
+def linear_map(network: PyTree, task: Task, shape: tuple[int, int]) -> Float[Array, "out inp"]:
+    """The end-to-end matrix of `network`, or an error that says why the task needs one of `shape`."""
+    if not hasattr(network, "matrix"):
+        raise TypeError(
+            f"{type(task).__name__} knows its data by second moments alone, so its network needs to be linear, with "
+            f"the property `matrix` (LinearNetwork, DiagonalNetwork), but {type(network).__name__} has none. "
+            f"Give the data themselves: Samples(x, y)."
+        )
+    matrix = network.matrix
+    if matrix.shape != shape:
+        raise ValueError(
+            f"Widths need to fit: the task has {shape[1]} inputs and {shape[0]} outputs, but the network has "
+            f"{matrix.shape[1]} and {matrix.shape[0]}."
+        )
+    return matrix

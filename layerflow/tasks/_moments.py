@@ -1,0 +1,154 @@
+"""Second moments: all that a linear network sees of its data."""
+
+from typing import Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PyTree
+
+from layerflow._checks import real_array, require
+from layerflow.tasks._base import Task, linear_map
+
+
+class Moments(Task):
+    """All that a linear network sees of its data: second moments of inputs and targets.
+
+    The loss of a network with end-to-end matrix W is E|y - W x|^2 / 2, evaluated as
+
+        L = tr((W - B) xx (W - B)^T) / 2 + floor,    B = yx xx^+,  floor = E|y - B x|^2 / 2,
+
+    with B the best linear map: unlike tr(W xx W^T - 2 W yx^T + yy) / 2 this keeps its digits
+    when the loss is small, and never turns negative. A step costs the same for 10 samples
+    or 10^9.
+
+    Args:
+        xx: E[x x^T], shape (inp, inp), symmetric.
+        yx: E[y x^T], shape (out, inp).
+        yy: E[y y^T], shape (out, out).
+
+    Attributes:
+        best: B, shape (out, inp).
+        floor: The loss of the best linear map, shape ().
+
+    Raises:
+        ValueError: If the shapes do not fit, `xx` is not symmetric, or no data can have
+            these moments.
+
+    Example:
+        >>> import jax.numpy as jnp, layerflow as lf
+        >>> task = lf.Moments.whitened(yx=jnp.diag(jnp.array([3.0, 2.0, 1.0])))
+        >>> float(task.loss(lf.LinearNetwork((jnp.zeros((3, 3)),))))
+        7.0
+    """
+
+    xx: Float[Array, "inp inp"]
+    yx: Float[Array, "out inp"]
+    yy: Float[Array, "out out"]
+    best: Float[Array, "out inp"]
+    floor: Float[Array, ""]
+
+    def __init__(self, xx: ArrayLike, yx: ArrayLike, yy: ArrayLike) -> None:
+        xx, yx, yy = real_array(xx, "xx"), real_array(yx, "yx"), real_array(yy, "yy")
+        if yx.ndim != 2 or xx.shape != (yx.shape[1],) * 2 or yy.shape != (yx.shape[0],) * 2:
+            raise ValueError(
+                f"Moments needs `xx` of shape (inp, inp), `yx` of shape (out, inp) and `yy` of shape (out, out), but "
+                f"they have shapes {xx.shape}, {yx.shape} and {yy.shape}. From data: Moments.from_samples(x, y)."
+            )
+        slack = 100 * jnp.finfo(xx.dtype).eps ** 0.5
+        xx = require(
+            xx,
+            jnp.abs(xx - xx.T).max() <= slack * jnp.abs(xx).max(),
+            "Argument `xx` is E[x x^T] and needs to be symmetric, but it is not.",
+        )
+        self.xx, self.yx, self.yy = xx, yx, yy
+        self.best = yx @ jnp.linalg.pinv(xx, hermitian=True)
+        explained = jnp.sum(self.best * yx)
+        power = jnp.trace(yy)
+        power = require(
+            power,
+            (explained <= power * (1 + slack)) & (jnp.abs(self.best @ xx - yx).max() <= slack * jnp.abs(yx).max()),
+            "No data can have these moments: the targets would have to follow the inputs more closely than E[y y^T] "
+            "and E[x x^T] allow. Check that `yx` is E[y x^T] and that all three are averages over the same samples.",
+        )
+        self.floor = 0.5 * jnp.maximum(power - explained, 0.0)
+
+    @classmethod
+    def from_samples(cls, x: ArrayLike, y: ArrayLike) -> Self:
+        """Second moments of a sample, one row per sample.
+
+        Args:
+            x: Inputs, shape (n, inp).
+            y: Targets, shape (n, out).
+
+        Raises:
+            ValueError: If `x` and `y` are not matrices of one length.
+        """
+        x, y = sample_pair(x, y)
+        n = x.shape[0]
+        moments = cls(x.T @ x / n, y.T @ x / n, y.T @ y / n)
+        residual = y - x @ moments.best.T
+        return eqx.tree_at(lambda m: m.floor, moments, 0.5 * jnp.sum(residual**2) / n)
+
+    @classmethod
+    def whitened(cls, yx: ArrayLike, yy: ArrayLike | None = None) -> Self:
+        """Whitened inputs, E[x x^T] = I, with a given correlation.
+
+        Args:
+            yx: E[y x^T], shape (out, inp).
+            yy: E[y y^T], shape (out, out); yx @ yx^T (targets without noise) if not given.
+        """
+        yx = real_array(yx, "yx")
+        if yx.ndim != 2:
+            raise ValueError(f"Argument `yx` is E[y x^T] and needs shape (out, inp), but it has shape {yx.shape}.")
+        return cls(jnp.eye(yx.shape[1], dtype=yx.dtype), yx, yx @ yx.T if yy is None else yy)
+
+    def check(self, network: PyTree) -> None:
+        """Raise unless `network` is a linear map that fits."""
+        linear_map(network, self, (self.yx.shape[0], self.yx.shape[1]))
+
+    def loss(self, network: PyTree) -> Float[Array, ""]:
+        """L = E|y - W x|^2 / 2, from the moments alone."""
+        miss = network.matrix - self.best
+        return 0.5 * jnp.sum((miss @ self.xx) * miss) + self.floor
+
+    def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> Self:
+        """Inputs times `input` and targets times `target`."""
+        return eqx.tree_at(
+            lambda m: (m.xx, m.yx, m.yy, m.best, m.floor),
+            self,
+            (
+                self.xx * input**2,
+                self.yx * (input * target),
+                self.yy * target**2,
+                self.best * (target / input),
+                self.floor * target**2,
+            ),
+        )
+
+    def least_loss(self, network: PyTree) -> Float[Array, ""]:
+        """The loss of the best matrix of the rank that the narrowest layer allows (reduced-rank regression)."""
+        self.check(network)
+        variance, axes = jnp.linalg.eigh(self.xx)
+        whitened_best = self.best @ axes * jnp.sqrt(jnp.maximum(variance, 0.0))
+        strengths = jnp.linalg.svd(whitened_best, compute_uv=False)
+        # A diagonal network has two widths too, and one output: no bottleneck.
+        beyond_rank = strengths[min(network.widths) :]
+        return jax.lax.stop_gradient(self.floor + 0.5 * jnp.sum(beyond_rank**2))
+
+    def null_loss(self) -> Float[Array, ""]:
+        """L = E|y|^2 / 2."""
+        return 0.5 * jnp.trace(self.yy)
+
+
+def sample_pair(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+    """Inputs and targets as arrays of floats with one row per sample, or an error."""
+    x, y = real_array(x, "x"), real_array(y, "y")
+    if x.ndim < 1 or y.ndim < 1 or x.shape[0] != y.shape[0]:
+        raise ValueError(
+            f"Inputs and targets need one row per sample, so the same length, but `x` has shape {x.shape} and `y` has "
+            f"shape {y.shape}. If samples are columns, transpose both."
+        )
+    if x.shape[0] == 0:
+        raise ValueError(f"At least one sample is needed, but `x` has shape {x.shape}.")
+    return x, y

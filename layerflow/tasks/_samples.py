@@ -1,0 +1,99 @@
+"""A finite sample of inputs and targets."""
+
+from typing import Self
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
+
+from layerflow.tasks._base import Task, linear_map
+from layerflow.tasks._moments import Moments, sample_pair
+
+
+class Samples(Task):
+    """A finite sample, for any network.
+
+    The loss is L = (1/n) sum_samples |f(x) - y|^2 / 2, summed over outputs. Linear networks
+    are integrated on the second moments of the sample, which give the same loss.
+
+    Args:
+        x: Inputs, one row per sample, shape (n, ...).
+        y: Targets, shape (n, ...).
+
+    Raises:
+        ValueError: If `x` and `y` differ in length or hold no sample.
+
+    Example:
+        >>> import equinox as eqx, jax, jax.numpy as jnp, layerflow as lf
+        >>> task = lf.Samples(jnp.ones((5, 3)), jnp.zeros((5, 2)))
+        >>> network = eqx.nn.MLP(3, 2, width_size=8, depth=1, key=jax.random.key(0))
+        >>> task.loss(network).shape
+        ()
+    """
+
+    x: Float[Array, "n ..."]
+    y: Float[Array, "n ..."]
+
+    def __init__(self, x: ArrayLike, y: ArrayLike) -> None:
+        self.x, self.y = sample_pair(x, y)
+
+    def check(self, network: PyTree) -> None:
+        """Raise unless `network` takes one input and gives one target."""
+        if hasattr(network, "matrix") and self.x.ndim == self.y.ndim == 2:
+            linear_map(network, self, (self.y.shape[1], self.x.shape[1]))
+            return
+        if not callable(network):
+            raise TypeError(f"A network is called on one input, but {type(network).__name__} is not callable.")
+        try:
+            output = eqx.filter_eval_shape(network, jax.ShapeDtypeStruct(self.x.shape[1:], self.x.dtype))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"The network cannot take one input of shape {self.x.shape[1:]}, a row of `x`: {error}"
+            ) from error
+        if getattr(output, "shape", None) != self.y.shape[1:]:
+            raise ValueError(
+                f"Widths need to fit: one target, a row of `y`, has shape {self.y.shape[1:]}, but for one input the "
+                f"network gives {getattr(output, 'shape', type(output).__name__)}."
+            )
+
+    def loss(self, network: PyTree) -> Float[Array, ""]:
+        """L = (1/n) sum_samples |f(x) - y|^2 / 2."""
+        return 0.5 * jnp.sum((jax.vmap(network)(self.x) - self.y) ** 2) / self.x.shape[0]
+
+    def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> Self:
+        """Inputs times `input` and targets times `target`."""
+        return eqx.tree_at(lambda task: (task.x, task.y), self, (self.x * input, self.y * target))
+
+    def batch(self, key: PRNGKeyArray, step: Array, size: int) -> "Samples":
+        """The batch of one step: every epoch runs once through a fresh order, a remainder is left out.
+
+        Args:
+            key: The same for all steps of a run.
+            step: Number of the step, from 0.
+            size: Samples in a batch.
+        """
+        n = self.x.shape[0]
+        if size > n:
+            raise ValueError(f"A batch of {size} needs at least as many samples, but the task holds {n}.")
+        epoch, number = jnp.divmod(step, n // size)
+        order = jax.random.permutation(jax.random.fold_in(key, epoch), n)
+        rows = jax.lax.dynamic_slice_in_dim(order, number * size, size)
+        return eqx.tree_at(lambda task: (task.x, task.y), self, (self.x[rows], self.y[rows]))
+
+    @property
+    def moments(self) -> Moments:
+        """Second moments of the sample."""
+        return Moments.from_samples(self.x, self.y)
+
+    def reduced(self, network: PyTree) -> Task:
+        """The moments for a linear network, the samples for any other."""
+        return self.moments if hasattr(network, "matrix") else self
+
+    def least_loss(self, network: PyTree) -> Float[Array, ""]:
+        """The loss of the best linear map of the network's rank; unknown for other networks."""
+        return self.moments.least_loss(network) if hasattr(network, "matrix") else super().least_loss(network)
+
+    def null_loss(self) -> Float[Array, ""]:
+        """L = (1/n) sum_samples |y|^2 / 2."""
+        return 0.5 * jnp.sum(self.y**2) / self.x.shape[0]
