@@ -41,7 +41,13 @@ class Program:
     extremes: Traced
     measure: Traced
     unravel: Traced
-    method: PyTree  # without its arrays
+    method_values: tuple[Any, ...]  # all of the method but its arrays
+    method_structure: Any
+
+    @property
+    def method(self) -> Method:
+        """The method without its arrays."""
+        return jax.tree.unflatten(self.method_structure, self.method_values)
 
     def travel(
         self, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree, ts: Array | None, key: PRNGKeyArray
@@ -137,7 +143,9 @@ def freeze(static: Cell, structure: Any, leaves: list[Any], observe: Observables
         "measure": trace(measure, w, leaves),
         "unravel": trace(unravel, w),
     }
-    program = Program(**{name: function for name, (function, _) in traced.items()}, method=static.method)
+    values, structure_of_method = jax.tree.flatten(static.method)
+    functions = {name: function for name, (function, _) in traced.items()}
+    program = Program(**functions, method_values=tuple(values), method_structure=structure_of_method)
     constants = {name: constants for name, (_, constants) in traced.items()}
     shapes = jax.eval_shape(program.measure, constants["measure"], w, leaves)
     return Frozen(program, constants, dict(zip(names, shapes, strict=True)), network)

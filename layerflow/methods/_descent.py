@@ -69,10 +69,10 @@ class Descent(eqx.Module):
         """Where the method ends, in the units of `ts`."""
         return self.steps
 
-    @property
-    def tolerances(self) -> dict[str, Any]:
-        """None: descent does what it does."""
-        return {}
+    def facts(self) -> dict[str, Any]:
+        """What a record of the run says of the method; what varies from cell to cell is left out."""
+        name = getattr(self.optimiser, "__name__", type(self.optimiser).__name__)
+        return {"optimiser": name, "steps": self.steps, "batch": self.batch, **self.hyperparameters}
 
     def travel(self, course: Course, ts: Int[Array, " t"] | None, key: PRNGKeyArray) -> Path:
         """Descend in one cell; vmapped, all cells step together."""

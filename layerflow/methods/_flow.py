@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from layerflow._checks import real_array, require
 from layerflow.methods._course import Course, Path, Status, failed, masked, while_any
+from layerflow.methods._unrolled import UnrolledStep
 
 
 class Flow(eqx.Module):
@@ -105,6 +106,11 @@ class Flow(eqx.Module):
         """Where the method ends, in the units of `ts`."""
         return self.t1
 
+    def facts(self) -> dict[str, Any]:
+        """What a record of the run says of the method; what varies from cell to cell is left out."""
+        numbers = {"t1": self.t1, **self.tolerances, "dt0": self.dt0, "max_steps": self.max_steps, "until": self.until}
+        return {"solver": type(self.solver).__name__, "controller": type(self.controller).__name__, **numbers}
+
     @property
     def tolerances(self) -> dict[str, Any]:
         """Relative and absolute tolerance, where the controller has them."""
@@ -162,15 +168,12 @@ class _Stepper:
         self.t1 = flow.t1
         self.t1_floor = flow.t1 * (1 - 100 * jnp.finfo(dtype).eps)  # a step ending beyond ends at t1
         self.controller = flow.controller
-        self.solver = _with_tolerances(flow.solver, flow.controller)
+        self.solver = _stepping(flow.solver, flow.controller)
         key = jax.random.key(0)  # a flow follows the whole task: no batches to draw
         self.weights_term = dfx.ODETerm(lambda _t, w, _args: course.velocity(w, key, jnp.asarray(0)))
         self.term = dfx.ODETerm(lambda _t, moved, _args: self.weights_term.vf(_t, course.start + moved, _args))
-        self.error_order = self.solver.error_order(self.term) if self._estimates_error else None
-
-    @property
-    def _estimates_error(self) -> bool:
-        return isinstance(self.solver, dfx.AbstractAdaptiveSolver)
+        estimates_error = isinstance(flow.solver, dfx.AbstractAdaptiveSolver)
+        self.error_order = flow.solver.error_order(self.term) if estimates_error else None
 
     def load(self) -> _Lane:
         """The cell at t = 0."""
@@ -305,14 +308,15 @@ def _arrays(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.asarray, tree)
 
 
-def _with_tolerances(solver: dfx.AbstractSolver, controller: dfx.AbstractStepSizeController) -> dfx.AbstractSolver:
-    """An implicit solver whose stages are solved to the tolerance of the steps, as `diffeqsolve` has it."""
+def _stepping(solver: Any, controller: Any) -> Any:
+    """What makes the steps: the solver, unrolled if explicit, or with the tolerances of its implicit stages set."""
+    if UnrolledStep.fits(solver):
+        return UnrolledStep(solver)
     if not isinstance(solver, dfx.AbstractImplicitSolver):
         return solver
-    unset = [
-        name
-        for name in ("rtol", "atol", "norm")
-        if type(getattr(solver.root_finder, name, None)).__name__ == "_UseStepSizeTol"
-    ]
+    # As in `diffeqsolve`, stages are solved to the tolerance of the steps unless the user says otherwise.
+    root_finder = solver.root_finder
+    names = ("rtol", "atol", "norm")
+    unset = [name for name in names if type(getattr(root_finder, name)).__name__ == "_UseStepSizeTol"]
     values = [getattr(controller, name) for name in unset]
     return eqx.tree_at(lambda s: [getattr(s.root_finder, name) for name in unset], solver, values)

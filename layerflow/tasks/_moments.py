@@ -26,6 +26,8 @@ class Moments(Task):
         xx: E[x x^T], shape (inp, inp), symmetric.
         yx: E[y x^T], shape (out, inp).
         yy: E[y y^T], shape (out, out).
+        floor: The loss of the best linear map where it is known more exactly than from the
+            moments; they are then taken as they come.
 
     Attributes:
         best: B, shape (out, inp).
@@ -48,30 +50,17 @@ class Moments(Task):
     best: Float[Array, "out inp"]
     floor: Float[Array, ""]
 
-    def __init__(self, xx: ArrayLike, yx: ArrayLike, yy: ArrayLike) -> None:
+    def __init__(self, xx: ArrayLike, yx: ArrayLike, yy: ArrayLike, *, floor: ArrayLike | None = None) -> None:
         xx, yx, yy = real_array(xx, "xx"), real_array(yx, "yx"), real_array(yy, "yy")
         if yx.ndim != 2 or xx.shape != (yx.shape[1],) * 2 or yy.shape != (yx.shape[0],) * 2:
             raise ValueError(
                 f"Moments needs `xx` of shape (inp, inp), `yx` of shape (out, inp) and `yy` of shape (out, out), but "
                 f"they have shapes {xx.shape}, {yx.shape} and {yy.shape}. From data: Moments.from_samples(x, y)."
             )
-        slack = 100 * jnp.finfo(xx.dtype).eps ** 0.5
-        xx = require(
-            xx,
-            jnp.abs(xx - xx.T).max() <= slack * jnp.abs(xx).max(),
-            "Argument `xx` is E[x x^T] and needs to be symmetric, but it is not.",
-        )
-        self.xx, self.yx, self.yy = xx, yx, yy
         self.best = yx @ jnp.linalg.pinv(xx, hermitian=True)
-        explained = jnp.sum(self.best * yx)
-        power = jnp.trace(yy)
-        power = require(
-            power,
-            (explained <= power * (1 + slack)) & (jnp.abs(self.best @ xx - yx).max() <= slack * jnp.abs(yx).max()),
-            "No data can have these moments: the targets would have to follow the inputs more closely than E[y y^T] "
-            "and E[x x^T] allow. Check that `yx` is E[y x^T] and that all three are averages over the same samples.",
-        )
-        self.floor = 0.5 * jnp.maximum(power - explained, 0.0)
+        if floor is None:
+            xx, floor = _checked_floor(xx, yx, yy, self.best)
+        self.xx, self.yx, self.yy, self.floor = xx, yx, yy, jnp.asarray(floor)
 
     @classmethod
     def from_samples(cls, x: ArrayLike, y: ArrayLike) -> Self:
@@ -85,10 +74,12 @@ class Moments(Task):
             ValueError: If `x` and `y` are not matrices of one length.
         """
         x, y = sample_pair(x, y)
-        n = x.shape[0]
-        moments = cls(x.T @ x / n, y.T @ x / n, y.T @ y / n)
-        residual = y - x @ moments.best.T
-        return eqx.tree_at(lambda m: m.floor, moments, 0.5 * jnp.sum(residual**2) / n)
+        if x.ndim != 2 or y.ndim != 2:
+            raise ValueError(
+                f"Second moments need `x` of shape (n, inp) and `y` of shape (n, out), but they have shapes {x.shape} "
+                f"and {y.shape}. Flatten each sample first, as in x.reshape(len(x), -1)."
+            )
+        return _of_samples(cls, x, y)
 
     @classmethod
     def whitened(cls, yx: ArrayLike, yy: ArrayLike | None = None) -> Self:
@@ -139,6 +130,32 @@ class Moments(Task):
     def null_loss(self) -> Float[Array, ""]:
         """L = E|y|^2 / 2."""
         return 0.5 * jnp.trace(self.yy)
+
+
+def _checked_floor(xx: Array, yx: Array, yy: Array, best: Array) -> tuple[Array, Array]:
+    """E[x x^T] and the loss of the best linear map, if data can have these moments."""
+    slack = 100 * jnp.finfo(xx.dtype).eps ** 0.5
+    xx = require(
+        xx,
+        jnp.abs(xx - xx.T).max() <= slack * jnp.abs(xx).max(),
+        "Argument `xx` is E[x x^T] and needs to be symmetric, but it is not.",
+    )
+    explained, power = jnp.sum(best * yx), jnp.trace(yy)
+    power = require(
+        power,
+        (explained <= power * (1 + slack)) & (jnp.abs(best @ xx - yx).max() <= slack * jnp.abs(yx).max()),
+        "No data can have these moments: the targets would have to follow the inputs more closely than E[y y^T] and "
+        "E[x x^T] allow. Check that `yx` is E[y x^T] and that all three are averages over the same samples.",
+    )
+    return xx, 0.5 * jnp.maximum(power - explained, 0.0)
+
+
+@eqx.filter_jit
+def _of_samples(kind: type[Moments], x: Float[Array, "n inp"], y: Float[Array, "n out"]) -> Moments:
+    n = x.shape[0]
+    xx, yx, yy = x.T @ x / n, y.T @ x / n, y.T @ y / n
+    residual = y - x @ (yx @ jnp.linalg.pinv(xx, hermitian=True)).T
+    return kind(xx, yx, yy, floor=0.5 * jnp.sum(residual**2) / n)
 
 
 def sample_pair(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:

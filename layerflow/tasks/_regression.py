@@ -1,5 +1,7 @@
 """Random regression, the task of Figure 6."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -38,10 +40,17 @@ def random_regression(key: PRNGKeyArray, *, n: int, inp: int, out: int, whiten: 
         raise ValueError(
             f"Whitening inp={inp} inputs needs more samples than inputs, at least n={inp + 1}, but n={n}."
         )
+    return Samples(*_draw(key, n, inp, out, whiten))
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2, 3, 4))
+def _draw(
+    key: PRNGKeyArray, n: int, inp: int, out: int, whiten: bool
+) -> tuple[Float[Array, "n inp"], Float[Array, "n out"]]:
     x_key, y_key = jax.random.split(key)
     x = jax.random.normal(x_key, (n, inp))
     y = jax.random.normal(y_key, (n, out))
-    return Samples(_whitened((x - x.mean(0)) / x.std(0)) if whiten else x, y)
+    return (_whitened((x - x.mean(0)) / x.std(0)) if whiten else x), y
 
 
 def _whitened(x: Float[Array, "n inp"]) -> Float[Array, "n inp"]:

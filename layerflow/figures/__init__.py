@@ -1,0 +1,9 @@
+"""The figures of the paper, one file each: compute() gives a Dataset, draw(Dataset) a Figure."""
+
+from types import ModuleType
+
+from layerflow.figures import _figure6a, _figure6b
+
+FIGURES: dict[str, ModuleType] = {"6a": _figure6a, "6b": _figure6b}
+
+__all__ = ["FIGURES"]

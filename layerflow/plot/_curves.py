@@ -1,0 +1,121 @@
+"""Curves with bands over seeds."""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from layerflow.plot._data import axes_or_new, chosen, colours, is_geometric, is_numeric, label
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+
+_MANY = 8  # lines, beyond which a colour bar says more than a legend
+
+
+def curves(
+    data: "xarray.Dataset | xarray.DataArray",
+    variable: str | None = None,
+    *,
+    x: str | None = None,
+    hue: str | None = None,
+    band: str = "seed",
+    log: bool = False,
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Draw a diagram as curves, one per value of `hue`, with a band over seeds.
+
+    The line is the median over `band` and the band runs from the first to the third quartile;
+    failed cells are left out.
+
+    Args:
+        data: A diagram, or one variable of it.
+        variable: Which variable of a diagram.
+        x: Dimension across; `t` or `step` if there, else the last but `band`.
+        hue: Dimension told by colour; the remaining one if not given.
+        band: Dimension to take median and quartiles over, where the data have it.
+        log: Logarithmic vertical axis.
+        ax: Where to draw; a new figure if not given.
+
+    Returns:
+        The matplotlib Axes.
+
+    Raises:
+        ValueError: If dimensions are left over, or one named is not there.
+
+    Example:
+        >>> import numpy as np, xarray as xr, layerflow as lf
+        >>> paths = xr.DataArray(np.ones((2, 5)), dims=("mode", "t"), name="strength")
+        >>> len(lf.plot.curves(paths).lines)
+        2
+    """
+    array = chosen(data, variable)
+    x, hue = _across_and_hue(array, x, hue, band)
+    ax = axes_or_new(ax)
+    across = array[x].values
+    positions = across if is_numeric(across) else np.arange(len(across))
+    names = array[hue].values if hue is not None else np.array([""])
+    ramp = hue is not None and is_numeric(names) and len(names) > _MANY
+    for i, (name, colour) in enumerate(zip(names, colours(names), strict=True)):
+        line = array if hue is None else array.isel({hue: i})
+        low, middle, high = _quartiles(line, x, band)
+        text = None if hue is None or ramp else f"{label(array[hue])} = {name:.3g}" if is_numeric(names) else str(name)
+        ax.plot(positions, middle, color=colour, label=text)
+        if band in line.dims and line.sizes[band] > 1:
+            ax.fill_between(positions, low, high, color=colour, alpha=0.25, linewidth=0)
+    ax.set(xlabel=label(array[x]), ylabel=label(array))
+    if not is_numeric(across):
+        ax.set(xticks=positions, xticklabels=[str(v) for v in across])
+    elif is_geometric(across):
+        ax.set_xscale("log")
+    if log:
+        ax.set_yscale("log")
+    if ramp:
+        _colour_bar(ax, array[hue])
+    elif hue is not None:
+        ax.legend()
+    return ax
+
+
+def _across_and_hue(array: "xarray.DataArray", x: str | None, hue: str | None, band: str) -> tuple[str, str | None]:
+    """The dimension across and the one told by colour."""
+    dims = [str(dim) for dim in array.dims if dim != band]
+    for name in (x, hue):
+        if name is not None and name not in array.dims:
+            raise ValueError(f"`{name}` is no dimension of `{array.name}`, which has {', '.join(f'`{d}`' for d in array.dims)}.")
+    if x is None:
+        free = [dim for dim in dims if dim != hue]
+        if not free:
+            raise ValueError(f"`{array.name}` has no dimension to draw across besides `{band}`.")
+        x = next((dim for dim in ("t", "step") if dim in free), free[-1])
+    left = [dim for dim in dims if dim not in (x, hue)]
+    if hue is None and len(left) == 1:
+        hue, left = left[0], []
+    if left:
+        raise ValueError(
+            f"Curves show one dimension across and one by colour, but {', '.join(f'`{d}`' for d in left)} "
+            f"of `{array.name}` is left over. Select or reduce it first, as in .isel({left[0]}=0)."
+        )
+    return x, hue
+
+
+def _quartiles(line: "xarray.DataArray", x: str, band: str) -> np.ndarray:
+    """First quartile, median and third quartile over `band`, shape (3, x)."""
+    values = line.transpose(..., x).values
+    if band not in line.dims:
+        return np.stack([values] * 3)
+    quartiles = np.full((3, values.shape[-1]), np.nan)
+    seen = ~np.isnan(values).all(axis=0)
+    quartiles[:, seen] = np.nanquantile(values[:, seen], [0.25, 0.5, 0.75], axis=0)
+    return quartiles
+
+
+def _colour_bar(ax: "Axes", hue: "xarray.DataArray") -> None:
+    """A colour bar in place of a long legend."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+
+    values = hue.values
+    colour_map = ListedColormap(colours(values))
+    edges = np.concatenate([values[:1], 0.5 * (values[1:] + values[:-1]), values[-1:]]).astype(float)
+    ax.figure.colorbar(ScalarMappable(BoundaryNorm(edges, len(values)), colour_map), ax=ax, label=label(hue))

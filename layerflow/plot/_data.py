@@ -1,0 +1,70 @@
+"""From a diagram to what one picture shows."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+
+_OWN = ("status", "num_steps", "end")
+
+
+def chosen(data: "xarray.Dataset | xarray.DataArray", variable: str | None) -> "xarray.DataArray":
+    """The variable to draw, labelled even after reductions dropped its attributes."""
+    import xarray
+
+    if isinstance(data, xarray.DataArray):
+        return data if variable is None else data.rename(variable)
+    if not isinstance(data, xarray.Dataset):
+        raise TypeError(f"A diagram is needed, the xarray.Dataset of lf.sweep or a variable of it, not a {type(data).__name__}.")
+    measured = [name for name in data.data_vars if name not in _OWN]
+    if variable is None:
+        if len(measured) != 1:
+            raise ValueError(f"The diagram holds {', '.join(f'`{n}`' for n in measured)}: name one, variable=...")
+        variable = str(measured[0])
+    if variable not in data:
+        raise ValueError(f"The diagram does not hold `{variable}`, only {', '.join(f'`{n}`' for n in data.data_vars)}.")
+    return data[variable]
+
+
+def label(array: "xarray.DataArray") -> str:
+    """Long name and unit, as it stands on an axis."""
+    name = array.attrs.get("long_name") or str(array.name or "").replace("_", " ")
+    units = array.attrs.get("units", "1")
+    return name if units in ("1", "") else f"{name} ({units})"
+
+
+def is_numeric(values: np.ndarray) -> bool:
+    """Whether a coordinate can be drawn to scale."""
+    return values.dtype.kind in "iuf"
+
+
+def is_geometric(values: np.ndarray) -> bool:
+    """Whether a coordinate is spaced evenly in its logarithm, and over a range that shows it."""
+    values = np.asarray(values, float)
+    if len(values) < 3 or values.min() <= 0 or values.max() < 5 * values.min():
+        return False
+    ratios = np.diff(np.log(values))
+    return bool(np.allclose(ratios, ratios[0], rtol=1e-3))
+
+
+def axes_or_new(ax: "Axes | None") -> "Axes":
+    """The given Axes, or those of a new figure."""
+    if ax is not None:
+        return ax
+    import matplotlib.pyplot as plt
+
+    _, ax = plt.subplots(layout="constrained")
+    return ax
+
+
+def colours(values: np.ndarray) -> list[Any]:
+    """One colour per line: a ramp for numbers, the palette of Okabe and Ito for names."""
+    import matplotlib as mpl
+
+    if is_numeric(values) and len(values) > 1:
+        return [mpl.colormaps["viridis"](position) for position in np.linspace(0.0, 0.85, len(values))]
+    palette = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
+    return [palette[i % len(palette)] for i in range(len(values))]

@@ -1,0 +1,146 @@
+"""Heat maps of two-dimensional diagrams."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from layerflow.plot._data import axes_or_new, chosen, is_geometric, is_numeric, label
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+
+
+def heatmap(
+    data: "xarray.Dataset | xarray.DataArray",
+    variable: str | None = None,
+    *,
+    x: str | None = None,
+    y: str | None = None,
+    log: bool = False,
+    vmin: float | None = None,
+    vmax: float | None = None,
+    cmap: str = "viridis",
+    ax: "Axes | None" = None,
+) -> "Axes":
+    """Draw a diagram over two of its axes.
+
+    Failed cells, which are NaN, are hatched. On a logarithmic scale every positive value has its
+    true colour, however small; nothing is added to it. Values of zero or below take the colour
+    of the low end, which the colour bar then shows as open.
+
+    Args:
+        data: A diagram, or one variable of it, of two dimensions once reduced.
+        variable: Which variable of a diagram.
+        x, y: Dimensions across and up; the last and the first if not given.
+        log: Logarithmic colour scale.
+        vmin, vmax: Ends of the colour scale; those of the data if not given.
+        cmap: A matplotlib colour map. The default reads in grey and to the colour-blind.
+        ax: Where to draw; a new figure if not given.
+
+    Returns:
+        The matplotlib Axes.
+
+    Raises:
+        ValueError: If `data` does not have two dimensions, or `x` or `y` is none of them.
+
+    Example:
+        >>> import numpy as np, xarray as xr, layerflow as lf
+        >>> diagram = xr.DataArray(np.ones((3, 4)), dims=("lam", "scale"), name="loss")
+        >>> lf.plot.heatmap(diagram).get_ylabel()
+        'lam'
+    """
+    array = chosen(data, variable)
+    if array.ndim != 2:
+        raise ValueError(
+            f"A heat map needs two dimensions, but `{array.name}` has {array.ndim}: {dict(array.sizes)}. Reduce the "
+            f'others first, as in diagram.{array.name}.mean("seed") or .isel(t=-1).'
+        )
+    x, y = _across_and_up(array, x, y)
+    array = array.transpose(y, x)
+    ax = axes_or_new(ax)
+    # The hatched ground shows through wherever a cell has no value.
+    ax.patch.set(facecolor="white", edgecolor="0.55", hatch="////", linewidth=0)
+    values, norm, extend = _scaled(np.asarray(array.values, float), log, vmin, vmax)
+    colour_map = _with_ends(cmap)
+    mesh = ax.pcolormesh(
+        _positions(ax, array, x, "x"), _positions(ax, array, y, "y"), values, norm=norm, cmap=colour_map, rasterized=True
+    )
+    ax.grid(False)
+    bar = ax.figure.colorbar(mesh, ax=ax, extend=extend)
+    bar.set_label(label(array))
+    if np.isnan(values).any():
+        _explain_hatch(ax)
+    return ax
+
+
+def _across_and_up(array: "xarray.DataArray", x: str | None, y: str | None) -> tuple[str, str]:
+    """The dimensions across and up."""
+    first, last = map(str, array.dims)
+    for name in (x, y):
+        if name is not None and name not in array.dims:
+            raise ValueError(f"`{name}` is no dimension of `{array.name}`, which has `{first}` and `{last}`.")
+    if x is None:
+        x = last if y in (None, first) else first
+    if y is None:
+        y = first if x == last else last
+    if x == y:
+        raise ValueError(f"A heat map needs two different dimensions, but `x` and `y` are both `{x}`.")
+    return x, y
+
+
+def _positions(ax: "Axes", array: "xarray.DataArray", dim: str, direction: str) -> np.ndarray:
+    """Where the cells lie along one dimension; labels and scales that axis of the picture."""
+    values = array[dim].values
+    ax.set(**{f"{direction}label": label(array[dim])})
+    if not is_numeric(values):
+        ax.set(**{f"{direction}ticks": range(len(values)), f"{direction}ticklabels": [str(v) for v in values]})
+        return np.arange(len(values))
+    if is_geometric(values):
+        ax.set(**{f"{direction}scale": "log"})
+    return _edges(values, is_geometric(values))
+
+
+def _edges(values: np.ndarray, geometric: bool) -> np.ndarray:
+    """Cell boundaries halfway between the values."""
+    if len(values) == 1:
+        return np.array([values[0] - 0.5, values[0] + 0.5])
+    scale = np.log(values) if geometric else np.asarray(values, float)
+    middle = 0.5 * (scale[1:] + scale[:-1])
+    edges = np.concatenate([[2 * scale[0] - middle[0]], middle, [2 * scale[-1] - middle[-1]]])
+    return np.exp(edges) if geometric else edges
+
+
+def _scaled(values: np.ndarray, log: bool, vmin: float | None, vmax: float | None) -> tuple[np.ndarray, Any, str]:
+    """Values with their colour scale, and at which ends it is open."""
+    from matplotlib.colors import LogNorm, Normalize
+
+    seen = values[np.isfinite(values) & (values > 0)] if log else values[np.isfinite(values)]
+    if seen.size == 0:
+        return values, None, "neither"
+    low = seen.min() if vmin is None else vmin
+    high = max(low, seen.max()) if vmax is None else vmax
+    if log and not low > 0:
+        raise ValueError(f"A logarithmic scale needs vmin above 0, but it is {vmin}.")
+    if low == high:
+        low, high = (low / 2, high * 2) if log else (low - 0.5, high + 0.5)
+    extends = {(True, True): "both", (True, False): "min", (False, True): "max", (False, False): "neither"}
+    finite = values[np.isfinite(values)]
+    extend = extends[bool((finite < low).any()), bool((finite > high).any())]
+    if log:
+        values = np.where(values <= 0, low * 1e-3, values)
+    return values, (LogNorm if log else Normalize)(low, high), extend
+
+
+def _with_ends(cmap: str) -> Any:
+    """The colour map with NaN left transparent, so that the hatching shows."""
+    import matplotlib as mpl
+
+    return mpl.colormaps[cmap].with_extremes(bad=(0, 0, 0, 0))
+
+
+def _explain_hatch(ax: "Axes") -> None:
+    from matplotlib.patches import Patch
+
+    patch = Patch(facecolor="white", edgecolor="0.55", hatch="////", label="failed")
+    ax.legend(handles=[patch], loc="upper right", framealpha=0.9)

@@ -1,0 +1,55 @@
+"""Float64, strict promotion and one compile cache for all workers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import layerflow as lf
+
+jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    """Keep compiled programs between runs and workers: compiling is most of the time."""
+    lf.enable_compile_cache(config.cache.mkdir("jax"))
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(7)
+
+
+@pytest.fixture
+def whitened_task():
+    """Three modes of strengths 3, 2, 1 on whitened inputs."""
+    return lf.Moments.whitened(yx=jnp.diag(jnp.array([3.0, 2.0, 1.0])))
+
+
+@pytest.fixture
+def coloured_samples():
+    """Twelve samples, four inputs, two outputs, not whitened."""
+    rng = np.random.default_rng(3)
+    return lf.Samples(rng.normal(size=(12, 4)), rng.normal(size=(12, 2)))
+
+
+class Compilations:
+    """Counts programs that XLA compiles, whoever asks for them."""
+
+    def __init__(self):
+        self.count = 0
+        jax.monitoring.register_event_duration_secs_listener(self._hear)
+
+    def _hear(self, event, duration, **_):  # noqa: ARG002
+        if event == "/jax/core/compile/backend_compile_duration":
+            self.count += 1
+
+
+_compilations = Compilations()
+
+
+@pytest.fixture
+def compilations():
+    return _compilations
