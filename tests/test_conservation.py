@@ -55,7 +55,7 @@ def test_weight_decay_shrinks_the_imbalance_exponentially(key, coloured_samples)
     path = lf.solve(problem, METHOD, ts=TS, observe=lf.layer_imbalance)
 
     imbalance = path.observed["layer_imbalance"]
-    expected = imbalance[0] * jnp.exp(-2 * mu * TS)[:, None, None]
+    expected = np.asarray(imbalance[0]) * np.exp(-2 * mu * TS)[:, None, None]
     np.testing.assert_allclose(imbalance, expected, atol=1e-6)
 
 

@@ -2,7 +2,6 @@
 
 import pathlib
 
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
@@ -25,13 +24,11 @@ class Reference:
         self.downscale = np.tile(self.data["target_downscale"], grid)
         self.task = lf.Samples(self.data["X"].T, self.data["Y"].T)
 
-    def solve(self, method, cells=slice(None), dtype=float):
+    def solve(self, method, cells=slice(None)):
         """Diagram of the chosen cells with the authors' starts."""
 
         def cell(w1, w2, downscale):
-            task = lf.Samples(self.task.x.astype(dtype), self.task.y.astype(dtype))
-            start = lf.LinearNetwork((w1.astype(dtype), w2.astype(dtype)))
-            return lf.Problem(start, task.rescale(target=1 / downscale.astype(dtype)))
+            return lf.Problem(lf.LinearNetwork((w1, w2)), self.task.rescale(target=1 / downscale))
 
         values = {"w1": self.w1[cells], "w2": self.w2[cells], "downscale": self.downscale[cells]}
         return lf.sweep(cell, {"cell": lf.paired(values)}, method=method, observe=(lf.kernel_distance, lf.loss, final))
@@ -71,17 +68,3 @@ def test_descent_tends_to_flow_as_its_rate_falls(reference):
 
     # First order: a hundredth of the rate is a hundredth of the error, to a factor for the remainder.
     assert 50 * error[1e-4] < error[1e-2]
-
-
-def test_float32_keeps_the_kernel_distances_of_figure_6a():
-    """Also on the lazy side, where 1 - cosine would be rounding noise."""
-    reference = Reference("fig6a_2x2x2")
-    double, single = (
-        reference.solve(lf.Flow(t1=39.99, rtol=1e-6, atol=1e-8), dtype=dtype) for dtype in (jnp.float64, jnp.float32)
-    )
-
-    assert single.kernel_distance.dtype == np.float32
-    error = np.abs(single.kernel_distance.values / double.kernel_distance.values - 1)
-    assert double.kernel_distance.min() < 1e-9
-    assert np.median(error) < 2e-3
-    assert error.max() < 5e-2

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, Int, Key, PRNGKeyArray, PyTree
 
 from layerflow.engine._program import Frozen
 from layerflow.engine._trace import Traced, split
@@ -117,7 +117,7 @@ def lockstep(travel: Callable[..., Path], cells: tuple[Any, ...], axes: tuple[An
     return jax.vmap(travel, in_axes=axes)(*cells)
 
 
-def _keys(root: PRNGKeyArray, seeds: Int[Array, " cells"]) -> PRNGKeyArray:
+def _keys(root: PRNGKeyArray, seeds: Int[Array, " cells"]) -> Key[Array, " cells"]:
     return jax.vmap(lambda seed: jax.random.fold_in(root, seed))(seeds)
 
 

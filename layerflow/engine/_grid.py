@@ -8,7 +8,6 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import ArrayLike
 
 # Standard names of the field, for the labels of axes.
 _LABELS = {
@@ -48,7 +47,7 @@ class Static:
 class Paired:
     """Arguments that move together along one axis; see `paired`."""
 
-    def __init__(self, values: Mapping[str, ArrayLike], labels: Sequence[Any] | None) -> None:
+    def __init__(self, values: Mapping[str, Any], labels: Sequence[Any] | None) -> None:
         if not isinstance(values, Mapping) or not values:
             raise ValueError('lf.paired needs a dict of arguments to values, paired({"a": [1, 2], "b": [3, 4]}).')
         self.values = {name: checked_values(name, array, many=True) for name, array in values.items()}
@@ -81,7 +80,7 @@ def static(values: Mapping[str, Any] | Sequence[Any]) -> Static:
     return axis
 
 
-def paired(values: Mapping[str, ArrayLike], *, labels: Sequence[Any] | None = None) -> Paired:
+def paired(values: Mapping[str, Any], *, labels: Sequence[Any] | None = None) -> Paired:
     """An axis along which several arguments of the cell function move together.
 
     Args:

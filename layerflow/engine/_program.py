@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from layerflow._movement import at_hand
 from layerflow._problem import Problem
 from layerflow.engine._trace import Traced, trace
 from layerflow.methods import Course, Method, Path
@@ -59,7 +60,7 @@ class Program:
             start=call("start", leaves),
             velocity=lambda w, key, step: call("velocity", w, leaves, key, step),
             loss=lambda w: call("loss", w, leaves),
-            measure=lambda w: call("measure", w, leaves),
+            measure=lambda moved: call("measure", moved, leaves),
             unravel=lambda w: call("unravel", w),
             least_loss=least_loss,
             null_loss=null_loss,
@@ -122,9 +123,11 @@ def freeze(static: Cell, structure: Any, leaves: list[Any], observe: Observables
 
     names: list[str] = []
 
-    def measure(w: Array, leaves: list[Array]) -> list[Array]:
+    def measure(moved: Array, leaves: list[Array]) -> list[Array]:
         problem, _ = unpack(leaves)
-        measured = _measured(observe, network(w, leaves), problem)
+        now = network(start(leaves) + moved, leaves)
+        with at_hand(now, ravel_pytree(problem.split(problem.start)[0])[1](moved)):
+            measured = _measured(observe, now, problem)
         names[:] = measured
         return list(measured.values())
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.extend.core as jec
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
@@ -33,7 +34,7 @@ class Traced:
     def __call__(self, constants: list[Array], *arguments: PyTree) -> PyTree:
         """The function itself, on what it closed over and its arguments."""
         outputs = jec.jaxpr_as_fun(jec.ClosedJaxpr(self.jaxpr, constants))(*jax.tree.leaves(arguments))
-        return jax.tree.unflatten(self.structure, outputs)
+        return jax.tree.unflatten(self.structure, map(jnp.asarray, outputs))  # literals come as NumPy's
 
     def __hash__(self) -> int:
         return hash(self.fingerprint)
@@ -50,7 +51,7 @@ def trace(function: Callable[..., PyTree], *arguments: PyTree) -> tuple[Traced, 
         *arguments: Arrays or `jax.ShapeDtypeStruct`.
     """
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    return Traced(closed.jaxpr, jax.tree.structure(shapes)), list(closed.consts)
+    return Traced(closed.jaxpr, jax.tree.structure(shapes)), [jnp.asarray(constant) for constant in closed.consts]
 
 
 def split(
@@ -82,7 +83,8 @@ def split(
         return list(jec.jaxpr_as_fun(jec.ClosedJaxpr(shared_part, constants))())
 
     def build(shared: list[Array], *arguments: PyTree) -> list[Array]:
-        return list(jec.jaxpr_as_fun(jec.ClosedJaxpr(own_part, shared))(*jax.tree.leaves(arguments)))
+        outputs = jec.jaxpr_as_fun(jec.ClosedJaxpr(own_part, shared))(*jax.tree.leaves(arguments))
+        return [jnp.asarray(output) for output in outputs]
 
     return share, build, [isinstance(v, jec.Var) and v in own for v in jaxpr.outvars]
 

@@ -48,7 +48,10 @@ def failed(status: Int[Array, "..."]) -> Bool[Array, "..."]:
 
 
 class Course(eqx.Module):
-    """One cell as a method sees it: functions of the flat vector of moving weights."""
+    """One cell as a method sees it: functions of the flat vector of moving weights.
+
+    `measure` alone takes their movement, weights - start, which has more digits.
+    """
 
     start: Float[Array, " size"]
     velocity: Callable[[Float[Array, " size"], PRNGKeyArray, Int[Array, ""]], Float[Array, " size"]]
@@ -66,7 +69,7 @@ class Path(eqx.Module):
     weights: Float[Array, " size"]
     status: Int[Array, ""]
     num_steps: Int[Array, ""]
-    end: Float[Array, ""]  # where it stopped, in the units of `ts`
+    end: Float[Array, ""] | Int[Array, ""]  # where it stopped, in the units of `ts`
 
 
 def masked(values: list[Array], bad: Bool[Array, "..."]) -> list[Array]:

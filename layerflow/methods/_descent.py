@@ -84,11 +84,10 @@ class Descent(eqx.Module):
             measured = masked(observed, ~alive)
         run = descender.run_to(self.steps, run)
         bad = failed(run.status)
-        weights = course.start + run.moved
         if measured is None:
-            measured = masked(course.measure(weights), bad)
+            measured = masked(course.measure(run.moved), bad)
         status = jnp.where(bad, run.status, Status.REACHED_T1)
-        return Path(measured, jnp.where(bad, jnp.nan, weights), status, run.step, run.step)
+        return Path(measured, jnp.where(bad, jnp.nan, course.start + run.moved), status, run.step, run.step)
 
 
 class _Run(eqx.Module):
@@ -121,7 +120,7 @@ class _Descender:
     def visit(self, run: _Run, goal: Int[Array, ""]) -> tuple[_Run, tuple[list[Array], Bool[Array, ""]]]:
         """Go on to step `goal` and measure there."""
         run = self.run_to(goal, run)
-        return run, (self.course.measure(self.course.start + run.moved), ~failed(run.status))
+        return run, (self.course.measure(run.moved), ~failed(run.status))
 
     def _step(self, run: _Run, active: Bool[Array, ""]) -> _Run:
         course, unravel = self.course, self.course.unravel

@@ -230,7 +230,7 @@ class _Stepper:
                 hold(accepted, made_jump, lane.made_jump),
             ),
         )
-        after = eqx.tree_at(lambda lane: lane.num_steps, after, lane.num_steps + running)
+        after = eqx.tree_at(lambda lane: lane.num_steps, after, lane.num_steps + running.astype(int))
         okay = (dfx.is_successful(solver_result) | ~keep) & dfx.is_successful(result)
         after = eqx.tree_at(lambda lane: lane.status, after, jnp.where(running, self._status(after, keep, okay), lane.status))
         return self._save(lane, after, accepted, dense) if self.with_ts else after
@@ -284,7 +284,7 @@ class _Stepper:
             t = self.ts[jnp.minimum(lane.num_saved, count - 1)]
             row = jnp.where(passed(lane), lane.num_saved, count)  # row `count` does not exist and is dropped
             saved = lane.saved.at[row].set(interpolation.evaluate(t), mode="drop")
-            return eqx.tree_at(lambda lane: (lane.saved, lane.num_saved), lane, (saved, lane.num_saved + passed(lane)))
+            return eqx.tree_at(lambda lane: (lane.saved, lane.num_saved), lane, (saved, lane.num_saved + passed(lane).astype(int)))
 
         return while_any(passed, write, after)
 
@@ -293,11 +293,11 @@ class _Stepper:
         bad = failed(lane.status)
         weights = jnp.where(bad, jnp.nan, self.course.start + lane.moved)
         # Measured on the start where there is nothing to measure: some factorisations hang on NaN.
-        final = jnp.where(bad, self.course.start, weights)
+        final = jnp.where(bad, 0.0, lane.moved)
         if self.with_ts:
             missing = jnp.arange(self.ts.shape[0]) >= lane.num_saved
-            states = jnp.where(missing[:, None], final, self.course.start + lane.saved)
-            observed = masked(jax.vmap(self.course.measure)(states), missing & bad)
+            moved = jnp.where(missing[:, None], final[None, :], lane.saved)
+            observed = masked(jax.vmap(self.course.measure)(moved), missing & bad)
         else:
             observed = masked(self.course.measure(final), bad)
         return Path(observed, weights, lane.status, lane.num_steps, lane.t)

@@ -42,7 +42,7 @@ class UnrolledStep:
         y = y0
         for row, c in zip(tableau.a_lower, tableau.c, strict=True):
             y = y0 + _combination(row, increments)
-            velocity = term.vf(t0 + c * dt, y, args)
+            velocity = term.vf(t0 + float(c) * dt, y, args)
             increments.append(dt * velocity)
         if not tableau.ssal:
             y = y0 + _combination(tableau.b_sol, increments)

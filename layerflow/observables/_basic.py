@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from layerflow._movement import movement
 from layerflow._problem import Problem
 from layerflow.networks import DiagonalNetwork, LinearNetwork
 from layerflow.observables._observable import observable
@@ -59,9 +60,8 @@ def layer_movement(network: PyTree, problem: Problem) -> Float[Array, " layer"]:
         One number per array of moving weights, in the order of the network; infinite where a
         layer started at zero. Shape (layer,).
     """
-    weights, starts = (jax.tree.leaves(problem.split(n)[0]) for n in (network, problem.start))
-    moved = [jnp.linalg.norm((w - start).ravel()) for w, start in zip(weights, starts, strict=True)]
-    return jnp.stack(moved) / jnp.stack([jnp.linalg.norm(start.ravel()) for start in starts])
+    sizes = lambda tree: jnp.stack([jnp.linalg.norm(leaf.ravel()) for leaf in jax.tree.leaves(problem.split(tree)[0])])
+    return sizes(movement(network, problem.start)) / sizes(problem.start)
 
 
 @observable(dims=("mode",), long_name="mode strength")

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
+from layerflow._movement import movement
 from layerflow._problem import Problem
 from layerflow.networks import DiagonalNetwork, LinearNetwork
 from layerflow.observables._observable import observable
@@ -49,7 +50,7 @@ def kernel_distance(network: PyTree, problem: Problem) -> Float[Array, ""]:
         D = 1 - <K0, K> / (|K0| |K|) = |K0/|K0| - K/|K||^2 / 2,    in [0, 1].
 
     The second form keeps its digits where the first is rounding noise. For linear networks no
-    kernel is built: inner products of kernels are traces of products of small matrices. For one
+    kernel over samples is built, only matrices as small as inputs and outputs. For one
     input and one output a linear network's distance is identically 0.
 
     Returns:
@@ -91,10 +92,10 @@ def _diagonal_distance(
         others = [_product(network.weights[:i] + network.weights[i + 1 :]) for i in range(len(network.weights))]
         return sum((jnp.asarray(other) ** 2 for other in others), start=jnp.zeros_like(network.weights[0]))
 
-    inner = (lambda k, l: k @ (xx**2 @ l)) if xx.ndim == 2 else (lambda k, l: jnp.sum(xx**2 * k * l))
+    inner = (lambda k, other: k @ (xx**2 @ other)) if xx.ndim == 2 else (lambda k, other: jnp.sum(xx**2 * k * other))
     unit = lambda k: k / jnp.sqrt(inner(k, k))
     chord = unit(kernel(end)) - unit(kernel(start))
-    return 0.5 * inner(chord, chord)
+    return 0.5 * jnp.maximum(inner(chord, chord), 0.0)
 
 
 def _product(vectors: tuple[Array, ...]) -> Any:
@@ -104,44 +105,52 @@ def _product(vectors: tuple[Array, ...]) -> Any:
     return product
 
 
-Term = tuple[Float[Array, "out out"], Float[Array, "inp inp"]]
-
-
 def _linear_distance(start: LinearNetwork, end: LinearNetwork, xx: Float[Array, "inp inp"]) -> Float[Array, ""]:
     """Distance for K = sum_l B_l (x) X^T A_l X, from the small matrices alone.
 
-    <B (x) X^T A X, B' (x) X^T A' X> = <B, B'> tr(A xx A' xx), up to a factor that cancels.
+    With P the layers after layer l and Q those before, B_l = P P^T and A_l = Q^T Q. Inner products
+    of such kernels are sums over pairs of outputs, up to a factor that cancels:
+
+        <K, K'> = sum_{k,m} tr(C_km xx C'_mk xx),    C_km = sum_l (B_l)_km A_l.
     """
-    k0, k1 = _kernel_terms(start), _kernel_terms(end)
-    size0, size1 = jnp.sqrt(_squared(k0, xx)), jnp.sqrt(_squared(k1, xx))
-    # The chord as a sum of products in which one factor is a small difference: subtracting
-    # inner products of order one would lose what the chord is for.
-    chord: list[Term] = []
-    for layer, ((b0, a0), (b1, a1)) in enumerate(zip(k0, k1, strict=True)):
-        # The factor that stays fixed (the identity: A in the first layer, B in the last) takes no part
-        # of the normalisation, so that its own difference is exactly zero.
-        (b0, b1), (a0, a1) = ((b0 / size0, b1 / size1), (a0, a1)) if layer == 0 else ((b0, b1), (a0 / size0, a1 / size1))
-        chord += [(b1 - b0, a0), (b1, a1 - a0)]
-    return 0.5 * _squared(chord, xx)
+    moved = movement(end, start).weights
+    transposed = lambda weights: tuple(w.T for w in reversed(weights))
+    a0, da = _squares(start.weights, moved)
+    b0, db = (terms[::-1] for terms in _squares(transposed(start.weights), transposed(moved)))
+    a0, da = a0 @ xx, da @ xx
+    # K now - K0 as terms with a small factor each: subtracting the kernels, or squaring before
+    # adding up, would cancel the digits of a lazy kernel.
+    grown = (jnp.concatenate([db, b0]), jnp.concatenate([a0 + da, da]))
+    size0 = jnp.sqrt(_inner((b0, a0), (b0, a0)))
+    size1 = jnp.sqrt(_inner((b0 + db, a0 + da), (b0 + db, a0 + da)))
+    # K/|K| - K0/|K0| = (grown - share K0) / |K|, where share = (|K| - |K0|) / |K0|.
+    share = (2 * _inner((b0, a0), grown) + _inner(grown, grown)) / (size0 * (size0 + size1))
+    chord = (jnp.concatenate([grown[0], -share * b0]), jnp.concatenate([grown[1], a0]))
+    return 0.5 * jnp.maximum(_inner(chord, chord), 0.0) / size1**2
 
 
-def _kernel_terms(network: LinearNetwork) -> list[Term]:
-    """B_l = P P^T and A_l = Q^T Q for each layer l, with P the layers after it and Q those before."""
-    weights = network.weights
-    inp, out = network.widths[0], network.widths[-1]
-    before = [jnp.eye(inp, dtype=weights[0].dtype)]
-    for w in weights[:-1]:
-        before.append(w @ before[-1])
-    after = [jnp.eye(out, dtype=weights[-1].dtype)]
-    for w in reversed(weights[1:]):
-        after.append(after[-1] @ w)
-    return [(p @ p.T, q.T @ q) for p, q in zip(reversed(after), before, strict=True)]
+Terms = tuple[Float[Array, "_terms out out"], Float[Array, "_terms inp inp"]]
 
 
-def _squared(terms: list[Term], xx: Float[Array, "inp inp"]) -> Float[Array, ""]:
-    """|sum_l B_l (x) X^T A_l X|^2, in Frobenius norm."""
-    bs, axs = jnp.stack([b for b, _ in terms]), jnp.stack([a @ xx for _, a in terms])
-    outputs = jnp.einsum("lij,mij->lm", bs, bs)
-    inputs = jnp.einsum("lij,mji->lm", axs, axs)
-    # Rounding may leave a tiny negative square where the kernels agree to the last digit.
-    return jnp.maximum(jnp.sum(outputs * inputs), 0.0)
+def _squares(
+    weights: tuple[Float[Array, "_out _inp"], ...], moved: tuple[Float[Array, "_out _inp"], ...]
+) -> tuple[Float[Array, "layers inp inp"], Float[Array, "layers inp inp"]]:
+    """Q^T Q for the product Q of the layers before each one, and by how much it grew as the layers moved."""
+    q0 = jnp.eye(weights[0].shape[1], dtype=weights[0].dtype)
+    dq = jnp.zeros_like(q0)
+    squares, growths = [], []
+    for w0, dw in zip(weights, moved, strict=True):
+        squares.append(q0.T @ q0)
+        growths.append(dq.T @ (q0 + dq) + q0.T @ dq)
+        q0, dq = w0 @ q0, dw @ (q0 + dq) + w0 @ dq
+    return jnp.stack(squares), jnp.stack(growths)
+
+
+def _inner(k: Terms, other: Terms) -> Float[Array, ""]:
+    """sum_{k,m} tr(C_km C'_mk) with C_km = sum_l (b_l)_km a_l, one k at a time to save memory."""
+
+    def row(shares: tuple[Float[Array, "_terms out"], Float[Array, "_terms out"]]) -> Float[Array, ""]:
+        c, d = (jnp.einsum("lm,lij->mij", share, a) for share, (_, a) in zip(shares, (k, other), strict=True))
+        return jnp.sum(c * d.mT)
+
+    return jnp.sum(jax.lax.map(row, (k[0].transpose(1, 0, 2), other[0].transpose(1, 0, 2))))

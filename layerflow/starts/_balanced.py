@@ -111,7 +111,7 @@ def _layer_strengths(
 
 def _rectangular(diagonal: Float[Array, " k"], rows: int, columns: int) -> Float[Array, "rows columns"]:
     """The matrix with the leading part of `diagonal` on its diagonal."""
-    return jnp.eye(rows, columns, dtype=diagonal.dtype) * _pad(diagonal, columns)
+    return jnp.eye(rows, columns, dtype=diagonal.dtype) * _pad(diagonal, columns)[None, :]
 
 
 def _pad(values: Float[Array, " k"], length: int) -> Float[Array, " length"]:

@@ -1,8 +1,6 @@
 """What every task offers."""
 
 import abc
-from typing import Self
-
 import equinox as eqx
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
@@ -17,7 +15,7 @@ class Task(eqx.Module):
     def check(self, network: PyTree) -> None:
         """Raise an error in the user's words if `network` cannot be trained on this task."""
 
-    def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> Self:
+    def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> "Task":
         """The same task with its inputs and targets multiplied by a factor each."""
         raise TypeError(f"{type(self).__name__} cannot be rescaled: it does not define `rescale`.")
 

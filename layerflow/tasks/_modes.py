@@ -1,7 +1,5 @@
 """Independent modes: the task of Eqs. 1 to 7."""
 
-from typing import Self
-
 import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
@@ -54,7 +52,7 @@ class Modes(Task):
         """L = sum_i variance_i (target_i - u_i)^2 / 2."""
         return 0.5 * jnp.sum(self.variance * (self.target - network.matrix[0]) ** 2)
 
-    def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> Self:
+    def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> "Modes":
         """Inputs times `input` and targets (values of f*) times `target`."""
         return eqx.tree_at(
             lambda task: (task.variance, task.target),

@@ -1,7 +1,5 @@
 """Second moments: all that a linear network sees of its data."""
 
-from typing import Self
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -63,7 +61,7 @@ class Moments(Task):
         self.xx, self.yx, self.yy, self.floor = xx, yx, yy, jnp.asarray(floor)
 
     @classmethod
-    def from_samples(cls, x: ArrayLike, y: ArrayLike) -> Self:
+    def from_samples(cls, x: ArrayLike, y: ArrayLike) -> "Moments":
         """Second moments of a sample, one row per sample.
 
         Args:
@@ -82,7 +80,7 @@ class Moments(Task):
         return _of_samples(cls, x, y)
 
     @classmethod
-    def whitened(cls, yx: ArrayLike, yy: ArrayLike | None = None) -> Self:
+    def whitened(cls, yx: ArrayLike, yy: ArrayLike | None = None) -> "Moments":
         """Whitened inputs, E[x x^T] = I, with a given correlation.
 
         Args:
@@ -103,7 +101,7 @@ class Moments(Task):
         miss = network.matrix - self.best
         return 0.5 * jnp.sum((miss @ self.xx) * miss) + self.floor
 
-    def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> Self:
+    def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> "Moments":
         """Inputs times `input` and targets times `target`."""
         return eqx.tree_at(
             lambda m: (m.xx, m.yx, m.yy, m.best, m.floor),
@@ -121,7 +119,7 @@ class Moments(Task):
         """The loss of the best matrix of the rank that the narrowest layer allows (reduced-rank regression)."""
         self.check(network)
         variance, axes = jnp.linalg.eigh(self.xx)
-        whitened_best = self.best @ axes * jnp.sqrt(jnp.maximum(variance, 0.0))
+        whitened_best = self.best @ axes * jnp.sqrt(jnp.maximum(variance, 0.0))[None, :]
         strengths = jnp.linalg.svd(whitened_best, compute_uv=False)
         # A diagonal network has two widths too, and one output: no bottleneck.
         beyond_rank = strengths[min(network.widths) :]

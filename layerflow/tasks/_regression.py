@@ -50,10 +50,10 @@ def _draw(
     x_key, y_key = jax.random.split(key)
     x = jax.random.normal(x_key, (n, inp))
     y = jax.random.normal(y_key, (n, out))
-    return (_whitened((x - x.mean(0)) / x.std(0)) if whiten else x), y
+    return (_whitened((x - x.mean(0, keepdims=True)) / x.std(0, keepdims=True)) if whiten else x), y
 
 
 def _whitened(x: Float[Array, "n inp"]) -> Float[Array, "n inp"]:
     """`x` times the inverse square root of its second moment, x^T x / n."""
     variance, axes = jnp.linalg.eigh(x.T @ x / x.shape[0])
-    return x @ (axes / jnp.sqrt(variance)) @ axes.T
+    return x @ (axes / jnp.sqrt(variance)[None, :]) @ axes.T

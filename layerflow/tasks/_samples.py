@@ -1,7 +1,5 @@
 """A finite sample of inputs and targets."""
 
-from typing import Self
-
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -61,7 +59,7 @@ class Samples(Task):
         """L = (1/n) sum_samples |f(x) - y|^2 / 2."""
         return 0.5 * jnp.sum((jax.vmap(network)(self.x) - self.y) ** 2) / self.x.shape[0]
 
-    def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> Self:
+    def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> "Samples":
         """Inputs times `input` and targets times `target`."""
         return eqx.tree_at(lambda task: (task.x, task.y), self, (self.x * input, self.y * target))
 
