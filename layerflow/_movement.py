@@ -13,6 +13,8 @@ import equinox as eqx
 import jax
 from jaxtyping import PyTree
 
+from layerflow.networks import is_weight
+
 _at_hand: ContextVar[tuple[PyTree, PyTree] | None] = ContextVar("_at_hand", default=None)
 
 
@@ -27,10 +29,9 @@ def at_hand(network: PyTree, moved: PyTree) -> Iterator[None]:
 
 
 def movement(network: PyTree, start: PyTree) -> PyTree:
-    """`network` - `start`: zero where nothing moved, None in place of what are no arrays."""
+    """The weights of `network` minus those of `start`, None in place of all that are no weights."""
     kept = _at_hand.get()
-    difference = jax.tree.map(
-        lambda now, then: now - then, *(eqx.filter(n, eqx.is_inexact_array) for n in (network, start))
-    )
+    weights = (eqx.filter(tree, is_weight(tree)) for tree in (network, start))
+    difference = jax.tree.map(lambda now, then: now - then, *weights)
     # The very network of the trajectory, not one that an observable made of it.
     return eqx.combine(kept[1], difference) if kept is not None and kept[0] is network else difference

@@ -16,6 +16,7 @@ from layerflow.engine._program import Cell, Observables, Program, freeze, take_a
 from layerflow.methods import Descent, Method, Path
 from layerflow.observables import loss
 
+Times = ArrayLike | Sequence[float | int]
 Observe = Callable[..., Any] | Sequence[Callable[..., Any]] | Mapping[str, Callable[..., Any]]
 
 
@@ -45,7 +46,7 @@ def solve(
     problem: Problem,
     method: Method,
     *,
-    ts: ArrayLike | None = None,
+    ts: Times | None = None,
     observe: Observe = loss,
     key: PRNGKeyArray | None = None,
 ) -> Trajectory:
@@ -142,11 +143,11 @@ def named(observe: Observe) -> Observables:
     return functions
 
 
-def checked_times(ts: ArrayLike | None, method: Method) -> Array | None:
+def checked_times(ts: Times | None, method: Method) -> Array | None:
     """`ts` as an array of times or steps, or an error."""
     if ts is None:
         return None
-    times = jnp.asarray(ts)
+    times = jnp.asarray(np.asarray(ts) if isinstance(ts, Sequence) else ts)
     if times.ndim != 1 or times.shape[0] == 0:
         raise ValueError(f"Argument `ts` needs at least one time, shape (t,), but it has shape {times.shape}.")
     if isinstance(method, Descent):
@@ -165,7 +166,7 @@ def checked_times(ts: ArrayLike | None, method: Method) -> Array | None:
     if isinstance(end, jax.core.Tracer) or isinstance(times, jax.core.Tracer):
         return times  # where the end varies from cell to cell, the last value holds beyond it
     slack = 1 + 1e-5  # an end that was rounded to float32
-    if times[-1] > np.asarray(end) * slack:
+    if float(times[-1]) > float(end) * slack:
         raise ValueError(
             f"Argument `ts` needs {unit} up to the end of the method, {name}={end:g}, but reaches {times[-1]:g}. "
             f"Raise `{name}` or shorten `ts`."

@@ -11,11 +11,11 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from layerflow._checks import collect
 from layerflow._problem import Problem
-from layerflow._solve import Observe, check_kinds, checked_times, named
+from layerflow._solve import Observe, Times, check_kinds, checked_times, named
 from layerflow.engine._chunks import Batch
 from layerflow.engine._grid import Axis, Grid, make_axis
 from layerflow.engine._machine import Machine
@@ -40,7 +40,7 @@ def sweep(
     method: Method | None = None,
     seeds: int | None = None,
     root: int | PRNGKeyArray = 0,
-    ts: ArrayLike | None = None,
+    ts: Times | None = None,
     observe: Observe = loss,
     progress: bool = True,
     on: Machine | None = None,
@@ -160,7 +160,7 @@ def _batch(
     takes_key: bool,
     method: Method | None,
     observe: Observables,
-    ts: ArrayLike | None,
+    ts: Times | None,
     root: PRNGKeyArray,
 ) -> Batch:
     """Trace the cells of one combination of static values and check them all."""

@@ -122,7 +122,8 @@ def test_a_bottleneck_converges_to_the_best_fit_of_its_rank(key):
     path = lf.solve(problem, lf.Flow(t1=100.0, until="converged"))
 
     assert path.status == lf.Status.CONVERGED
-    np.testing.assert_allclose(path.observed["loss"], 0.5 * (4 + 1), rtol=1e-9)
+    # The stop leaves an excess of (30 rtol)^2 of the loss of the zero function, 7.
+    np.testing.assert_allclose(path.observed["loss"], 0.5 * (4 + 1), rtol=0, atol=7 * (30e-6) ** 2)
 
 
 def test_depth_five_from_small_weights_is_a_saddle_and_not_converged():
@@ -204,7 +205,8 @@ def test_descent_measures_at_steps_and_takes_structured_optimisers(key, coloured
     state = optimiser.init(weights)
     for _ in range(50):
         gradient = jax.tree.map(jnp.negative, problem.velocity(lf.LinearNetwork(weights)).weights)
-        updates, state = optimiser.update(gradient, state, weights)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = optimiser.update(gradient, state, weights)
         weights = optax.apply_updates(weights, updates)
     np.testing.assert_allclose(scaled.network.weights[0], weights[0], atol=1e-12)
 

@@ -126,7 +126,8 @@ class _Descender:
         course, unravel = self.course, self.course.unravel
         weights = course.start + run.moved
         gradient = unravel(-course.velocity(weights, self.key, run.step))
-        updates, state = self.optimiser.update(gradient, run.optimiser, unravel(weights))
+        with jax.numpy_dtype_promotion("standard"):  # optax counts on it
+            updates, state = self.optimiser.update(gradient, run.optimiser, unravel(weights))
         moved, _ = ravel_pytree(optax.apply_updates(unravel(run.moved), updates))
         status = jnp.where(jnp.all(jnp.isfinite(moved)), Status.RUNNING, Status.NOT_FINITE)
         after = _Run(moved, state, run.step + 1, status)
