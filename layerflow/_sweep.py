@@ -90,11 +90,13 @@ def sweep(
     on = Machine() if on is None else on
 
     batches = [
-        (words, _batch(cell, chosen, words, grid, takes_key, method, observe, ts, root))
+        (words, _batch(cell, chosen, grid, takes_key, method, observe, ts, root))
         for chosen, words in grid.combinations()
     ]
     variables = _same_variables([(words, batch.frozen.variables) for words, batch in batches], grid)
     results = _Results(grid, batches, variables, on)
+    for words, batch in batches:
+        _judge(batch, grid, words)
     sizes = _run(grid, batches, results, on, progress)
 
     facts = _facts(cell, batches[0][1], method, root)
@@ -155,7 +157,6 @@ def _match_arguments(cell: CellFunction, given: list[str]) -> bool:
 def _batch(
     cell: CellFunction,
     chosen: dict[str, Any],
-    words: str,
     grid: Grid,
     takes_key: bool,
     method: Method | None,
@@ -163,7 +164,7 @@ def _batch(
     ts: Times | None,
     root: PRNGKeyArray,
 ) -> Batch:
-    """Trace the cells of one combination of static values and check them all."""
+    """Trace the cells of one combination of static values."""
     found: dict[str, Any] = {}
 
     def build(values: dict[str, Array], key: PRNGKeyArray) -> Any:
@@ -194,9 +195,7 @@ def _batch(
     leaves, _, _ = jax.tree.unflatten(traced.structure, shapes)
     frozen = freeze(found["static"], found["structure"], leaves, observe)
     checked = method if method is not None else found["static"].method
-    batch = Batch(frozen, traced, constants, checked_times(ts, checked), root)
-    _judge(batch, found["messages"], grid, words)
-    return batch
+    return Batch(frozen, traced, constants, found["messages"], checked_times(ts, checked), root)
 
 
 def _returned(returned: Any, method: Method | None) -> tuple[Problem, Method]:
@@ -220,13 +219,13 @@ def _decides_shape(error: Exception) -> TypeError:
     )
 
 
-def _judge(batch: Batch, messages: list[str], grid: Grid, words: str) -> None:
+def _judge(batch: Batch, grid: Grid, words: str) -> None:
     """Raise for the first check that some cell fails, before any of them runs."""
-    if not messages:
+    if not batch.messages:
         return
     for begin in range(0, grid.cells, _CHECK_CHUNK):
         cells = np.arange(begin, min(begin + _CHECK_CHUNK, grid.cells))
-        for message, holds in zip(messages, batch.check(*_arguments(grid, cells)), strict=True):
+        for message, holds in zip(batch.messages, batch.check(*_arguments(grid, cells)), strict=True):
             broken = np.flatnonzero(~np.asarray(holds))
             if broken.size:
                 where = ", ".join(filter(None, [words, grid.words(int(cells[broken[0]]))]))

@@ -72,8 +72,9 @@ def _parsed(arguments: list[str] | None) -> Figure | List:
         if stop.code in (None, 0):
             raise
         words = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
-        inside = [line.strip("│ ") for line in words.splitlines() if line.startswith("│")]
-        complaint, *_ = re.split(r"Argument helptext|For full helptext|─{4,}", " ".join(inside))
+        inside = [line.strip("│| ") for line in words.splitlines()[1:]]  # the first line is the box's title
+        parts = re.split(r"Argument helptext|For full helptext|[─-]{4,}", " ".join(inside))
+        complaint = next((part for part in parts if part.strip()), "The command was not understood")
         raise UserError(f"{' '.join(complaint.split()).rstrip('.')}. See `layerflow --help`.") from None
 
 

@@ -23,14 +23,21 @@ class Batch:
         frozen: The cell's functions.
         build: (arguments of the cell function, key) -> (the cell's arrays, its method's, checks).
         constants: What `build` closed over.
+        messages: What to say of a cell that fails a check.
         ts: Where to measure.
         root: Seed s has the key fold_in(root, s).
     """
 
     def __init__(
-        self, frozen: Frozen, build: Traced, constants: list[Array], ts: Array | None, root: PRNGKeyArray
+        self,
+        frozen: Frozen,
+        build: Traced,
+        constants: list[Array],
+        messages: list[str],
+        ts: Array | None,
+        root: PRNGKeyArray,
     ) -> None:
-        self.frozen, self.build = frozen, build
+        self.frozen, self.build, self.messages = frozen, build, messages
         share, self._build_one, self.varies = split(build, constants)
         self.compile_seconds = 0.0
         self.shared = self._compiled("share", share, constants)(constants)

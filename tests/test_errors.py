@@ -1,0 +1,176 @@
+"""Bad input: what was needed, what came, and how to mend it - at the call, before anything runs."""
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import optax
+import pytest
+
+import layerflow as lf
+
+
+@pytest.fixture(autouse=True)
+def as_users_see_it():
+    """Without the run-time checks of annotations, which users do not have."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+TASK = lf.Moments.whitened(yx=jnp.eye(2))
+NETWORK = lf.LinearNetwork((0.1 * jnp.eye(2), 0.1 * jnp.eye(2)))
+PROBLEM = lf.Problem(NETWORK, TASK)
+FLOW = lf.Flow(t1=1.0)
+KEY = jax.random.key(0)
+
+
+def cell(lam):
+    return lf.Problem(lf.lambda_balanced(KEY, lam, 0.1, inp=2, hid=2, out=2), TASK)
+
+
+def sweep(function=cell, axes=None, **kwargs):
+    return lf.sweep(function, {"lam": [0.0, 1.0]} if axes is None else axes, **({"method": FLOW} | kwargs))
+
+
+def wrong_shape(network, problem):  # noqa: ARG001
+    return network.weights[0]
+
+
+def by_width(width):
+    return lf.Problem(lf.LinearNetwork((jnp.ones((width, 2)), jnp.ones((2, width)))), TASK)
+
+
+def two_a(network, problem):
+    return lf.loss(network, problem)
+
+
+two_b = lambda network, problem: lf.loss(network, problem)
+two_b.__name__ = "two_a"
+
+
+CASES = {
+    "NaN on an axis": (lambda: sweep(axes={"lam": [0.0, np.nan]}), ValueError, r"`lam` needs finite values, but holds nan at position 1"),
+    "infinity on an axis": (lambda: sweep(axes={"lam": [np.inf, 0.0]}), ValueError, r"`lam` needs finite values"),
+    "empty axis": (lambda: sweep(axes={"lam": []}), ValueError, r"Axis `lam` is empty"),
+    "axis of text": (lambda: sweep(axes={"lam": ["a"]}), TypeError, r"real numbers.*lf.static"),
+    "complex axis": (lambda: sweep(axes={"lam": [1j]}), TypeError, r"real numbers, but its values have dtype complex"),
+    "matrix axis": (lambda: sweep(axes={"lam": np.ones((2, 2))}), ValueError, r"vector of values.*lf.paired"),
+    "ragged axis": (lambda: sweep(axes={"lam": [[1.0], [1.0, 2.0]]}), ValueError, r"Axis `lam` needs an array"),
+    "axes no dict": (lambda: sweep(axes=[1.0]), TypeError, r"`axes` is a dict"),
+    "axis that the cell does not take": (lambda: sweep(axes={"lam": [0.0], "scale": [1.0]}), TypeError, r"does not take `scale`; it takes `lam`"),
+    "argument without an axis": (lambda: sweep(lambda lam, scale: cell(lam)), TypeError, r"takes `scale`, but no axis gives it"),  # noqa: ARG005
+    "axis called key": (lambda: sweep(lambda key: cell(key), {"key": [1.0]}), TypeError, r"`key` is made by the sweep"),
+    "axis called t": (lambda: sweep(lambda t: cell(t), {"t": [1.0]}), ValueError, r"name `t` belongs to the diagram"),
+    "argument on two axes": (lambda: sweep(axes={"lam": [1.0], "both": lf.paired({"lam": [1.0]})}), TypeError, r"belongs to one axis"),
+    "paired lengths": (lambda: lf.paired({"a": [1.0], "b": [1.0, 2.0]}), ValueError, r"one length, but have"),
+    "paired labels": (lambda: lf.paired({"a": [1.0]}, labels=["x", "y"]), ValueError, r"one label per position, 1, but 2"),
+    "static of nothing": (lambda: lf.static([]), ValueError, r"at least one value"),
+    "seeds without key": (lambda: sweep(seeds=2), TypeError, r"takes no `key`"),
+    "no seeds": (lambda: sweep(lambda key, lam: cell(lam), seeds=0), ValueError, r"positive whole number, not 0"),  # noqa: ARG005
+    "no cell function": (lambda: lf.sweep(PROBLEM, {}, method=FLOW), TypeError, r"cell function is needed.*Problem came"),
+    "cell returns a dict": (lambda: sweep(lambda lam: {"lam": lam}), TypeError, r"return a lf.Problem.*returned a dict"),
+    "cell returns a network": (lambda: sweep(lambda lam: NETWORK), TypeError, r"returned a LinearNetwork"),  # noqa: ARG005
+    "no method": (lambda: sweep(method=None), TypeError, r"needs lf.Flow.*missing"),
+    "method of another kind": (lambda: lf.solve(PROBLEM, diffrax.Tsit5()), TypeError, r"but it is a Tsit5"),
+    "two methods": (lambda: sweep(lambda lam: (cell(lam), FLOW)), TypeError, r"Leave one out"),
+    "value used as a shape": (lambda: sweep(by_width, {"width": [2, 3]}), TypeError, r"lf.static"),
+    "value used in an if": (lambda: sweep(lambda lam: cell(lam) if lam > 0 else PROBLEM), TypeError, r"jnp.where in place of `if`"),
+    "widths that do not fit the task": (lambda: lf.Problem(lf.gaussian(KEY, (3, 2)), TASK), ValueError, r"2 inputs and 2 outputs, but the network has 3 and 2"),
+    "layers that do not fit": (lambda: lf.LinearNetwork((jnp.ones((3, 2)), jnp.ones((2, 4)))), ValueError, r"gives 3 values, but `weights\[1\]` has shape \(2, 4\) and takes 4"),
+    "layer that is a vector": (lambda: lf.LinearNetwork((jnp.ones(3),)), ValueError, r"`weights\[0\]` has shape \(3,\)"),
+    "diagonal layers of two lengths": (lambda: lf.DiagonalNetwork((jnp.ones(3), jnp.ones(2))), ValueError, r"vectors of one length"),
+    "balance that cannot exist": (lambda: lf.lambda_balanced(KEY, 1.0, 1.0, inp=2, hid=3, out=2), ValueError, r"hid=3, out=2 has.*Take hid <= out=2, or lam <= 0"),
+    "balance that cannot exist in a sweep": (
+        lambda: sweep(lambda lam: lf.Problem(lf.lambda_balanced(KEY, lam, 0.1, inp=3, hid=3, out=2), lf.Moments.whitened(yx=jnp.ones((2, 3)))), {"lam": [-1.0, 0.0, 1.0]}),
+        ValueError,
+        r"Take hid <= out=2.*First at lam=1.0, in 1 of 3 cells",
+    ),
+    "strengths of another length": (lambda: lf.lambda_balanced(KEY, 0.0, jnp.ones(2), inp=3, hid=3, out=3), ValueError, r"needs shape \(3,\), but it has shape \(2,\)"),
+    "negative strengths": (lambda: lf.lambda_balanced(KEY, 0.0, -1.0, inp=2, hid=2, out=2), ValueError, r"not negative"),
+    "many imbalances at once": (lambda: lf.lambda_balanced(KEY, jnp.ones(3), 1.0, inp=2, hid=2, out=2), ValueError, r"`lam` is one number"),
+    "width of zero": (lambda: lf.lambda_balanced(KEY, 0.0, 1.0, inp=2, hid=0, out=2), ValueError, r"`hid` is a width"),
+    "std of another length": (lambda: lf.gaussian(KEY, (2, 3, 2), std=(0.1, 0.2, 0.3)), ValueError, r"needs shape \(2,\)"),
+    "std of another name": (lambda: lf.gaussian(KEY, (2, 3, 2), std="he"), ValueError, r'"lecun" or "ntk", but it is "he"'),
+    "one width": (lambda: lf.gaussian(KEY, (2,)), ValueError, r"at least two"),
+    "odd hidden width": (lambda: lf.symmetrised(KEY, (2, 3, 2), std=1.0), ValueError, r"even hidden widths"),
+    "negative t1": (lambda: lf.Flow(t1=-1.0), ValueError, r"`t1` is gradient-flow time and needs to be positive"),
+    "t1 that is NaN": (lambda: lf.Flow(t1=np.nan), ValueError, r"positive and finite, but it is nan"),
+    "negative t1 in a sweep": (lambda: sweep(lambda lam: (cell(0.0), lf.Flow(t1=lam)), {"lam": [1.0, -1.0]}, method=None), ValueError, r"`t1`.*First at lam=-1.0"),
+    "tolerance of zero": (lambda: lf.Flow(t1=1.0, rtol=0.0), ValueError, r"`rtol` is a relative error"),
+    "solver of another kind": (lambda: lf.Flow(t1=1.0, solver="tsit5"), TypeError, r"needs a diffrax solver.*str"),
+    "solver without error estimate": (lambda: lf.Flow(t1=1.0, solver=diffrax.Euler()), TypeError, r"Euler does not estimate its error"),
+    "solver of split equations": (lambda: lf.Flow(t1=1.0, solver=diffrax.SemiImplicitEuler()), TypeError, r"SemiImplicitEuler needs a split equation"),
+    "fixed steps without size": (lambda: lf.Flow(t1=1.0, controller=diffrax.ConstantStepSize()), TypeError, r"give `dt0`"),
+    "two sources of tolerance": (lambda: lf.Flow(t1=1.0, rtol=1e-3, controller=diffrax.PIDController(rtol=1e-3, atol=1e-6)), TypeError, r"belong to the controller"),
+    "until of another name": (lambda: lf.Flow(t1=1.0, until="done"), ValueError, r'"converged", a loss'),
+    "converged with decay": (lambda: lf.solve(lf.Problem(NETWORK, TASK, decay=0.1), lf.Flow(t1=1.0, until="converged")), ValueError, r"With weight decay the least loss is not known"),
+    "converged without a known minimum": (
+        lambda: lf.solve(lf.Problem(eqx.nn.MLP(2, 2, 4, 1, key=KEY), lf.Samples(jnp.ones((3, 2)), jnp.ones((3, 2)))), lf.Flow(t1=1.0, until="converged")),
+        TypeError,
+        r"No least loss is known for a MLP on Samples",
+    ),
+    "result of a factory": (lambda: lf.Descent(optax.sgd(0.1), steps=3), TypeError, r"not optax.sgd\(0.01\)"),
+    "unknown hyperparameter": (lambda: lf.Descent(optax.sgd, steps=3, rate=0.1), TypeError, r"sgd does not take.*rate"),
+    "no steps": (lambda: lf.Descent(optax.sgd, steps=0, learning_rate=0.1), ValueError, r"`steps` needs to be positive"),
+    "half a step": (lambda: lf.Descent(optax.sgd, steps=1.5, learning_rate=0.1), ValueError, r"whole number"),
+    "batch of moments": (lambda: lf.solve(PROBLEM, lf.Descent(optax.sgd, steps=3, batch=2, learning_rate=0.1)), TypeError, r"Mini-batches need.*Samples"),
+    "batch larger than the sample": (
+        lambda: lf.solve(lf.Problem(NETWORK, lf.Samples(jnp.ones((3, 2)), jnp.ones((3, 2)))), lf.Descent(optax.sgd, steps=3, batch=5, learning_rate=0.1)),
+        ValueError,
+        r"batch of 5 needs at least as many samples, but the task holds 3",
+    ),
+    "unsorted ts": (lambda: lf.solve(PROBLEM, FLOW, ts=[0.0, 1.0, 0.5]), ValueError, r"strictly increasing times.*jnp.unique"),
+    "ts beyond t1": (lambda: sweep(ts=[0.0, 2.0]), ValueError, r"t1=1, but reaches 2"),
+    "ts that is NaN": (lambda: sweep(ts=[0.0, np.nan]), ValueError, r"not finite"),
+    "empty ts": (lambda: sweep(ts=[]), ValueError, r"at least one time"),
+    "half a step in ts": (lambda: sweep(ts=[0.5], method=lf.Descent(optax.sgd, steps=3, learning_rate=0.1)), ValueError, r"counts steps"),
+    "network without matrix under moments": (lambda: lf.Problem(eqx.nn.MLP(2, 2, 4, 1, key=KEY), TASK), TypeError, r"property `matrix`.*MLP has none"),
+    "task that is an array": (lambda: lf.Problem(NETWORK, jnp.ones(3)), TypeError, r"`task` needs a task"),
+    "observable whose shape varies": (
+        lambda: sweep(by_width, {"width": lf.static([2, 3])}, observe=wrong_shape),
+        ValueError,
+        r"`wrong_shape` has shape \(2, 2\) at width=2 and \(3, 2\) at width=3",
+    ),
+    "two observables of one name": (lambda: sweep(observe=(two_a, two_b)), ValueError, r"Two observables are called `two_a`"),
+    "observable named like an axis": (lambda: sweep(observe={"lam": lf.loss}), ValueError, r"has the name of an axis"),
+    "observable that returns text": (lambda: sweep(observe={"words": lambda n, p: "lazy"}), TypeError, r"`words` returned a str"),  # noqa: ARG005
+    "observable that is none": (lambda: sweep(observe=[3]), TypeError, r"function of \(network, problem\), but a int came"),
+    "no observable": (lambda: sweep(observe=[]), ValueError, r"at least one observable"),
+    "samples of two lengths": (lambda: lf.Samples(jnp.ones((3, 2)), jnp.ones((4, 2))), ValueError, r"same length, but `x` has shape \(3, 2\)"),
+    "no samples": (lambda: lf.Samples(jnp.ones((0, 2)), jnp.ones((0, 2))), ValueError, r"At least one sample"),
+    "complex samples": (lambda: lf.Samples(jnp.ones((3, 2), complex), jnp.ones((3, 2))), ValueError, r"real numbers, but its dtype is complex"),
+    "image moments": (lambda: lf.Moments.from_samples(jnp.ones((3, 2, 2)), jnp.ones((3, 2))), ValueError, r"Flatten each sample"),
+    "moments that no data have": (lambda: lf.Moments(jnp.eye(2), 3 * jnp.eye(2), jnp.eye(2)), ValueError, r"No data can have these moments"),
+    "moments that are not symmetric": (lambda: lf.Moments(jnp.array([[1.0, 0.5], [0.0, 1.0]]), jnp.eye(2), jnp.eye(2)), ValueError, r"symmetric"),
+    "moments of other shapes": (lambda: lf.Moments(jnp.eye(3), jnp.eye(2), jnp.eye(2)), ValueError, r"shapes \(3, 3\), \(2, 2\)"),
+    "modes of two lengths": (lambda: lf.Modes(variance=jnp.ones(2), target=jnp.ones(3)), ValueError, r"vectors of one length"),
+    "whitening with too few samples": (lambda: lf.random_regression(KEY, n=3, inp=3, out=1, whiten=True), ValueError, r"at least n=4, but n=3"),
+    "network that cannot take a sample": (lambda: lf.Problem(eqx.nn.Linear(3, 2, key=KEY), lf.Samples(jnp.ones((4, 5)), jnp.ones((4, 2)))), ValueError, r"cannot take one input of shape \(5,\)"),
+    "network of another output": (lambda: lf.Problem(eqx.nn.Linear(5, 3, key=KEY), lf.Samples(jnp.ones((4, 5)), jnp.ones((4, 2)))), ValueError, r"has shape \(2,\), but for one input the network gives \(3,\)"),
+    "rates that are no prefix": (lambda: lf.Problem(NETWORK, TASK, rates=(1.0, 2.0)), ValueError, r"`rates` is a number or a PyTree prefix"),
+    "nothing moves": (lambda: lf.solve(lf.Problem(NETWORK, TASK, rates=None), FLOW), ValueError, r"Nothing moves"),
+    "imbalance of one layer": (lambda: lf.solve(lf.Problem(lf.linear_model(jnp.ones((2, 2))), TASK), FLOW, observe=lf.layer_imbalance), TypeError, r"one layer only"),
+    "kernel on moments": (lambda: lf.solve(PROBLEM, FLOW, observe=lf.ntk), TypeError, r"Moments holds none. Use Samples"),
+    "test task missing": (lambda: lf.solve(PROBLEM, FLOW, observe=lf.on_test(lf.loss)), ValueError, r"on_test\(loss\) needs a test task"),
+    "no memory": (lambda: lf.Machine(memory=0), ValueError, r"`memory` is in GiB"),
+    "no cells in a chunk": (lambda: lf.Machine(chunk=0), ValueError, r"`chunk` counts cells"),
+    "a diagram larger than the memory": (
+        lambda: sweep(lambda key, lam: cell(lam), {"lam": np.zeros(10**6)}, seeds=10**6),  # noqa: ARG005
+        MemoryError,
+        r"The diagram alone takes",
+    ),
+    "a heat map of one dimension": (lambda: lf.plot.heatmap(sweep()), ValueError, r"two dimensions, but `loss` has 1"),
+    "a heat map of many variables": (lambda: lf.plot.heatmap(sweep(observe=(lf.loss, lf.kernel_distance))), ValueError, r"holds `loss`, `kernel_distance`: name one"),
+    "a heat map of a list": (lambda: lf.plot.heatmap([1, 2]), TypeError, r"A diagram is needed"),
+    "curves over nothing there": (lambda: lf.plot.curves(sweep(), x="t"), ValueError, r"`t` is no dimension of `loss`"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_told_in_the_users_words(case):
+    call, kind, words = CASES[case]
+    with pytest.raises(kind, match=words):
+        call()

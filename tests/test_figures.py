@@ -1,0 +1,107 @@
+"""The claims of the paper's figures, and the command that draws them."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import xarray
+
+from layerflow.cli import main
+from layerflow.figures import FIGURES
+
+
+@pytest.fixture(scope="module")
+def figure_6a():
+    return FIGURES["6a"].compute(grid=7, seeds=6)
+
+
+def log_mean(distance):
+    return np.log10(distance).mean("seed")
+
+
+def test_figure_6a_is_rich_near_balance_at_a_small_ratio_and_lazy_elsewhere(figure_6a):
+    """Mean log10 at ratio 1 is about -5.4 at |lam| = 9 and -3.8 at 3 for random tasks (THEORY section 14)."""
+    distance = log_mean(figure_6a.kernel_distance)
+    rich = distance.sel(lam=0, weight_to_target=1, method="nearest")
+
+    assert rich > -2
+    assert rich == distance.max()
+    for lam, expected in ((-9, -5.4), (9, -5.4), (-3, -3.8), (3, -3.8)):
+        # One task here, thirty there: tasks spread by about one in log10.
+        assert abs(distance.sel(lam=lam, weight_to_target=1, method="nearest") - expected) < 1.5
+    assert (distance.diff("weight_to_target").mean("weight_to_target") < 0).all()
+    assert (distance.sel(weight_to_target=20, lam=[-9, 9]) < -8).all()
+    assert (figure_6a.status == 0).all()
+
+
+def test_figure_6a_by_flow_is_figure_6a_by_descent(figure_6a):
+    """Descent at rate 0.01 differs from the flow by 6e-5 in D (THEORY section 14)."""
+    descent = FIGURES["6a"].compute(grid=7, seeds=6, method="descent")
+
+    np.testing.assert_allclose(descent.kernel_distance, figure_6a.kernel_distance, atol=3e-4)
+
+
+def test_figure_6b_is_rich_at_small_ratio_and_lazy_at_large():
+    """Means of log10 D at equal scales: -0.6, -5.1 at ratio 0.1, 50; at difference 0.5 about -1.1, -6.0 (section 14)."""
+    diagram = FIGURES["6b"].compute(grid=3, seeds=1)
+    # The quoted means are those of log10(D + 1e-6).
+    distance = np.log10(diagram.kernel_distance + 1e-6).mean("seed")
+    at = lambda ratio, difference: float(distance.sel(weight_to_target=ratio, std_difference=difference, method="nearest"))
+
+    for ratio, difference, expected in ((0.1, 0, -0.6), (50, 0, -5.1), (0.1, 0.5, -1.1), (50, 0.5, -6.0), (50, -0.5, -6.0)):
+        assert abs(at(ratio, difference) - expected) < 0.6
+
+
+def test_the_command_draws_saves_and_says_what_it_did(tmp_path, capsys):
+    main(["figure", "6a", "--grid", "4", "--seeds", "2", "--out", str(tmp_path)])
+
+    said = capsys.readouterr().out
+    for ending in ("png", "pdf", "nc"):
+        assert (tmp_path / f"figure_6a.{ending}").stat().st_size > 1000
+        assert f"figure_6a.{ending}" in said
+    assert "4 lam x 4 weight_to_target x 2 seed = 32 cells" in said
+    assert "gradient flow to t = 39.99, Tsit5, rtol 1e-06, float64 on cpu" in said
+    with xarray.open_dataset(tmp_path / "figure_6a.nc", engine="scipy") as read:
+        assert dict(read.sizes) == {"lam": 4, "weight_to_target": 4, "seed": 2}
+
+
+def test_the_command_lists_the_figures(capsys):
+    main(["list"])
+
+    said = capsys.readouterr().out
+    assert all(f"{name} " in said for name in FIGURES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["figure", "6aa"], "Did you mean 6a?"),
+        (["figure", "6a", "--grid", "0"], "--grid needs a positive whole number"),
+        (["figure", "6a", "--grid", "many"], "--grid"),
+        (["figure", "6a", "--dtype", "float16"], "float16"),
+        (["figure", "6a", "--bogus"], "--bogus"),
+        (["figure", "6a", "--out", "/dev/null/figures"], "cannot be written"),
+        ([], "figure"),
+    ],
+)
+def test_the_command_ends_bad_input_with_one_line_and_exit_code_2(arguments, words, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+
+    said = capsys.readouterr()
+    assert stop.value.code == 2
+    assert said.out == ""
+    assert said.err.startswith("layerflow: ")
+    assert words in said.err
+    assert said.err.count("\n") == 1
+
+
+def test_importing_layerflow_is_light_and_changes_no_setting():
+    """xarray and matplotlib wait until they are used; precision and warnings belong to the user."""
+    program = (
+        "import jax, sys, warnings; before = (jax.config.values.copy(), list(warnings.filters)); import layerflow; "
+        "assert before == (jax.config.values, warnings.filters); "
+        "assert not {'xarray', 'matplotlib', 'pandas', 'tqdm', 'scipy.io'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", program], check=True)

@@ -1,0 +1,126 @@
+"""Pictures: what they are made of."""
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import xarray
+
+import layerflow as lf
+
+mpl.use("agg")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+@pytest.fixture
+def diagram():
+    values = np.geomspace(1e-12, 1e-1, 12).reshape(3, 4)
+    values[0, 0], values[2, 3] = 0.0, np.nan
+    kernel = xarray.DataArray(values, dims=("lam", "scale"), attrs={"long_name": "kernel distance", "units": "1"})
+    lam = ("lam", [-1.0, 0.0, 1.0], {"long_name": "layer imbalance λ", "units": "weight²"})
+    return xarray.Dataset({"kernel_distance": kernel}, {"lam": lam, "scale": [1.0, 10.0, 100.0, 1000.0]})
+
+
+def drawn(ax):
+    """The only mesh of a heat map, drawn."""
+    ax.figure.canvas.draw()
+    (mesh,) = ax.collections
+    return mesh
+
+
+def test_a_heat_map_on_a_log_scale_adds_nothing_to_tiny_values(diagram):
+    ax = lf.plot.heatmap(diagram, log=True)
+    mesh = drawn(ax)
+
+    assert mesh.norm.vmin == diagram.kernel_distance.where(diagram.kernel_distance > 0).min()
+    assert mesh.norm.vmax == np.nanmax(diagram.kernel_distance)
+    colours = mesh.get_facecolors()
+    tiny, zero = colours[1], colours[0]
+    np.testing.assert_allclose(tiny, mpl.colormaps["viridis"](0.0), atol=1e-3)
+    np.testing.assert_allclose(zero, tiny, atol=1e-3)
+
+
+def test_failed_cells_are_hatched_and_named(diagram):
+    ax = lf.plot.heatmap(diagram, log=True)
+    mesh = drawn(ax)
+
+    assert mesh.get_facecolors()[-1][3] == 0  # transparent: the ground shows
+    assert ax.patch.get_hatch()
+    assert ax.get_legend().get_texts()[0].get_text() == "failed"
+    whole = lf.plot.heatmap(diagram.isel(lam=[0, 1]), log=True)
+    assert whole.get_legend() is None
+
+
+def test_a_heat_map_is_labelled_with_units_and_keeps_its_scale(diagram):
+    ax = lf.plot.heatmap(diagram)
+
+    assert ax.get_ylabel() == "layer imbalance λ (weight²)"
+    assert ax.get_xscale() == "log"
+    assert ax.get_yscale() == "linear"
+    assert [a.get_ylabel() for a in ax.figure.axes if a is not ax] == ["kernel distance"]
+    swapped = lf.plot.heatmap(diagram, x="lam")
+    assert swapped.get_xlabel() == "layer imbalance λ (weight²)"
+
+
+def test_cells_lie_where_their_values_are(diagram):
+    mesh = drawn(lf.plot.heatmap(diagram.isel(scale=slice(None, None, -1)), x="lam"))
+    corners = mesh.get_coordinates()
+
+    np.testing.assert_allclose(corners[0, :, 0], [-1.5, -0.5, 0.5, 1.5])
+    np.testing.assert_allclose(corners[:, 0, 1], 10.0 ** np.array([3.5, 2.5, 1.5, 0.5, -0.5]))
+
+
+def test_pictures_are_drawn_where_told_and_never_shown(diagram, monkeypatch):
+    import matplotlib.pyplot as plt
+
+    monkeypatch.setattr(plt, "show", lambda *_, **__: pytest.fail("shown"))
+    _, ax = plt.subplots()
+
+    assert lf.plot.heatmap(diagram, ax=ax) is ax
+    assert lf.plot.curves(diagram, x="scale", ax=ax) is ax
+
+
+def test_curves_are_medians_with_quartile_bands():
+    values = np.arange(10.0)[:, None] * np.ones(6)
+    values[9] = np.nan
+    paths = xarray.DataArray(values, dims=("seed", "t"), name="loss", coords={"t": np.linspace(0, 5, 6)})
+
+    ax = lf.plot.curves(paths)
+
+    (line,) = ax.lines
+    np.testing.assert_allclose(line.get_ydata(), 4.0)
+    (band,) = ax.collections
+    assert band.get_paths()[0].get_extents().ymin == 2.0
+    assert band.get_paths()[0].get_extents().ymax == 6.0
+    assert ax.get_xlabel() == "t"
+
+
+@pytest.mark.parametrize(("count", "bar"), [(3, False), (20, True)])
+def test_many_curves_get_a_colour_bar_in_place_of_a_legend(count, bar):
+    paths = xarray.DataArray(np.ones((count, 5)), dims=("lam", "t"), name="loss", coords={"lam": np.arange(count)})
+
+    ax = lf.plot.curves(paths, log=True)
+
+    assert len(ax.lines) == count
+    assert (ax.get_legend() is None) == bar
+    assert (len(ax.figure.axes) == 2) == bar
+    assert ax.get_yscale() == "log"
+
+
+def test_a_sweep_draws_without_further_words():
+    def cell(scale):
+        start = lf.DiagonalNetwork((np.sqrt(0.1) * np.ones(2),) * 2)
+        return lf.Problem(start, lf.Modes(variance=np.array([1.0, 0.5]), target=scale))
+
+    diagram = lf.sweep(cell, {"scale": [1.0, 2.0]}, method=lf.Flow(t1=3.0), ts=np.linspace(0, 3, 5), observe=lf.mode_strengths)
+
+    ax = lf.plot.curves(diagram.isel(scale=0))
+    assert ax.get_xlabel() == "gradient-flow time"
+    assert ax.get_ylabel() == "mode strength"
+    assert len(ax.lines) == 2
