@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.extend.core as jec
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike
 
 
@@ -44,7 +44,7 @@ def require(value: ArrayLike, holds: ArrayLike, message: str) -> Array:
     before any of its cells runs; under a user's own jit it is left to `eqx.error_if`.
     """
     value = jnp.asarray(value)
-    if not isinstance(holds, jax.core.Tracer):
+    if is_concrete(holds):
         if not np.all(holds):
             raise ValueError(message)
         return value
@@ -54,7 +54,12 @@ def require(value: ArrayLike, holds: ArrayLike, message: str) -> Array:
         checks.messages.append(message)
         checks.holds.append(jnp.all(holds))
         return value
-    return eqx.error_if(value, jnp.any(~holds), message)
+    return eqx.error_if(value, ~jnp.all(holds), message)
+
+
+def is_concrete(value: Any) -> bool:
+    """Whether the numbers of `value` are known, and not about to be traced."""
+    return not isinstance(value, Tracer)
 
 
 def real_array(value: ArrayLike, name: str) -> Array:

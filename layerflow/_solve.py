@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
-from layerflow._checks import require
+from layerflow._checks import is_concrete, require
 from layerflow._problem import Problem
 from layerflow.engine._program import Cell, Observables, Program, freeze, take_apart
 from layerflow.methods import Descent, Method, Path
@@ -107,8 +107,8 @@ def _travel(
     return program.travel(constants, leaves, method, ts, key)
 
 
-def check_kinds(problem: Any, method: Any) -> None:
-    """Raise unless these are a problem and a method."""
+def check_kinds(problem: Any, method: Any) -> tuple[Problem, Method]:
+    """A problem and a method, or an error."""
     if not isinstance(problem, Problem):
         raise TypeError(f"A Problem is needed, lf.Problem(start, task), but a {type(problem).__name__} came.")
     if not isinstance(method, Method):
@@ -116,6 +116,7 @@ def check_kinds(problem: Any, method: Any) -> None:
             f"Argument `method` needs lf.Flow(t1=...) or lf.Descent(optax.sgd, steps=..., ...), but it is "
             f"{'missing' if method is None else f'a {type(method).__name__}'}."
         )
+    return problem, method
 
 
 def named(observe: Observe) -> Observables:
@@ -126,7 +127,9 @@ def named(observe: Observe) -> Observables:
         listed = [observe] if callable(observe) else list(observe)
         for function in listed:
             if not callable(function):
-                raise TypeError(f"An observable is a function of (network, problem), but a {type(function).__name__} came.")
+                raise TypeError(
+                    f"An observable is a function of (network, problem), but a {type(function).__name__} came."
+                )
         functions = {}
         for function in listed:
             name = getattr(function, "__name__", type(function).__name__)
@@ -151,7 +154,9 @@ def checked_times(ts: Times | None, method: Method) -> Array | None:
     if times.ndim != 1 or times.shape[0] == 0:
         raise ValueError(f"Argument `ts` needs at least one time, shape (t,), but it has shape {times.shape}.")
     if isinstance(method, Descent):
-        whole = require(times, times == jnp.round(times), "Under Descent `ts` counts steps: whole numbers, but some are not.")
+        whole = require(
+            times, times == jnp.round(times), "Under Descent `ts` counts steps: whole numbers, but some are not."
+        )
         times = whole.astype(int)
     elif not jnp.issubdtype(times.dtype, jnp.floating):
         times = times.astype(float)
@@ -163,7 +168,7 @@ def checked_times(ts: Times | None, method: Method) -> Array | None:
         f"or not finite. Sort it and drop repeats with jnp.unique(ts).",
     )
     end, name = method.end, "steps" if isinstance(method, Descent) else "t1"
-    if isinstance(end, jax.core.Tracer) or isinstance(times, jax.core.Tracer):
+    if not (is_concrete(end) and is_concrete(times)):
         return times  # where the end varies from cell to cell, the last value holds beyond it
     slack = 1 + 1e-5  # an end that was rounded to float32
     if float(times[-1]) > float(end) * slack:
@@ -172,5 +177,3 @@ def checked_times(ts: Times | None, method: Method) -> Array | None:
             f"Raise `{name}` or shorten `ts`."
         )
     return times
-
-

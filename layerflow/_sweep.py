@@ -109,13 +109,17 @@ def sweep(
 def _grid(cell: CellFunction, axes: Mapping[str, Any], seeds: int | None) -> tuple[Grid, bool]:
     """The grid that the axes span, and whether the cell function takes a key."""
     if not callable(cell):
-        raise TypeError(f"A cell function is needed, from axis values to a lf.Problem, but a {type(cell).__name__} came.")
+        raise TypeError(
+            f"A cell function is needed, from axis values to a lf.Problem, but a {type(cell).__name__} came."
+        )
     if not isinstance(axes, Mapping):
         raise TypeError(f'Argument `axes` is a dict, {{"lam": values}}, but it is a {type(axes).__name__}.')
     made = [make_axis(name, values) for name, values in axes.items()]
     given = [argument for axis in made for argument in axis.arguments]
     if len(set(given)) < len(given):
-        raise TypeError(f"Each argument of the cell function belongs to one axis, but these are given: {sorted(given)}.")
+        raise TypeError(
+            f"Each argument of the cell function belongs to one axis, but these are given: {sorted(given)}."
+        )
     for name in ("seed", "t", "step", *_RESERVED):
         if name in axes:
             raise ValueError(f"The name `{name}` belongs to the diagram itself. Rename this axis and argument.")
@@ -191,8 +195,7 @@ def _batch(
         if "concrete" not in str(error):
             raise
         raise _decides_shape(error) from error
-    shapes = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in traced.jaxpr.outvars]
-    leaves, _, _ = jax.tree.unflatten(traced.structure, shapes)
+    leaves, _, _ = traced.outputs
     frozen = freeze(found["static"], found["structure"], leaves, observe)
     checked = method if method is not None else found["static"].method
     return Batch(frozen, traced, constants, found["messages"], checked_times(ts, checked), root)
@@ -208,8 +211,7 @@ def _returned(returned: Any, method: Method | None) -> tuple[Problem, Method]:
         )
     if how is not None and method is not None:
         raise TypeError("Both the cell function and `method` say how to travel. Leave one out.")
-    check_kinds(problem, method if how is None else how)
-    return problem, method if how is None else how
+    return check_kinds(problem, method if how is None else how)
 
 
 def _decides_shape(error: Exception) -> TypeError:
@@ -248,7 +250,8 @@ def _same_variables(described: list[tuple[str, dict[str, Any]]], grid: Grid) -> 
             if getattr(here, "shape", None) != getattr(there, "shape", None):
                 raise ValueError(
                     f"An observable needs one shape all over the diagram, but `{name}` has shape "
-                    f"{getattr(here, 'shape', 'none')} at {words} and {getattr(there, 'shape', 'none')} at {other_words}. "
+                    f"{getattr(here, 'shape', 'none')} at {words} and {getattr(there, 'shape', 'none')} at "
+                    f"{other_words}. "
                     f"Reduce it to one shape, or sweep these values apart."
                 )
     for name in variables:
@@ -312,7 +315,9 @@ class _Results:
         data["end"] = (axes, grid.shaped(self.end), {"long_name": f"{time_label} at the end of the cell", "units": "1"})
         coords: dict[str, Any] = {axis.name: (axis.name, axis.coordinate, axis.attrs) for axis in grid.axes}
         for axis in grid.axes:  # what a paired axis gives to each argument
-            vectors = {n: v for n, v in axis.arguments.items() if n != axis.name and np.ndim(v) == 1 and not axis.static}
+            vectors = {
+                n: v for n, v in axis.arguments.items() if n != axis.name and np.ndim(v) == 1 and not axis.static
+            }
             coords |= {name: (axis.name, values) for name, values in vectors.items()}
         if ts is not None:
             coords[time_name] = (time_name, np.asarray(ts), {"long_name": time_label, "units": "1"})
@@ -361,7 +366,7 @@ def _facts(cell: CellFunction, batch: Batch, method: Method | None, root: PRNGKe
         "method": type(method).__name__,
         **numbers,
         "root": np.asarray(jax.random.key_data(root)).tolist(),
-        "dtype": str(batch.frozen.program.start.jaxpr.outvars[0].aval.dtype),
+        "dtype": str(batch.frozen.program.start.outputs.dtype),
         "device": f"{device.platform}: {device.device_kind}",
         "fingerprint": batch.fingerprint,
     }

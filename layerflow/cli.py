@@ -40,9 +40,7 @@ class List:
     """Name the figures."""
 
 
-Command = (
-    Annotated[Figure, tyro.conf.subcommand("figure")] | Annotated[List, tyro.conf.subcommand("list")]
-)
+Command = Annotated[Figure, tyro.conf.subcommand("figure")] | Annotated[List, tyro.conf.subcommand("list")]
 
 
 class UserError(Exception):

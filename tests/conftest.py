@@ -42,7 +42,7 @@ class Compilations:
         self.count = 0
         jax.monitoring.register_event_duration_secs_listener(self._hear)
 
-    def _hear(self, event, duration, **_):  # noqa: ARG002
+    def _hear(self, event, duration, **_):
         if event == "/jax/core/compile/backend_compile_duration":
             self.count += 1
 

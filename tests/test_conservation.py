@@ -81,5 +81,5 @@ def test_discrete_descent_breaks_the_imbalance_in_proportion_to_the_rate(key, co
         method = lf.Descent(optax.sgd, learning_rate=rate, steps=round(2.0 / rate))
         return np.abs(lf.solve(problem, method, observe=lf.layer_imbalance).observed["layer_imbalance"] - start).max()
 
-    assert 1e-4 < drift(1e-2)
+    assert drift(1e-2) > 1e-4
     np.testing.assert_allclose(drift(1e-2) / drift(1e-3), 10.0, rtol=0.2)

@@ -43,13 +43,21 @@ def test_figure_6a_by_flow_is_figure_6a_by_descent(figure_6a):
 
 
 def test_figure_6b_is_rich_at_small_ratio_and_lazy_at_large():
-    """Means of log10 D at equal scales: -0.6, -5.1 at ratio 0.1, 50; at difference 0.5 about -1.1, -6.0 (section 14)."""
+    """Mean log10 D at equal scales: -0.6, -5.1 at ratio 0.1, 50; at difference 0.5: -1.1, -6.0 (section 14)."""
     diagram = FIGURES["6b"].compute(grid=3, seeds=1)
     # The quoted means are those of log10(D + 1e-6).
     distance = np.log10(diagram.kernel_distance + 1e-6).mean("seed")
-    at = lambda ratio, difference: float(distance.sel(weight_to_target=ratio, std_difference=difference, method="nearest"))
+    at = lambda ratio, difference: float(
+        distance.sel(weight_to_target=ratio, std_difference=difference, method="nearest")
+    )
 
-    for ratio, difference, expected in ((0.1, 0, -0.6), (50, 0, -5.1), (0.1, 0.5, -1.1), (50, 0.5, -6.0), (50, -0.5, -6.0)):
+    for ratio, difference, expected in (
+        (0.1, 0, -0.6),
+        (50, 0, -5.1),
+        (0.1, 0.5, -1.1),
+        (50, 0.5, -6.0),
+        (50, -0.5, -6.0),
+    ):
         assert abs(at(ratio, difference) - expected) < 0.6
 
 

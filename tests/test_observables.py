@@ -100,7 +100,9 @@ def test_large_imbalance_is_lazy_as_its_fourth_power(key):
         return lf.Problem(lf.lambda_balanced(key, lam, 0.1, inp=2, hid=2, out=2), task)
 
     lams = np.array([20.0, 40.0, 80.0])
-    distance = lf.sweep(cell, {"lam": lams}, method=lf.Flow(t1=20.0, rtol=1e-9), observe=lf.kernel_distance).kernel_distance
+    distance = lf.sweep(
+        cell, {"lam": lams}, method=lf.Flow(t1=20.0, rtol=1e-9), observe=lf.kernel_distance
+    ).kernel_distance
 
     scaled = distance.values * lams**4
     np.testing.assert_allclose(scaled, scaled[-1], rtol=0.05)
@@ -116,7 +118,9 @@ def test_mode_strengths_read_the_modes_of_the_task():
     np.testing.assert_allclose(strengths, np.linalg.svd(yx, compute_uv=False), atol=1e-12)
 
 
-@pytest.mark.parametrize(("strengths", "rank"), [([1.0, 1.0, 1.0], 3.0), ([2.0, 0.0, 0.0], 1.0), ([0.0, 0.0, 0.0], 0.0)])
+@pytest.mark.parametrize(
+    ("strengths", "rank"), [([1.0, 1.0, 1.0], 3.0), ([2.0, 0.0, 0.0], 1.0), ([0.0, 0.0, 0.0], 0.0)]
+)
 def test_effective_rank_counts_equal_singular_values(strengths, rank):
     network = lf.LinearNetwork((jnp.diag(jnp.array(strengths)),))
     problem = lf.Problem(network, lf.Moments.whitened(yx=jnp.eye(3)))

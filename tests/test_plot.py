@@ -118,7 +118,9 @@ def test_a_sweep_draws_without_further_words():
         start = lf.DiagonalNetwork((np.sqrt(0.1) * np.ones(2),) * 2)
         return lf.Problem(start, lf.Modes(variance=np.array([1.0, 0.5]), target=scale))
 
-    diagram = lf.sweep(cell, {"scale": [1.0, 2.0]}, method=lf.Flow(t1=3.0), ts=np.linspace(0, 3, 5), observe=lf.mode_strengths)
+    diagram = lf.sweep(
+        cell, {"scale": [1.0, 2.0]}, method=lf.Flow(t1=3.0), ts=np.linspace(0, 3, 5), observe=lf.mode_strengths
+    )
 
     ax = lf.plot.curves(diagram.isel(scale=0))
     assert ax.get_xlabel() == "gradient-flow time"

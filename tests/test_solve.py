@@ -38,7 +38,9 @@ def test_a_linear_model_saturates_exponentially():
 
     path = lf.solve(problem, lf.Flow(t1=3.0, rtol=1e-9), ts=ts, observe=lf.mode_strengths)
 
-    np.testing.assert_allclose(path.observed["mode_strengths"], 3 * -np.expm1(-ts[:, None] * np.array([0.5, 2.0])), atol=1e-8)
+    np.testing.assert_allclose(
+        path.observed["mode_strengths"], 3 * -np.expm1(-ts[:, None] * np.array([0.5, 2.0])), atol=1e-8
+    )
 
 
 def test_an_aligned_network_follows_diagonal_modes():
@@ -46,9 +48,7 @@ def test_an_aligned_network_follows_diagonal_modes():
     u, _, vt = np.linalg.svd(np.random.default_rng(0).normal(size=(3, 3)))
     strengths, targets = jnp.array([0.01, 0.02, 0.03]), jnp.array([3.0, 2.0, 1.0])
     root = jnp.diag(jnp.sqrt(strengths))
-    matrix = lf.Problem(
-        lf.LinearNetwork((root @ vt, u @ root)), lf.Moments.whitened(yx=u @ jnp.diag(targets) @ vt)
-    )
+    matrix = lf.Problem(lf.LinearNetwork((root @ vt, u @ root)), lf.Moments.whitened(yx=u @ jnp.diag(targets) @ vt))
     diagonal = lf.Problem(lf.DiagonalNetwork((jnp.sqrt(strengths),) * 2), lf.Modes(variance=1.0, target=targets))
 
     paths = [lf.solve(p, lf.Flow(t1=1.5, rtol=1e-9), observe=lf.mode_strengths) for p in (matrix, diagonal)]
@@ -316,7 +316,9 @@ def test_solve_runs_inside_vmap_and_continues_where_it_ended(key, whitened_task)
     second = lf.solve(lf.Problem(first, whitened_task), half).network
     batch = jax.vmap(lambda s: lf.solve(lf.Problem(start, whitened_task.rescale(target=s)), whole).observed["loss"])
 
-    np.testing.assert_allclose(second.matrix, lf.solve(lf.Problem(start, whitened_task), whole).network.matrix, atol=1e-8)
+    np.testing.assert_allclose(
+        second.matrix, lf.solve(lf.Problem(start, whitened_task), whole).network.matrix, atol=1e-8
+    )
     assert batch(jnp.array([1.0, 2.0])).shape == (2,)
 
 

@@ -48,7 +48,9 @@ def test_dimensions_names_and_facts_are_told(diagram):
     assert diagram.layer_imbalance.attrs["units"] == "weight²"
     np.testing.assert_array_equal(diagram.scale, SCALES)
     np.testing.assert_allclose(
-        diagram.layer_imbalance, np.broadcast_to(LAMS[:, None, None, None, None] * np.eye(2), (3, 4, 2, 2, 2)), atol=1e-4
+        diagram.layer_imbalance,
+        np.broadcast_to(LAMS[:, None, None, None, None] * np.eye(2), (3, 4, 2, 2, 2)),
+        atol=1e-4,
     )
     facts = diagram.attrs
     assert facts["method"] == "Flow"
@@ -90,7 +92,9 @@ def modes():
 
 def test_no_axes_and_no_key_are_a_diagram_of_one_cell():
     single = lf.sweep(lambda: lf.Problem(lf.linear_model(jnp.zeros(2)), modes()), method=METHOD)
-    repeated = lf.sweep(lambda key: lf.Problem(lf.linear_model(jax.random.normal(key, (2,))), modes()), seeds=3, method=METHOD)
+    repeated = lf.sweep(
+        lambda key: lf.Problem(lf.linear_model(jax.random.normal(key, (2,))), modes()), seeds=3, method=METHOD
+    )
 
     np.testing.assert_allclose(single.loss, 0.5 * (np.exp(-10.0) + 0.5 * np.exp(-5.0)), rtol=1e-4)
     assert single.loss.dims == ()
@@ -129,7 +133,9 @@ def test_paired_axes_move_together():
     assert list(diagram.target.values) == [5.0, 6.0]
 
 
-@pytest.mark.parametrize(("method", "name"), [(METHOD, "t"), (lf.Descent(optax.sgd, learning_rate=0.1, steps=50), "step")])
+@pytest.mark.parametrize(
+    ("method", "name"), [(METHOD, "t"), (lf.Descent(optax.sgd, learning_rate=0.1, steps=50), "step")]
+)
 def test_values_over_time_have_a_time_dimension(method, name):
     ts = [0.0, 1.0, 5.0] if name == "t" else [0, 10, 50]
     diagram = lf.sweep(cell, {"lam": LAMS, "scale": SCALES[:1]}, method=method, ts=ts, observe=lf.mode_strengths)
@@ -137,7 +143,9 @@ def test_values_over_time_have_a_time_dimension(method, name):
     assert diagram.mode_strengths.dims == ("lam", "scale", name, "mode")
     np.testing.assert_array_equal(diagram[name], ts)
     path = lf.solve(cell(jax.random.fold_in(jax.random.key(0), 0), 2.0, 0.5), method, ts=ts, observe=lf.mode_strengths)
-    np.testing.assert_allclose(diagram.mode_strengths.sel(lam=2.0, scale=0.5), path.observed["mode_strengths"], atol=1e-5)
+    np.testing.assert_allclose(
+        diagram.mode_strengths.sel(lam=2.0, scale=0.5), path.observed["mode_strengths"], atol=1e-5
+    )
 
 
 def test_a_cell_may_return_its_method():
@@ -246,7 +254,9 @@ def test_another_learning_rate_compiles_nothing(compilations):
 def test_another_text_is_another_program():
     """The same shapes, another observable: nothing of the first may be reused."""
     double = lambda network, problem: 2 * lf.loss(network, problem)
-    once, twice = (lf.sweep(cell, {"lam": LAMS, "scale": SCALES}, method=METHOD, observe={"loss": f}) for f in (lf.loss, double))
+    once, twice = (
+        lf.sweep(cell, {"lam": LAMS, "scale": SCALES}, method=METHOD, observe={"loss": f}) for f in (lf.loss, double)
+    )
 
     np.testing.assert_allclose(twice.loss, 2 * once.loss, rtol=1e-12)
 
@@ -256,7 +266,9 @@ def test_data_inside_a_jitted_function_are_not_mistaken():
 
     def run(target):
         scaled = jax.jit(lambda scale: target * scale)
-        inner = lambda scale: lf.Problem(lf.linear_model(jnp.zeros(2)), lf.Modes(variance=jnp.ones(2), target=scaled(scale)))
+        inner = lambda scale: lf.Problem(
+            lf.linear_model(jnp.zeros(2)), lf.Modes(variance=jnp.ones(2), target=scaled(scale))
+        )
         return lf.sweep(inner, {"scale": SCALES}, method=lf.Flow(t1=30.0), observe=lf.mode_strengths).mode_strengths
 
     np.testing.assert_allclose(run(jnp.array([1.0, 2.0])).sel(scale=4.0), [4.0, 8.0], rtol=1e-5)
@@ -306,7 +318,9 @@ def test_programs_hold_no_host_callback():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(_chunks, "_programs", {})
         patch.setattr(_chunks.jax, "jit", spied)
-        lf.sweep(cell, {"lam": LAMS, "scale": SCALES}, seeds=2, method=lf.Flow(t1=1.0, until="converged"), ts=[0.0, 1.0])
+        lf.sweep(
+            cell, {"lam": LAMS, "scale": SCALES}, seeds=2, method=lf.Flow(t1=1.0, until="converged"), ts=[0.0, 1.0]
+        )
 
     assert any("while" in text for text in texts)
     assert not any("callback" in text for text in texts)

@@ -14,7 +14,9 @@ def test_moments_give_the_loss_and_gradient_of_their_samples(key, coloured_sampl
     moments = coloured_samples.moments
 
     np.testing.assert_allclose(moments.loss(network), coloured_samples.loss(network), rtol=1e-12)
-    slopes = [jax.grad(lambda w, t=task: t.loss(lf.LinearNetwork(w)))(network.weights) for task in (moments, coloured_samples)]
+    slopes = [
+        jax.grad(lambda w, t=task: t.loss(lf.LinearNetwork(w)))(network.weights) for task in (moments, coloured_samples)
+    ]
     np.testing.assert_allclose(slopes[0][0], slopes[1][0], atol=1e-12)
     np.testing.assert_allclose(slopes[0][1], slopes[1][1], atol=1e-12)
 
@@ -42,8 +44,12 @@ def test_rescaling_is_the_same_in_all_forms(key, coloured_samples, factors):
 
     modes = lf.Modes(variance=jnp.array([0.5, 2.0]), target=jnp.array([1.0, 3.0]))
     diagonal = lf.DiagonalNetwork((jnp.array([0.3, 0.4]), jnp.array([0.5, 0.6])))
-    as_moments = lf.Moments(jnp.diag(modes.variance), (modes.variance * modes.target)[None, :], 2 * modes.null_loss()[None, None])
-    np.testing.assert_allclose(modes.rescale(**factors).loss(diagonal), as_moments.rescale(**factors).loss(diagonal), rtol=1e-12)
+    as_moments = lf.Moments(
+        jnp.diag(modes.variance), (modes.variance * modes.target)[None, :], 2 * modes.null_loss()[None, None]
+    )
+    np.testing.assert_allclose(
+        modes.rescale(**factors).loss(diagonal), as_moments.rescale(**factors).loss(diagonal), rtol=1e-12
+    )
 
 
 def test_whitened_regression_is_white_to_rounding(key):
@@ -115,7 +121,9 @@ def test_starts_are_uniform_over_rotations(key):
     assert 0.45 < (jnp.linalg.det(matrices) > 0).mean() < 0.55
 
 
-@pytest.mark.parametrize(("std", "expected"), [((0.1, 2.0), (0.1, 2.0)), (0.5, (0.5, 0.5)), ("lecun", (0.1, 0.05)), ("ntk", (1, 1))])
+@pytest.mark.parametrize(
+    ("std", "expected"), [((0.1, 2.0), (0.1, 2.0)), (0.5, (0.5, 0.5)), ("lecun", (0.1, 0.05)), ("ntk", (1, 1))]
+)
 def test_gaussian_weights_have_the_deviation_asked_for(key, std, expected):
     network = lf.gaussian(key, (100, 400, 100), std=std)
 

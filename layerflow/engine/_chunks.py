@@ -38,7 +38,7 @@ class Batch:
         root: PRNGKeyArray,
     ) -> None:
         self.frozen, self.build, self.messages = frozen, build, messages
-        share, self._build_one, self.varies = split(build, constants)
+        share, self._build_one, self.varies = split(build)
         self.compile_seconds = 0.0
         self.shared = self._compiled("share", share, constants)(constants)
         self.fixed = (self.shared, frozen.constants, ts, root)
@@ -62,10 +62,9 @@ class Batch:
 
     def bytes_per_cell(self) -> int:
         """Rough size of one cell at work: its own arrays, the stages of a step, and what it measures."""
-        shapes = [v.aval for v in self.build.jaxpr.outvars]
+        shapes = jax.tree.leaves(self.build.outputs)
         own = sum(_bytes(s) for s, varies in zip(shapes, self.varies, strict=True) if varies)
-        leaves, _, _ = jax.tree.unflatten(self.build.structure, shapes)
-        state = _bytes(jax.eval_shape(self.frozen.program.start, self.frozen.constants["start"], leaves))
+        state = _bytes(self.frozen.program.start.outputs)
         measured = sum(map(_bytes, self.frozen.variables.values()))
         ts = self.fixed[2]
         return own + 24 * state + (1 if ts is None else ts.shape[0]) * (2 * state + 3 * measured) + 256
@@ -86,7 +85,13 @@ class Batch:
         return lockstep(travel, (leaves, method, keys), (axes[0], axes[1], 0))
 
     def _check(
-        self, shared: list[Array], _constants: PyTree, _ts: Any, root: PRNGKeyArray, values: dict[str, Array], seeds: Array
+        self,
+        shared: list[Array],
+        _constants: PyTree,
+        _ts: Any,
+        root: PRNGKeyArray,
+        values: dict[str, Array],
+        seeds: Array,
     ) -> list[Array]:
         def judge(cell: Any) -> list[Array]:
             _, _, holds = jax.tree.unflatten(self.build.structure, self._build_one(shared, *cell))
@@ -109,7 +114,7 @@ class Batch:
             self.build,
             self.frozen.program,
             jax.default_backend(),
-            jax.config.jax_default_matmul_precision,
+            str(jax.config.values["jax_default_matmul_precision"]),
             str(jax.tree.map(lambda a: (a.shape, a.dtype), arguments)),
         )
         if key not in _programs:

@@ -107,8 +107,8 @@ def checked_values(name: str, values: Any, *, many: bool = False) -> np.ndarray:
         raise ValueError(f"Axis `{name}` needs an array of numbers, but its values do not form one: {error}") from error
     if array.dtype.kind not in "biuf":
         raise TypeError(
-            f"Axis `{name}` needs real numbers, but its values have dtype {array.dtype}. Values that are no numbers, or "
-            f"that change shapes, go through lf.static."
+            f"Axis `{name}` needs real numbers, but its values have dtype {array.dtype}. Values that are no numbers, "
+            f"or that change shapes, go through lf.static."
         )
     if array.ndim != 1 and not (many and array.ndim > 1):
         raise ValueError(
@@ -164,7 +164,9 @@ class Grid:
         """Each combination of static values, with words for it."""
         for positions in itertools.product(*(range(len(axis)) for axis in self.outer)):
             chosen = {axis.name: axis.arguments[axis.name][i] for axis, i in zip(self.outer, positions, strict=True)}
-            words = ", ".join(f"{axis.name}={axis.coordinate[i]}" for axis, i in zip(self.outer, positions, strict=True))
+            words = ", ".join(
+                f"{axis.name}={axis.coordinate[i]}" for axis, i in zip(self.outer, positions, strict=True)
+            )
             yield chosen, words
 
     def values(self, cells: np.ndarray) -> dict[str, np.ndarray]:
@@ -179,7 +181,10 @@ class Grid:
     def words(self, cell: int) -> str:
         """Where a cell lies, for messages."""
         positions = np.unravel_index(cell, [len(axis) for axis in self.inner]) if self.inner else ()
-        return ", ".join(f"{a.name}={a.coordinate[i]}" for a, i in zip(self.inner, positions, strict=True)) or "the one cell"
+        return (
+            ", ".join(f"{a.name}={a.coordinate[i]}" for a, i in zip(self.inner, positions, strict=True))
+            or "the one cell"
+        )
 
     def shaped(self, flat: np.ndarray) -> np.ndarray:
         """Values by (combination, cell, ...) as an array over all axes in the user's order."""

@@ -33,7 +33,9 @@ class Machine:
         if self.memory is not None and not self.memory > 0:
             raise ValueError(f"Argument `memory` is in GiB and needs to be positive, but it is {self.memory}.")
         if self.chunk is not None and (not isinstance(self.chunk, int) or self.chunk < 1):
-            raise ValueError(f"Argument `chunk` counts cells and needs to be a positive whole number, not {self.chunk}.")
+            raise ValueError(
+                f"Argument `chunk` counts cells and needs to be a positive whole number, not {self.chunk}."
+            )
 
     def chunk_size(self, cells: int, bytes_per_cell: int) -> int:
         """Cells per call: even chunks that fit the memory and, on CPU, the cache."""

@@ -51,7 +51,12 @@ class Program:
         return jax.tree.unflatten(self.method_structure, self.method_values)
 
     def travel(
-        self, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree, ts: Array | None, key: PRNGKeyArray
+        self,
+        constants: dict[str, list[Array]],
+        leaves: list[Array],
+        method: PyTree,
+        ts: Array | None,
+        key: PRNGKeyArray,
     ) -> Path:
         """Solve the cell whose arrays are `leaves`, by the method whose arrays are `method`."""
         call = lambda name, *arguments: getattr(self, name)(constants[name], *arguments)
@@ -176,7 +181,9 @@ def _measured(observe: Observables, network: PyTree, problem: Problem) -> dict[s
                     f"{type(part).__name__}."
                 )
             if variable in variables:
-                raise ValueError(f"Two observables are called `{variable}`. Name them apart: observe={{'a': f, 'b': g}}.")
+                raise ValueError(
+                    f"Two observables are called `{variable}`. Name them apart: observe={{'a': f, 'b': g}}."
+                )
             array = jnp.asarray(part)
             variables[variable] = array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
     return variables
@@ -185,8 +192,8 @@ def _measured(observe: Observables, network: PyTree, problem: Problem) -> dict[s
 def _check_weights(w: jax.ShapeDtypeStruct, static: Cell) -> None:
     if w.size == 0:
         raise ValueError(
-            f"Nothing moves: a {type(static.problem.start).__name__} has no floating point arrays outside of constants, "
-            f"or all its rates are None."
+            f"Nothing moves: a {type(static.problem.start).__name__} has no floating point arrays outside of "
+            f"constants, or all its rates are None."
         )
     if not jnp.issubdtype(w.dtype, jnp.floating):
         raise TypeError(f"Weights need to be real floating point numbers, but their common dtype is {w.dtype}.")

@@ -16,6 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from layerflow._checks import is_concrete
+
 
 class Traced:
     """A function of arrays as traced; equal to another if their text is."""
@@ -36,6 +38,12 @@ class Traced:
         outputs = jec.jaxpr_as_fun(jec.ClosedJaxpr(self.jaxpr, constants))(*jax.tree.leaves(arguments))
         return jax.tree.unflatten(self.structure, map(jnp.asarray, outputs))  # literals come as NumPy's
 
+    @property
+    def outputs(self) -> PyTree:
+        """Shapes and dtypes of what the function returns."""
+        avals = [variable.aval for variable in self.jaxpr.outvars]
+        return jax.tree.unflatten(self.structure, [jax.ShapeDtypeStruct(*_shape_and_dtype(aval)) for aval in avals])
+
     def __hash__(self) -> int:
         return hash(self.fingerprint)
 
@@ -55,7 +63,7 @@ def trace(function: Callable[..., PyTree], *arguments: PyTree) -> tuple[Traced, 
 
 
 def split(
-    traced: Traced, constants: list[Array]
+    traced: Traced,
 ) -> tuple[Callable[[list[Array]], list[Array]], Callable[..., list[Array]], list[bool]]:
     """Take a function of a cell apart into what all cells share and what is each cell's own.
 
@@ -89,7 +97,6 @@ def split(
     return share, build, [isinstance(v, jec.Var) and v in own for v in jaxpr.outvars]
 
 
-
 def _hidden_values(jaxpr: jec.Jaxpr) -> Iterator[bytes]:
     """Arrays that stand in the program but not in its text: what inner jitted functions closed over."""
     for step in jaxpr.eqns:
@@ -105,9 +112,13 @@ def _hidden_values(jaxpr: jec.Jaxpr) -> Iterator[bytes]:
                     yield from _hidden_values(inner)
 
 
+def _shape_and_dtype(aval: Any) -> tuple[tuple[int, ...], Any]:
+    return aval.shape, aval.dtype
+
+
 def _bytes(constant: Any) -> bytes:
-    if isinstance(constant, jax.core.Tracer):
+    if not is_concrete(constant):
         return repr(id(constant)).encode()
-    if jax.dtypes.issubdtype(constant.dtype, jax.dtypes.prng_key):
+    if jnp.issubdtype(constant.dtype, jax.dtypes.prng_key):
         constant = jax.random.key_data(constant)
     return np.asarray(constant).tobytes()

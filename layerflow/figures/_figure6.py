@@ -41,5 +41,5 @@ def draw(diagram: "xarray.Dataset", title: str) -> matplotlib.figure.Figure:
 def over_seeds(array: "xarray.DataArray") -> "xarray.DataArray":
     """The geometric mean over seeds, which a logarithmic map of one seed's values estimates."""
     with np.errstate(divide="ignore"):
-        mean = np.exp(np.log(array).mean("seed"))
-    return mean.assign_attrs(array.attrs).rename(array.name)
+        logarithms = array.copy(data=np.log(array.values)).mean("seed")
+    return logarithms.copy(data=np.exp(logarithms.values)).assign_attrs(array.attrs).rename(array.name)

@@ -51,9 +51,7 @@ def compute(grid: int = 40, seeds: int = 8, method: MethodName = "flow") -> "xar
         return Problem(start, task.rescale(target=1 / weight_to_target))
 
     axes = {"lam": np.linspace(-9.0, 9.0, grid), "weight_to_target": np.linspace(1.0, 20.0, grid)}
-    return sweep(
-        balanced, axes, seeds=seeds, method=_figure6.make_method(method), observe=(kernel_distance, loss)
-    )
+    return sweep(balanced, axes, seeds=seeds, method=_figure6.make_method(method), observe=(kernel_distance, loss))
 
 
 def draw(diagram: "xarray.Dataset") -> matplotlib.figure.Figure:

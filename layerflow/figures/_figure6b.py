@@ -59,9 +59,7 @@ def compute(grid: int = 40, seeds: int = 1, method: MethodName = "flow") -> "xar
         "weight_to_target": np.linspace(0.1, 50.0, grid),
         "std_difference": xarray.DataArray(np.linspace(-0.5, 0.5, grid), attrs=label),
     }
-    return sweep(
-        unbalanced, axes, seeds=seeds, method=_figure6.make_method(method), observe=(kernel_distance, loss)
-    )
+    return sweep(unbalanced, axes, seeds=seeds, method=_figure6.make_method(method), observe=(kernel_distance, loss))
 
 
 def draw(diagram: "xarray.Dataset") -> matplotlib.figure.Figure:

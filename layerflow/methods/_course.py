@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Callable
+from typing import TypeVar
 
 import equinox as eqx
 import jax
@@ -93,6 +94,9 @@ def _(axis_size, in_batched, flag):  # noqa: ARG001
     return any_cell(jnp.any(flag, axis=0) if in_batched[0] else flag), False
 
 
-def while_any(condition: Callable, body: Callable, state: eqx.Module) -> eqx.Module:
+State = TypeVar("State", bound=eqx.Module)
+
+
+def while_any(condition: Callable[[State], Array], body: Callable[[State], State], state: State) -> State:
     """`jax.lax.while_loop` that goes on while any cell does; `body` must leave finished cells alone."""
     return jax.lax.while_loop(lambda state: any_cell(condition(state)), body, state)

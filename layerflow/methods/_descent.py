@@ -51,12 +51,14 @@ class Descent(eqx.Module):
             )
         steps = jnp.asarray(steps)
         if not jnp.issubdtype(steps.dtype, jnp.integer) or steps.shape != ():
-            raise ValueError(f"Argument `steps` is a whole number, but it has dtype {steps.dtype} and shape {steps.shape}.")
+            raise ValueError(
+                f"Argument `steps` is a whole number, but it has dtype {steps.dtype} and shape {steps.shape}."
+            )
         if batch is not None and batch < 1:
             raise ValueError(f"Argument `batch` counts samples and needs to be at least 1, but it is {batch}.")
         self.steps = require(steps, steps > 0, f"Argument `steps` needs to be positive, but it is {steps}.")
         self.optimiser, self.batch = optimiser, batch
-        number = lambda value: isinstance(value, float) or eqx.is_array_like(value) and hasattr(value, "dtype")
+        number = lambda value: isinstance(value, float) or (eqx.is_array_like(value) and hasattr(value, "dtype"))
         self.hyperparameters = {k: jnp.asarray(v) if number(v) else v for k, v in hyperparameters.items()}
         try:
             optimiser(**self.hyperparameters)

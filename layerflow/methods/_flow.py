@@ -73,7 +73,9 @@ class Flow(eqx.Module):
         self.controller = controller
         self.dt0 = None if dt0 is None else _positive(dt0, "dt0", "a step of gradient-flow time")
         max_steps = jnp.asarray(max_steps)
-        self.max_steps = require(max_steps, max_steps > 0, f"Argument `max_steps` needs to be positive, not {max_steps}.")
+        self.max_steps = require(
+            max_steps, max_steps > 0, f"Argument `max_steps` needs to be positive, not {max_steps}."
+        )
         if isinstance(until, str) and until != "converged":
             raise ValueError(f'Argument `until` takes "converged", a loss to stop at, or None, but it is "{until}".')
         self.until = until if until is None or isinstance(until, str) else real_array(until, "until")
@@ -89,7 +91,9 @@ class Flow(eqx.Module):
                 f"diffrax.PIDController(rtol=1e-6, atol=1e-8), but it is a {type(self.controller).__name__}."
             )
         if self.solver.term_structure not in (dfx.AbstractTerm, dfx.ODETerm):
-            raise TypeError(f"{name} needs a split equation; gradient flow has one term. Use diffrax.Tsit5() or Kvaerno5().")
+            raise TypeError(
+                f"{name} needs a split equation; gradient flow has one term. Use diffrax.Tsit5() or Kvaerno5()."
+            )
         adaptive = isinstance(self.controller, dfx.AbstractAdaptiveStepSizeController)
         if adaptive and not isinstance(self.solver, dfx.AbstractAdaptiveSolver):
             raise TypeError(
@@ -99,7 +103,9 @@ class Flow(eqx.Module):
         if isinstance(self.controller, dfx.ConstantStepSize) and self.dt0 is None:
             raise TypeError("Fixed steps need their size: give `dt0`, for example dt0=0.01.")
         if not adaptive and isinstance(self.solver, dfx.AbstractImplicitSolver):
-            raise TypeError(f"{name} takes the tolerances of its implicit stages from the controller: use PIDController.")
+            raise TypeError(
+                f"{name} takes the tolerances of its implicit stages from the controller: use PIDController."
+            )
 
     @property
     def end(self) -> Float[Array, ""]:
@@ -116,7 +122,7 @@ class Flow(eqx.Module):
         """Relative and absolute tolerance, where the controller has them."""
         return {name: getattr(self.controller, name) for name in ("rtol", "atol") if hasattr(self.controller, name)}
 
-    def travel(self, course: Course, ts: Float[Array, " t"] | None, key: PRNGKeyArray) -> Path:  # noqa: ARG002
+    def travel(self, course: Course, ts: Float[Array, " t"] | None, key: PRNGKeyArray) -> Path:
         """Integrate one cell; vmapped, all cells step in lockstep until the last one ends."""
         stepper = _Stepper(self, course, ts)
         lane = while_any(lambda lane: lane.running, stepper.advance, stepper.load())
@@ -173,7 +179,7 @@ class _Stepper:
         self.weights_term = dfx.ODETerm(lambda _t, w, _args: course.velocity(w, key, jnp.asarray(0)))
         self.term = dfx.ODETerm(lambda _t, moved, _args: self.weights_term.vf(_t, course.start + moved, _args))
         estimates_error = isinstance(flow.solver, dfx.AbstractAdaptiveSolver)
-        self.error_order = flow.solver.error_order(self.term) if estimates_error else None
+        self.error_order: Any = flow.solver.error_order(self.term) if estimates_error else None
 
     def load(self) -> _Lane:
         """The cell at t = 0."""
@@ -232,7 +238,9 @@ class _Stepper:
         )
         after = eqx.tree_at(lambda lane: lane.num_steps, after, lane.num_steps + running.astype(int))
         okay = (dfx.is_successful(solver_result) | ~keep) & dfx.is_successful(result)
-        after = eqx.tree_at(lambda lane: lane.status, after, jnp.where(running, self._status(after, keep, okay), lane.status))
+        after = eqx.tree_at(
+            lambda lane: lane.status, after, jnp.where(running, self._status(after, keep, okay), lane.status)
+        )
         return self._save(lane, after, accepted, dense) if self.with_ts else after
 
     def _status(self, lane: _Lane, keep: Bool[Array, ""], okay: Bool[Array, ""]) -> Int[Array, ""]:
@@ -260,8 +268,8 @@ class _Stepper:
         """Whether `until` is met, and whether the cell stands still (met or not)."""
         weights = self.course.start + lane.moved
         loss = self.course.loss(weights)
-        if not isinstance(self.flow.until, str):
-            return loss <= self.flow.until, jnp.asarray(False)
+        if not isinstance(until := self.flow.until, str):
+            return loss <= jnp.asarray(until), jnp.asarray(False)
         rtol = jnp.asarray(self.flow.tolerances.get("rtol", 1e-6), loss.dtype)
         scale = jnp.maximum(self.course.null_loss, self.course.loss(self.course.start))
         # Weights off by the tolerance are off in loss by its square; rounding of the loss comes on top.
@@ -284,7 +292,9 @@ class _Stepper:
             t = self.ts[jnp.minimum(lane.num_saved, count - 1)]
             row = jnp.where(passed(lane), lane.num_saved, count)  # row `count` does not exist and is dropped
             saved = lane.saved.at[row].set(interpolation.evaluate(t), mode="drop")
-            return eqx.tree_at(lambda lane: (lane.saved, lane.num_saved), lane, (saved, lane.num_saved + passed(lane).astype(int)))
+            return eqx.tree_at(
+                lambda lane: (lane.saved, lane.num_saved), lane, (saved, lane.num_saved + passed(lane).astype(int))
+            )
 
         return while_any(passed, write, after)
 

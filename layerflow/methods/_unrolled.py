@@ -16,6 +16,7 @@ class UnrolledStep:
 
     def __init__(self, solver: dfx.AbstractERK) -> None:
         self.solver = solver
+        assert isinstance(solver.tableau, dfx.ButcherTableau)  # see `fits`
         self.tableau = solver.tableau
         self.interpolation_cls = solver.interpolation_cls
         self.error_order = solver.error_order

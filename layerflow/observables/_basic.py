@@ -42,7 +42,8 @@ def layer_imbalance(network: PyTree, problem: Problem) -> Any:  # noqa: ARG001
         between = lambda before, after: after**2 - before**2
     else:
         raise TypeError(
-            f"layer_imbalance needs a LinearNetwork or a DiagonalNetwork, but the network is a {type(network).__name__}."
+            f"layer_imbalance needs a LinearNetwork or a DiagonalNetwork, but the network is a "
+            f"{type(network).__name__}."
         )
     pairs = list(zip(network.weights[:-1], network.weights[1:], strict=True))
     if not pairs:
@@ -78,7 +79,9 @@ def mode_strengths(network: PyTree, problem: Problem) -> Float[Array, " mode"]:
         TypeError: If the network is not linear or the task is neither modes nor data.
     """
     if not hasattr(network, "matrix"):
-        raise TypeError(f"mode_strengths needs a linear network, with a `matrix`, but it is a {type(network).__name__}.")
+        raise TypeError(
+            f"mode_strengths needs a linear network, with a `matrix`, but it is a {type(network).__name__}."
+        )
     task = problem.task
     if isinstance(task, Modes):
         return network.matrix[0]
@@ -102,7 +105,9 @@ def effective_rank(network: PyTree, problem: Problem) -> Float[Array, ""]:  # no
         Roy, Vetterli (2007), "The effective rank".
     """
     if not hasattr(network, "matrix"):
-        raise TypeError(f"effective_rank needs a linear network, with a `matrix`, but it is a {type(network).__name__}.")
+        raise TypeError(
+            f"effective_rank needs a linear network, with a `matrix`, but it is a {type(network).__name__}."
+        )
     strengths = jnp.linalg.svd(network.matrix, compute_uv=False)
     total = jnp.sum(strengths)
     shares = strengths / jnp.where(total == 0, 1.0, total)

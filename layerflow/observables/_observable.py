@@ -57,7 +57,9 @@ def on_test(function: Observable) -> Observable:
 
     def measured_on_test(network: PyTree, problem: Problem) -> Any:
         if problem.test is None:
-            raise ValueError(f"on_test({name}) needs a test task, but the problem has none: lf.Problem(..., test=task).")
+            raise ValueError(
+                f"on_test({name}) needs a test task, but the problem has none: lf.Problem(..., test=task)."
+            )
         return function(network, eqx.tree_at(lambda problem: problem.task, problem, problem.test))
 
     measured_on_test.__name__ = f"test_{name}"

@@ -82,7 +82,9 @@ def _across_and_hue(array: "xarray.DataArray", x: str | None, hue: str | None, b
     dims = [str(dim) for dim in array.dims if dim != band]
     for name in (x, hue):
         if name is not None and name not in array.dims:
-            raise ValueError(f"`{name}` is no dimension of `{array.name}`, which has {', '.join(f'`{d}`' for d in array.dims)}.")
+            raise ValueError(
+                f"`{name}` is no dimension of `{array.name}`, which has {', '.join(f'`{d}`' for d in array.dims)}."
+            )
     if x is None:
         free = [dim for dim in dims if dim != hue]
         if not free:

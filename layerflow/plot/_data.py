@@ -18,7 +18,9 @@ def chosen(data: "xarray.Dataset | xarray.DataArray", variable: str | None) -> "
     if isinstance(data, xarray.DataArray):
         return data if variable is None else data.rename(variable)
     if not isinstance(data, xarray.Dataset):
-        raise TypeError(f"A diagram is needed, the xarray.Dataset of lf.sweep or a variable of it, not a {type(data).__name__}.")
+        raise TypeError(
+            f"A diagram is needed, the xarray.Dataset of lf.sweep or a variable of it, not a {type(data).__name__}."
+        )
     measured = [name for name in data.data_vars if name not in _OWN]
     if variable is None:
         if len(measured) != 1:

@@ -64,7 +64,12 @@ def heatmap(
     values, norm, extend = _scaled(np.asarray(array.values, float), log, vmin, vmax)
     colour_map = _with_ends(cmap)
     mesh = ax.pcolormesh(
-        _positions(ax, array, x, "x"), _positions(ax, array, y, "y"), values, norm=norm, cmap=colour_map, rasterized=True
+        _positions(ax, array, x, "x"),
+        _positions(ax, array, y, "y"),
+        values,
+        norm=norm,
+        cmap=colour_map,
+        rasterized=True,
     )
     ax.grid(False)
     bar = ax.figure.colorbar(mesh, ax=ax, extend=extend)

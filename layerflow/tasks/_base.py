@@ -1,6 +1,7 @@
 """What every task offers."""
 
 import abc
+
 import equinox as eqx
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 

@@ -35,11 +35,11 @@ def random_regression(key: PRNGKeyArray, *, n: int, inp: int, out: int, whiten: 
     """
     for name, width in (("n", n), ("inp", inp), ("out", out)):
         if width < 1:
-            raise ValueError(f"Argument `{name}` counts {'samples' if name == 'n' else 'units'}: at least 1, not {width}.")
+            raise ValueError(
+                f"Argument `{name}` counts {'samples' if name == 'n' else 'units'}: at least 1, not {width}."
+            )
     if whiten and n <= inp:
-        raise ValueError(
-            f"Whitening inp={inp} inputs needs more samples than inputs, at least n={inp + 1}, but n={n}."
-        )
+        raise ValueError(f"Whitening inp={inp} inputs needs more samples than inputs, at least n={inp + 1}, but n={n}.")
     return Samples(*_draw(key, n, inp, out, whiten))
 
 
