@@ -64,6 +64,8 @@ def is_concrete(value: Any) -> bool:
 
 def real_array(value: ArrayLike, name: str) -> Array:
     """`value` as an array of floating point numbers, integers converted."""
+    if isinstance(value, bool | int | float):  # of JAX's own dtype at once: converting would compile a program
+        value = np.asarray(value, jnp.result_type(float))
     array = jnp.asarray(value)
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"Argument `{name}` needs real numbers, but its dtype is {array.dtype}.")

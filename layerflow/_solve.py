@@ -168,7 +168,7 @@ def checked_times(ts: Times | None, method: Method) -> Array | None:
         f"or not finite. Sort it and drop repeats with jnp.unique(ts).",
     )
     end, name = method.end, "steps" if isinstance(method, Descent) else "t1"
-    if not (is_concrete(end) and is_concrete(times)):
+    if end is None or not (is_concrete(end) and is_concrete(times)):
         return times  # where the end varies from cell to cell, the last value holds beyond it
     slack = 1 + 1e-5  # an end that was rounded to float32
     if float(times[-1]) > float(end) * slack:

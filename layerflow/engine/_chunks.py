@@ -97,7 +97,7 @@ class Batch:
             _, _, holds = jax.tree.unflatten(self.build.structure, self._build_one(shared, *cell))
             return holds
 
-        return jax.lax.map(judge, (values, _keys(root, seeds)))
+        return jax.vmap(judge)((values, _keys(root, seeds)))
 
     def _build_all(self, shared: list[Array], cells: Any) -> list[Array]:
         """The outputs of `build`: those that vary from cell to cell stacked, the others once."""

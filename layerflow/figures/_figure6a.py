@@ -33,7 +33,7 @@ NOTES = (
 )
 
 
-def compute(grid: int = 40, seeds: int = 8, method: MethodName = "flow") -> "xarray.Dataset":
+def compute(grid: int = 40, seeds: int = 4, method: MethodName = "flow") -> "xarray.Dataset":
     """Kernel distance and loss at t = 39.99 over lam and weight_to_target.
 
     Args:

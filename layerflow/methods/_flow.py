@@ -6,9 +6,10 @@ import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from layerflow._checks import real_array, require
+from layerflow._checks import is_concrete, real_array, require
 from layerflow.methods._course import Course, Path, Status, failed, masked, while_any
 from layerflow.methods._unrolled import UnrolledStep
 
@@ -65,9 +66,12 @@ class Flow(eqx.Module):
         self.t1 = _positive(t1, "t1", "gradient-flow time")
         self.solver = dfx.Tsit5() if solver is None else solver
         if controller is None:
-            rtol = _positive(1e-6 if rtol is None else rtol, "rtol", "a relative error")
-            atol = _positive(rtol / 100 if atol is None else atol, "atol", "an error in units of weight")
-            controller = dfx.PIDController(rtol=rtol, atol=atol)
+            relative = 1e-6 if rtol is None else rtol
+            absolute = relative / 100 if atol is None else atol
+            controller = dfx.PIDController(
+                rtol=_positive(relative, "rtol", "a relative error"),
+                atol=_positive(absolute, "atol", "an error in units of weight"),
+            )
         elif rtol is not None or atol is not None:
             raise TypeError("Tolerances belong to the controller: give `rtol` and `atol` to it, or leave it out.")
         self.controller = controller
@@ -131,9 +135,10 @@ class Flow(eqx.Module):
 
 def _positive(value: ArrayLike, name: str, what: str) -> Float[Array, ""]:
     array = real_array(value, name)
+    known = np.asarray(array) if is_concrete(array) else array  # judged without compiling anything
     return require(
         array,
-        (array > 0) & jnp.isfinite(array),
+        (known > 0) & (known < jnp.inf),
         f"Argument `{name}` is {what} and needs to be positive and finite, but it is {value}.",
     )
 

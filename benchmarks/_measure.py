@@ -1,0 +1,52 @@
+"""How every benchmark measures and what it records."""
+
+import json
+import os
+import pathlib
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import psutil
+
+RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+def seconds(run: Callable[[], Any], repeats: int = 5) -> float:
+    """Median time of `run`, which is warm already and whose result is waited for."""
+    times = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(time.perf_counter() - begin)
+    return statistics.median(times)
+
+
+def peak_gib() -> float:
+    """Most memory that this process has held so far."""
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on."""
+    return {
+        "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
+        "cores": len(os.sched_getaffinity(0)),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("layerflow", "jax", "diffrax", "numpy")},
+    }
+
+
+def save(name: str, result: dict[str, Any]) -> None:
+    """Write a result as JSON, with the machine it was taken on."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine()} | result, indent=2) + "\n")
+    print(f"saved {path}")

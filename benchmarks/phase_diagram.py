@@ -1,0 +1,117 @@
+"""Figure 6(a) by layerflow, against the loop it replaces; from process start to picture; and 10^6 cells.
+
+    python -m benchmarks.phase_diagram
+
+The loop is descent on the second moments in NumPy on one thread, 4000 steps a cell and the kernel distance at the end,
+over the same cells: the published script without what made it slow. Both answers are compared.
+"""
+
+import os
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[variable] = "1"  # NumPy's threads; XLA keeps its own
+
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import layerflow as lf
+from benchmarks import _measure
+from layerflow.figures import FIGURES
+
+GRID = 40
+
+
+def starts() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Starting weights, target scales and moments of the cells of Figure 6(a), one seed."""
+    task = lf.random_regression(jax.random.key(1), n=10, inp=2, out=2, whiten=True)
+    key = jax.random.fold_in(jax.random.key(0), 0)
+    lam, ratio = np.meshgrid(np.linspace(-9, 9, GRID), np.linspace(1, 20, GRID), indexing="ij")
+    draw = lambda lam, q: lf.lambda_balanced(key, lam, jnp.sqrt(q), inp=2, hid=2, out=2).weights
+    w1, w2 = jax.vmap(draw)(jnp.asarray(lam.ravel()), jnp.asarray(ratio.ravel()))
+    moments = task.moments
+    return np.asarray(w1), np.asarray(w2), ratio.ravel(), np.asarray(moments.xx), np.asarray(moments.yx)
+
+
+def kernel(w1: np.ndarray, w2: np.ndarray, xx: np.ndarray) -> np.ndarray:
+    """The tangent kernel on moments, as a small dense matrix."""
+    return np.kron(np.eye(len(w2)), w1.T @ w1 @ xx) + np.kron(w2 @ w2.T, xx)
+
+
+def numpy_loop(w1s, w2s, ratios, xx, yx) -> np.ndarray:
+    """Kernel distance of every cell, one after the other."""
+    distances = []
+    for w1, w2, ratio in zip(w1s, w2s, ratios, strict=True):
+        k0, target = kernel(w1, w2, xx), yx / ratio
+        for _ in range(4000):
+            miss = target - w2 @ w1 @ xx
+            w1, w2 = w1 + 0.01 * (w2.T @ miss), w2 + 0.01 * (miss @ w1.T)  # noqa: PLW2901
+        k1 = kernel(w1, w2, xx)
+        distances.append(1 - np.sum(k0 * k1) / np.linalg.norm(k0) / np.linalg.norm(k1))
+    return np.array(distances)
+
+
+def against_the_loop() -> dict[str, float]:
+    """Seconds of both, and how far apart their kernel distances are."""
+    cold = time.perf_counter()
+    diagram = FIGURES["6a"].compute(grid=GRID, seeds=1)
+    cold = time.perf_counter() - cold
+    ours = _measure.seconds(lambda: FIGURES["6a"].compute(grid=GRID, seeds=1).loss.values)
+    begin = time.perf_counter()
+    loop = numpy_loop(*starts())
+    theirs = time.perf_counter() - begin
+    return {
+        "layerflow_seconds": ours,
+        "layerflow_first_call_seconds": cold,
+        "numpy_loop_seconds": theirs,
+        "ratio": theirs / ours,
+        "cells_that_succeeded": int((diagram.status == 0).sum()),
+        "largest_difference_of_kernel_distance": float(np.abs(diagram.kernel_distance.values.ravel() - loop).max()),
+    }
+
+
+def process_to_picture() -> dict[str, float]:
+    """Seconds from the start of a process to its end, cold and with a warm compile cache."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "layerflow.cli", "figure", "6a", "--grid", str(GRID), "--out", folder]
+        environment = os.environ | {"XDG_CACHE_HOME": folder}
+        times = []
+        for _ in range(4):
+            begin = time.perf_counter()
+            subprocess.run(command, check=True, capture_output=True, env=environment)
+            times.append(time.perf_counter() - begin)
+        assert pathlib.Path(folder, "figure_6a.png").exists()
+    return {"cold_seconds": times[0], "warm_seconds": float(np.median(times[1:]))}
+
+
+def million_cells() -> dict[str, float]:
+    """Figure 6(a) with a thousand points along each axis, and the memory it took."""
+    before = _measure.peak_gib()
+    begin = time.perf_counter()
+    diagram = FIGURES["6a"].compute(grid=1000, seeds=1)
+    return {
+        "seconds": time.perf_counter() - begin,
+        "peak_gib": _measure.peak_gib(),
+        "peak_gib_before": before,
+        "cells_that_succeeded": int((diagram.status == 0).sum()),
+    }
+
+
+def main() -> None:
+    """Run all three parts, print and save."""
+    jax.config.update("jax_enable_x64", True)
+    result = {}
+    for part in (process_to_picture, against_the_loop, million_cells):
+        result[part.__name__] = part()
+        print(part.__name__, {name: round(value, 6) for name, value in result[part.__name__].items()}, flush=True)
+    _measure.save("phase_diagram", result)
+
+
+if __name__ == "__main__":
+    main()
