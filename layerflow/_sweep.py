@@ -3,6 +3,7 @@
 import datetime
 import inspect
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -335,7 +336,9 @@ def _labels(variable: str, observe: Observables) -> dict[str, Any]:
 
 def _run(grid: Grid, batches: list[tuple[str, Batch]], results: _Results, on: Machine, progress: bool) -> list[int]:
     """Run every chunk; returns the cells per chunk of each combination."""
-    from tqdm.auto import tqdm
+    with warnings.catch_warnings():  # a notebook without widgets gets a bar of text, and no word about it
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
 
     sizes = []
     with tqdm(total=grid.cells * len(batches), unit="cell", delay=1.0, disable=not progress) as bar:
