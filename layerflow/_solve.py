@@ -78,7 +78,9 @@ def solve(
         >>> print(f"{path.observed['mode_strengths'][0]:.3f}")
         1.000
     """
-    check_kinds(problem, method)
+    if not isinstance(problem, Problem):
+        raise TypeError(f"A Problem is needed, lf.Problem(start, task), but a {type(problem).__name__} came.")
+    method = checked_method(method)
     observe = named(observe)
     times = checked_times(ts, method)
     static, structure, leaves, method_arrays = take_apart(Cell.of(problem, method))
@@ -107,16 +109,14 @@ def _travel(
     return program.travel(constants, leaves, method, ts, key)
 
 
-def check_kinds(problem: Any, method: Any) -> tuple[Problem, Method]:
-    """A problem and a method, or an error."""
-    if not isinstance(problem, Problem):
-        raise TypeError(f"A Problem is needed, lf.Problem(start, task), but a {type(problem).__name__} came.")
+def checked_method(method: Any) -> Method:
+    """A method, or an error."""
     if not isinstance(method, Method):
         raise TypeError(
             f"Argument `method` needs lf.Flow(t1=...) or lf.Descent(optax.sgd, steps=..., ...), but it is "
             f"{'missing' if method is None else f'a {type(method).__name__}'}."
         )
-    return problem, method
+    return method
 
 
 def named(observe: Observe) -> Observables:

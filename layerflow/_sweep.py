@@ -1,28 +1,26 @@
 """Sweep a cell function over a grid: a phase diagram in one call."""
 
-import datetime
 import inspect
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from layerflow._checks import collect
+from layerflow._diagram import RESERVED, Results, facts_of
 from layerflow._problem import Problem
-from layerflow._solve import Observe, Times, check_kinds, checked_times, named
+from layerflow._solve import Observe, Times, checked_method, checked_times, named
 from layerflow.engine._chunks import Batch
 from layerflow.engine._grid import Axis, Grid, make_axis
 from layerflow.engine._machine import Machine
 from layerflow.engine._program import Cell, Observables, freeze, take_apart
 from layerflow.engine._trace import trace
-from layerflow.methods import Descent, Method, Status
+from layerflow.methods import Method
 from layerflow.observables import loss
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 
 CellFunction = Callable[..., Problem | tuple[Problem, Method]]
 
-_RESERVED = ("status", "num_steps", "end")
 _CHECK_CHUNK = 2**16
 
 
@@ -86,8 +83,7 @@ def sweep(
     observe = named(observe)
     grid, takes_key = _grid(cell, axes or {}, seeds)
     root = jax.random.key(root) if isinstance(root, int) else root
-    if method is not None and not isinstance(method, Method):
-        check_kinds(None, method)
+    method = None if method is None else checked_method(method)
     on = Machine() if on is None else on
 
     batches = [
@@ -95,13 +91,15 @@ def sweep(
         for chosen, words in grid.combinations()
     ]
     variables = _same_variables([(words, batch.frozen.variables) for words, batch in batches], grid)
-    results = _Results(grid, batches, variables, on)
+    results = Results(grid, batches, variables, on)
     for words, batch in batches:
         _judge(batch, grid, words)
     sizes = _run(grid, batches, results, on, progress)
 
-    facts = _facts(cell, batches[0][1], method, root)
-    facts |= {"chunk": sizes, "compile_seconds": round(sum(b.compile_seconds for _, b in batches), 3)}
+    facts = facts_of(cell, batches[0][1], method, root) | {
+        "chunk": sizes,
+        "compile_seconds": round(sum(b.compile_seconds for _, b in batches), 3),
+    }
     diagram = results.dataset(observe, batches[0][1])
     diagram.attrs |= facts | {"wall_seconds": round(time.perf_counter() - begin, 3)}
     return diagram
@@ -121,7 +119,7 @@ def _grid(cell: CellFunction, axes: Mapping[str, Any], seeds: int | None) -> tup
         raise TypeError(
             f"Each argument of the cell function belongs to one axis, but these are given: {sorted(given)}."
         )
-    for name in ("seed", "t", "step", *_RESERVED):
+    for name in ("seed", "t", "step", *RESERVED):
         if name in axes:
             raise ValueError(f"The name `{name}` belongs to the diagram itself. Rename this axis and argument.")
     takes_key = _match_arguments(cell, given)
@@ -212,7 +210,7 @@ def _returned(returned: Any, method: Method | None) -> tuple[Problem, Method]:
         )
     if how is not None and method is not None:
         raise TypeError("Both the cell function and `method` say how to travel. Leave one out.")
-    return check_kinds(problem, method if how is None else how)
+    return problem, checked_method(method if how is None else how)
 
 
 def _decides_shape(error: Exception) -> TypeError:
@@ -256,85 +254,15 @@ def _same_variables(described: list[tuple[str, dict[str, Any]]], grid: Grid) -> 
                     f"Reduce it to one shape, or sweep these values apart."
                 )
     for name in variables:
-        if name in (*_RESERVED, "t", "step") or name in {axis.name for axis in grid.axes}:
+        if name in (*RESERVED, "t", "step") or name in {axis.name for axis in grid.axes}:
             raise ValueError(
                 f"The observable `{name}` has the name of an axis or of the diagram's own variables "
-                f"({', '.join(_RESERVED)}). Name it apart: observe={{'my_{name}': f}}."
+                f"({', '.join(RESERVED)}). Name it apart: observe={{'my_{name}': f}}."
             )
     return variables
 
 
-class _Results:
-    """The numbers of a diagram, by combination of static values and cell."""
-
-    def __init__(self, grid: Grid, batches: list[tuple[str, Batch]], variables: dict[str, Any], on: Machine) -> None:
-        self.grid = grid
-        ts = batches[0][1].fixed[2]
-        times = () if ts is None else ts.shape
-        shape = (len(batches), grid.cells)
-        on.check_results(sum(s.size * s.dtype.itemsize for s in variables.values()) * int(np.prod(shape + times)))
-        self.observed = {n: np.full(shape + times + s.shape, np.nan, s.dtype) for n, s in variables.items()}
-        self.status = np.zeros(shape, np.uint8)
-        self.num_steps = np.zeros(shape, np.int32)
-        self.end = np.zeros(shape)
-
-    def put(self, number: int, cells: np.ndarray, path: Any) -> None:
-        """Write the results of some cells; padding beyond them is dropped."""
-        keep = lambda array: np.asarray(array)[: len(cells)]
-        for variable, values in zip(self.observed.values(), path.observed, strict=True):
-            variable[number, cells] = keep(values)
-        self.status[number, cells] = keep(path.status)
-        self.num_steps[number, cells] = keep(path.num_steps)
-        self.end[number, cells] = keep(path.end)
-
-    def dataset(self, observe: Observables, batch: Batch) -> "xarray.Dataset":
-        """The diagram, labelled."""
-        import xarray
-
-        grid, ts = self.grid, batch.fixed[2]
-        descent = isinstance(batch.frozen.program.method, Descent)
-        time_name, time_label = ("step", "steps") if descent else ("t", "gradient-flow time")
-        axes = [axis.name for axis in grid.axes]
-        data = {}
-        for name, flat in self.observed.items():
-            labels = _labels(name, observe)
-            own = flat.ndim - 2 - (ts is not None)
-            dims = labels["dims"] if len(labels["dims"]) == own else [f"{name}_{i}" for i in range(own)]
-            attrs = {key: labels[key] for key in ("long_name", "units")}
-            data[name] = ([*axes, *([] if ts is None else [time_name]), *dims], grid.shaped(flat), attrs)
-        codes = [status for status in Status if status >= 0]
-        data["status"] = (
-            axes,
-            grid.shaped(self.status),
-            {
-                "long_name": "why the cell ended",
-                "flag_values": [int(code) for code in codes],
-                "flag_meanings": " ".join(code.name.lower() for code in codes),
-            },
-        )
-        data["num_steps"] = (axes, grid.shaped(self.num_steps), {"long_name": "steps taken", "units": "1"})
-        data["end"] = (axes, grid.shaped(self.end), {"long_name": f"{time_label} at the end of the cell", "units": "1"})
-        coords: dict[str, Any] = {axis.name: (axis.name, axis.coordinate, axis.attrs) for axis in grid.axes}
-        for axis in grid.axes:  # what a paired axis gives to each argument
-            vectors = {
-                n: v for n, v in axis.arguments.items() if n != axis.name and np.ndim(v) == 1 and not axis.static
-            }
-            coords |= {name: (axis.name, values) for name, values in vectors.items()}
-        if ts is not None:
-            coords[time_name] = (time_name, np.asarray(ts), {"long_name": time_label, "units": "1"})
-        return xarray.Dataset(data, coords)
-
-
-def _labels(variable: str, observe: Observables) -> dict[str, Any]:
-    """What the observable behind a variable says of itself."""
-    name = variable if variable in observe else next(n for n in observe if variable.startswith(f"{n}_"))
-    function = observe[name]
-    label = getattr(function, "long_name", None) or name.replace("_", " ")
-    part = variable[len(name) :].replace("_", " ")
-    return {"dims": getattr(function, "dims", ()), "long_name": label + part, "units": getattr(function, "units", "1")}
-
-
-def _run(grid: Grid, batches: list[tuple[str, Batch]], results: _Results, on: Machine, progress: bool) -> list[int]:
+def _run(grid: Grid, batches: list[tuple[str, Batch]], results: Results, on: Machine, progress: bool) -> list[int]:
     """Run every chunk; returns the cells per chunk of each combination."""
     with warnings.catch_warnings():  # a notebook without widgets gets a bar of text, and no word about it
         warnings.simplefilter("ignore")
@@ -354,22 +282,3 @@ def _run(grid: Grid, batches: list[tuple[str, Batch]], results: _Results, on: Ma
                 results.put(number, cells, path)
                 bar.update(len(cells))
     return sizes
-
-
-def _facts(cell: CellFunction, batch: Batch, method: Method | None, root: PRNGKeyArray) -> dict[str, Any]:
-    """How a diagram was made, as plain numbers and text that any file format holds."""
-    device = jax.devices()[0]
-    method = batch.frozen.program.method if method is None else method
-    given = {name: value for name, value in method.facts().items() if value is not None}
-    numbers = {name: np.asarray(v).item() if eqx.is_array(v) else str(v) for name, v in given.items()}
-    return {
-        "title": getattr(cell, "__name__", type(cell).__name__),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **{f"{name}_version": version(name) for name in ("layerflow", "jax", "diffrax", "optax", "numpy")},
-        "method": type(method).__name__,
-        **numbers,
-        "root": np.asarray(jax.random.key_data(root)).tolist(),
-        "dtype": str(batch.frozen.program.start.outputs.dtype),
-        "device": f"{device.platform}: {device.device_kind}",
-        "fingerprint": batch.fingerprint,
-    }

@@ -103,6 +103,16 @@ CASES = {
     "cell returns a network": (lambda: sweep(lambda lam: NETWORK), TypeError, r"returned a LinearNetwork"),
     "no method": (lambda: sweep(method=None), TypeError, r"needs lf.Flow.*missing"),
     "method of another kind": (lambda: lf.solve(PROBLEM, diffrax.Tsit5()), TypeError, r"but it is a Tsit5"),
+    "sweep by a solver": (
+        lambda: sweep(method=diffrax.Tsit5()),
+        TypeError,
+        r"`method` needs lf.Flow.*but it is a Tsit5",
+    ),
+    "problem of another kind": (
+        lambda: lf.solve(NETWORK, FLOW),
+        TypeError,
+        r"A Problem is needed.*a LinearNetwork came",
+    ),
     "two methods": (lambda: sweep(lambda lam: (cell(lam), FLOW)), TypeError, r"Leave one out"),
     "value used as a shape": (lambda: sweep(by_width, {"width": [2, 3]}), TypeError, r"lf.static"),
     "value used in an if": (

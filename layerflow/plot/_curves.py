@@ -1,6 +1,6 @@
 """Curves with bands over seeds."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,7 +59,7 @@ def curves(
     for i, (name, colour) in enumerate(zip(names, colours(names), strict=True)):
         line = array if hue is None else array.isel({hue: i})
         low, middle, high = _quartiles(line, x, band)
-        text = None if hue is None or ramp else f"{label(array[hue])} = {name:.3g}" if is_numeric(names) else str(name)
+        text = None if hue is None or ramp else _name(array[hue], name)
         ax.plot(positions, middle, color=colour, label=text)
         if band in line.dims and line.sizes[band] > 1:
             ax.fill_between(positions, low, high, color=colour, alpha=0.25, linewidth=0)
@@ -75,6 +75,14 @@ def curves(
     elif hue is not None:
         ax.legend()
     return ax
+
+
+def _name(hue: "xarray.DataArray", value: Any) -> str:
+    """A line in the legend."""
+    if not is_numeric(hue.values):
+        return str(value)
+    units = hue.attrs.get("units", "1")
+    return f"{hue.attrs.get('long_name', hue.name)} = {value:.3g}{'' if units == '1' else f' {units}'}"
 
 
 def _across_and_hue(array: "xarray.DataArray", x: str | None, hue: str | None, band: str) -> tuple[str, str | None]:

@@ -1,0 +1,111 @@
+"""The diagram that a sweep returns: its numbers, labels and the facts of how it was made."""
+
+import datetime
+from collections.abc import Callable
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import equinox as eqx
+import jax
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from layerflow.engine._chunks import Batch
+from layerflow.engine._grid import Grid
+from layerflow.engine._machine import Machine
+from layerflow.engine._program import Observables
+from layerflow.methods import Descent, Method, Status
+
+if TYPE_CHECKING:
+    import xarray
+
+RESERVED = ("status", "num_steps", "end")
+
+
+class Results:
+    """The numbers of a diagram, by combination of static values and cell."""
+
+    def __init__(self, grid: Grid, batches: list[tuple[str, Batch]], variables: dict[str, Any], on: Machine) -> None:
+        self.grid = grid
+        ts = batches[0][1].fixed[2]
+        times = () if ts is None else ts.shape
+        shape = (len(batches), grid.cells)
+        on.check_results(sum(s.size * s.dtype.itemsize for s in variables.values()) * int(np.prod(shape + times)))
+        self.observed = {n: np.full(shape + times + s.shape, np.nan, s.dtype) for n, s in variables.items()}
+        self.status = np.zeros(shape, np.uint8)
+        self.num_steps = np.zeros(shape, np.int32)
+        self.end = np.zeros(shape)
+
+    def put(self, number: int, cells: np.ndarray, path: Any) -> None:
+        """Write the results of some cells; padding beyond them is dropped."""
+        keep = lambda array: np.asarray(array)[: len(cells)]
+        for variable, values in zip(self.observed.values(), path.observed, strict=True):
+            variable[number, cells] = keep(values)
+        self.status[number, cells] = keep(path.status)
+        self.num_steps[number, cells] = keep(path.num_steps)
+        self.end[number, cells] = keep(path.end)
+
+    def dataset(self, observe: Observables, batch: Batch) -> "xarray.Dataset":
+        """The diagram, labelled."""
+        import xarray
+
+        grid, ts = self.grid, batch.fixed[2]
+        descent = isinstance(batch.frozen.program.method, Descent)
+        time_name, time_label = ("step", "steps") if descent else ("t", "gradient-flow time")
+        axes = [axis.name for axis in grid.axes]
+        data = {}
+        for name, flat in self.observed.items():
+            labels = _labels(name, observe)
+            own = flat.ndim - 2 - (ts is not None)
+            dims = labels["dims"] if len(labels["dims"]) == own else [f"{name}_{i}" for i in range(own)]
+            attrs = {key: labels[key] for key in ("long_name", "units")}
+            data[name] = ([*axes, *([] if ts is None else [time_name]), *dims], grid.shaped(flat), attrs)
+        codes = [status for status in Status if status >= 0]
+        data["status"] = (
+            axes,
+            grid.shaped(self.status),
+            {
+                "long_name": "why the cell ended",
+                "flag_values": [int(code) for code in codes],
+                "flag_meanings": " ".join(code.name.lower() for code in codes),
+            },
+        )
+        data["num_steps"] = (axes, grid.shaped(self.num_steps), {"long_name": "steps taken", "units": "1"})
+        data["end"] = (axes, grid.shaped(self.end), {"long_name": f"{time_label} at the end of the cell", "units": "1"})
+        coords: dict[str, Any] = {axis.name: (axis.name, axis.coordinate, axis.attrs) for axis in grid.axes}
+        for axis in grid.axes:  # what a paired axis gives to each argument
+            vectors = {
+                n: v for n, v in axis.arguments.items() if n != axis.name and np.ndim(v) == 1 and not axis.static
+            }
+            coords |= {name: (axis.name, values) for name, values in vectors.items()}
+        if ts is not None:
+            coords[time_name] = (time_name, np.asarray(ts), {"long_name": time_label, "units": "1"})
+        return xarray.Dataset(data, coords)
+
+
+def _labels(variable: str, observe: Observables) -> dict[str, Any]:
+    """What the observable behind a variable says of itself."""
+    name = variable if variable in observe else next(n for n in observe if variable.startswith(f"{n}_"))
+    function = observe[name]
+    label = getattr(function, "long_name", None) or name.replace("_", " ")
+    part = variable[len(name) :].replace("_", " ")
+    return {"dims": getattr(function, "dims", ()), "long_name": label + part, "units": getattr(function, "units", "1")}
+
+
+def facts_of(cell: Callable[..., Any], batch: Batch, method: Method | None, root: PRNGKeyArray) -> dict[str, Any]:
+    """How a diagram was made, as plain numbers and text that any file format holds."""
+    device = jax.devices()[0]
+    method = batch.frozen.program.method if method is None else method
+    given = {name: value for name, value in method.facts().items() if value is not None}
+    numbers = {name: np.asarray(v).item() if eqx.is_array(v) else str(v) for name, v in given.items()}
+    return {
+        "title": getattr(cell, "__name__", type(cell).__name__),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **{f"{name}_version": version(name) for name in ("layerflow", "jax", "diffrax", "optax", "numpy")},
+        "method": type(method).__name__,
+        **numbers,
+        "root": np.asarray(jax.random.key_data(root)).tolist(),
+        "dtype": str(batch.frozen.program.start.outputs.dtype),
+        "device": f"{device.platform}: {device.device_kind}",
+        "fingerprint": batch.fingerprint,
+    }
