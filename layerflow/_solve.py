@@ -82,7 +82,7 @@ def solve(
         raise TypeError(f"A Problem is needed, lf.Problem(start, task), but a {type(problem).__name__} came.")
     method = checked_method(method)
     observe = named(observe)
-    times = checked_times(ts, method)
+    times = checked_times(ts, type(method), method.end)
     static, structure, leaves, method_arrays = take_apart(Cell.of(problem, method))
     frozen = freeze(static, structure, leaves, observe)
     key = jax.random.key(0) if key is None else key
@@ -146,30 +146,29 @@ def named(observe: Observe) -> Observables:
     return functions
 
 
-def checked_times(ts: Times | None, method: Method) -> Array | None:
-    """`ts` as an array of times or steps, or an error."""
+def checked_times(ts: Times | None, kind: type[Method], end: Array | None) -> Array | None:
+    """`ts` as an array of times or steps, or an error; `end` is None where it varies from cell to cell."""
     if ts is None:
         return None
     times = jnp.asarray(np.asarray(ts) if isinstance(ts, Sequence) else ts)
     if times.ndim != 1 or times.shape[0] == 0:
         raise ValueError(f"Argument `ts` needs at least one time, shape (t,), but it has shape {times.shape}.")
-    if isinstance(method, Descent):
+    if kind is Descent:
         whole = require(
             times, times == jnp.round(times), "Under Descent `ts` counts steps: whole numbers, but some are not."
         )
         times = whole.astype(int)
     elif not jnp.issubdtype(times.dtype, jnp.floating):
         times = times.astype(float)
-    unit = "steps" if isinstance(method, Descent) else "times"
+    unit, name = ("steps", "steps") if kind is Descent else ("times", "t1")
     times = require(
         times,
         jnp.all(jnp.isfinite(times)) & jnp.all(times[1:] > times[:-1]) & (times[0] >= 0),
         f"Argument `ts` needs finite, strictly increasing {unit} from 0 on, but some repeat, fall back, are negative "
         f"or not finite. Sort it and drop repeats with jnp.unique(ts).",
     )
-    end, name = method.end, "steps" if isinstance(method, Descent) else "t1"
     if end is None or not (is_concrete(end) and is_concrete(times)):
-        return times  # where the end varies from cell to cell, the last value holds beyond it
+        return times  # the last value holds beyond the end
     slack = 1 + 1e-5  # an end that was rounded to float32
     if float(times[-1]) > float(end) * slack:
         raise ValueError(

@@ -196,8 +196,8 @@ def _batch(
         raise _decides_shape(error) from error
     leaves, _, _ = traced.outputs
     frozen = freeze(found["static"], found["structure"], leaves, observe)
-    checked = method if method is not None else found["static"].method
-    return Batch(frozen, traced, constants, found["messages"], checked_times(ts, checked), root)
+    times = checked_times(ts, type(found["static"].method), None if method is None else method.end)
+    return Batch(frozen, traced, constants, found["messages"], times, root)
 
 
 def _returned(returned: Any, method: Method | None) -> tuple[Problem, Method]:
