@@ -2,6 +2,7 @@
 
 from layerflow import plot
 from layerflow._compile_cache import enable_compile_cache
+from layerflow._keys import fold
 from layerflow._problem import Problem
 from layerflow._solve import Trajectory, solve
 from layerflow._sweep import sweep
@@ -10,7 +11,10 @@ from layerflow.engine._machine import Machine
 from layerflow.methods import Descent, Flow, Status
 from layerflow.networks import DiagonalNetwork, LinearNetwork, constant, linear_model
 from layerflow.observables import (
+    accuracy,
+    alignment,
     effective_rank,
+    function_distance,
     kernel_distance,
     layer_imbalance,
     layer_movement,
@@ -19,9 +23,11 @@ from layerflow.observables import (
     ntk,
     observable,
     on_test,
+    sharpness,
+    weight_norms,
 )
-from layerflow.starts import gaussian, lambda_balanced, symmetrised
-from layerflow.tasks import Modes, Moments, Samples, Task, random_regression
+from layerflow.starts import aligned, downstream, gaussian, lambda_balanced, orthogonal, symmetrised, upstream
+from layerflow.tasks import Modes, Moments, Samples, Stream, Task, power_law_modes, random_regression, teacher
 
 __version__ = "0.1.0"
 
@@ -36,11 +42,18 @@ __all__ = [
     "Problem",
     "Samples",
     "Status",
+    "Stream",
     "Task",
     "Trajectory",
+    "accuracy",
+    "aligned",
+    "alignment",
     "constant",
+    "downstream",
     "effective_rank",
     "enable_compile_cache",
+    "fold",
+    "function_distance",
     "gaussian",
     "kernel_distance",
     "lambda_balanced",
@@ -52,11 +65,17 @@ __all__ = [
     "ntk",
     "observable",
     "on_test",
+    "orthogonal",
     "paired",
     "plot",
+    "power_law_modes",
     "random_regression",
+    "sharpness",
     "solve",
     "static",
     "sweep",
     "symmetrised",
+    "teacher",
+    "upstream",
+    "weight_norms",
 ]

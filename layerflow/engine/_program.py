@@ -13,8 +13,8 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from layerflow._movement import at_hand
 from layerflow._problem import Problem
 from layerflow.engine._trace import Traced, trace
-from layerflow.methods import Course, Method, Path
-from layerflow.tasks import Task
+from layerflow.methods import Course, Descent, Method, Path
+from layerflow.tasks import Stream, Task
 
 Observables = Mapping[str, Callable[[Any, Problem], Any]]
 
@@ -108,8 +108,14 @@ def freeze(static: Cell, structure: Any, leaves: list[Any], observe: Observables
 
     def velocity(w: Array, leaves: list[Array], key: PRNGKeyArray, step: Array) -> Array:
         problem, task = unpack(leaves)
-        size = getattr(static.method, "batch", None)
-        task = task if size is None else problem.task.batch(key, step, size)
+        method = static.method
+        if isinstance(method, Descent) and method.batch is not None:
+            task = problem.task.batch(key, step, method.batch, method.replace)
+        elif isinstance(task, Stream):
+            raise TypeError(
+                "A Stream gives fresh samples at every step and has no whole to follow: use Descent(..., batch=...), "
+                "or fix a sample, lf.Samples(*draw(key, n)), for Flow."
+            )
         return ravel_pytree(problem.velocity(network(w, leaves), task))[0].astype(w.dtype)
 
     def loss(w: Array, leaves: list[Array]) -> Array:

@@ -24,6 +24,8 @@ class Descent(eqx.Module):
         optimiser: An optax factory such as `optax.sgd` or `optax.adam`; not its result.
         steps: How many steps to take.
         batch: Samples per step; the whole task at every step if not given.
+        replace: Draw each batch anew from all samples, in place of running through them in a
+            fresh order every epoch.
         **hyperparameters: Handed to the factory. Floats and arrays can be axes of a sweep and
             do not recompile; flags, whole numbers and schedules do.
 
@@ -39,10 +41,17 @@ class Descent(eqx.Module):
     optimiser: Callable[..., Any] = eqx.field(static=True)
     steps: Int[Array, ""]
     batch: int | None = eqx.field(static=True)
+    replace: bool = eqx.field(static=True)
     hyperparameters: dict[str, Any]
 
     def __init__(
-        self, optimiser: Callable[..., Any], *, steps: ArrayLike, batch: int | None = None, **hyperparameters: Any
+        self,
+        optimiser: Callable[..., Any],
+        *,
+        steps: ArrayLike,
+        batch: int | None = None,
+        replace: bool = False,
+        **hyperparameters: Any,
     ) -> None:
         if isinstance(optimiser, tuple) or not callable(optimiser):
             raise TypeError(
@@ -57,7 +66,7 @@ class Descent(eqx.Module):
         if batch is not None and batch < 1:
             raise ValueError(f"Argument `batch` counts samples and needs to be at least 1, but it is {batch}.")
         self.steps = require(steps, steps > 0, f"Argument `steps` needs to be positive, but it is {steps}.")
-        self.optimiser, self.batch = optimiser, batch
+        self.optimiser, self.batch, self.replace = optimiser, batch, replace
         number = lambda value: isinstance(value, float) or (eqx.is_array_like(value) and hasattr(value, "dtype"))
         self.hyperparameters = {k: jnp.asarray(v) if number(v) else v for k, v in hyperparameters.items()}
         try:

@@ -8,10 +8,14 @@ from layerflow.observables._basic import (
     mode_strengths,
 )
 from layerflow.observables._kernel import kernel_distance, ntk
+from layerflow.observables._network import accuracy, alignment, function_distance, sharpness, weight_norms
 from layerflow.observables._observable import observable, on_test
 
 __all__ = [
+    "accuracy",
+    "alignment",
     "effective_rank",
+    "function_distance",
     "kernel_distance",
     "layer_imbalance",
     "layer_movement",
@@ -20,4 +24,6 @@ __all__ = [
     "ntk",
     "observable",
     "on_test",
+    "sharpness",
+    "weight_norms",
 ]

@@ -44,6 +44,23 @@ def lambda_balanced(
     References:
         Dominé et al. (2025), "From Lazy to Rich", arXiv:2409.14623.
     """
+    for name, width in (("inp", inp), ("hid", hid), ("out", out)):
+        if width < 1:
+            raise ValueError(f"Argument `{name}` is a width and needs to be at least 1, but it is {width}.")
+    dtype = jnp.promote_types(real_array(lam, "lam").dtype, real_array(strengths, "strengths").dtype)
+    v, r, u = orthogonal_matrices(key, (inp, hid, out), dtype)
+    return two_layers(lam, strengths, u, r, v)
+
+
+def two_layers(
+    lam: ArrayLike,
+    strengths: ArrayLike,
+    u: Float[Array, "out out"],
+    r: Float[Array, "hid hid"],
+    v: Float[Array, "inp inp"],
+) -> LinearNetwork:
+    """The lambda-balanced network with given strengths and singular vectors, or an error."""
+    inp, hid, out = v.shape[0], r.shape[0], u.shape[0]
     lam, strengths = _checked(lam, strengths, inp, hid, out)
     modes = min(inp, hid, out)
     larger, smaller = _layer_strengths(jnp.abs(lam), strengths)
@@ -52,8 +69,6 @@ def lambda_balanced(
     heavy = jnp.concatenate([larger, surplus])
     light = jnp.concatenate([smaller, jnp.zeros_like(surplus)])
     s1, s2 = jnp.where(lam > 0, light, heavy), jnp.where(lam > 0, heavy, light)
-
-    v, r, u = _orthogonal(key, (inp, hid, out), lam.dtype)
     return LinearNetwork((r @ _rectangular(s1, hid, inp) @ v.T, u @ _rectangular(s2, out, hid) @ r.T))
 
 
@@ -61,9 +76,6 @@ def _checked(
     lam: ArrayLike, strengths: ArrayLike, inp: int, hid: int, out: int
 ) -> tuple[Float[Array, ""], Float[Array, " modes"]]:
     """Imbalance and strengths as arrays of one dtype, or an error."""
-    for name, width in (("inp", inp), ("hid", hid), ("out", out)):
-        if width < 1:
-            raise ValueError(f"Argument `{name}` is a width and needs to be at least 1, but it is {width}.")
     lam, strengths = real_array(lam, "lam"), real_array(strengths, "strengths")
     dtype = jnp.promote_types(lam.dtype, strengths.dtype)
     lam, strengths = lam.astype(dtype), strengths.astype(dtype)
@@ -118,7 +130,9 @@ def _pad(values: Float[Array, " k"], length: int) -> Float[Array, " length"]:
     return jnp.pad(values[:length], (0, max(0, length - values.shape[0])))
 
 
-def _orthogonal(key: PRNGKeyArray, sizes: tuple[int, ...], dtype: jnp.dtype) -> tuple[Float[Array, "_n _n"], ...]:
+def orthogonal_matrices(
+    key: PRNGKeyArray, sizes: tuple[int, ...], dtype: jnp.dtype
+) -> tuple[Float[Array, "_n _n"], ...]:
     """Random rotations (Haar), one per size, from one stacked factorisation.
 
     jaxlib on CPU was seen to deadlock on programs with several independent batched QR calls.

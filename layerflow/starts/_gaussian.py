@@ -39,7 +39,7 @@ def gaussian(key: PRNGKeyArray, widths: Sequence[int], *, std: Std = "lecun") ->
     References:
         Jacot et al. (2018), arXiv:1806.07572, for "ntk".
     """
-    widths = _checked_widths(widths)
+    widths = checked_widths(widths)
     fan_in = jnp.asarray(widths[:-1], jnp.result_type(float))
     scale: float | Float[Array, ""] = 1.0
     if isinstance(std, str):
@@ -49,7 +49,7 @@ def gaussian(key: PRNGKeyArray, widths: Sequence[int], *, std: Std = "lecun") ->
         if std == "ntk":
             stds, scale = jnp.ones_like(stds), jnp.prod(stds)
     else:
-        stds = _per_layer(std, len(widths) - 1)
+        stds = per_layer(std, len(widths) - 1, "std")
     return LinearNetwork(tuple(_draw(key, widths, stds)), scale)
 
 
@@ -82,19 +82,20 @@ def symmetrised(key: PRNGKeyArray, widths: Sequence[int], *, std: ArrayLike | Se
     References:
         Chizat, Oyallon, Bach (2019), arXiv:1812.07956; Nam et al. (2025), Fig. 6(b).
     """
-    widths = _checked_widths(widths)
+    widths = checked_widths(widths)
     if len(widths) < 3 or any(width % 2 for width in widths[1:-1]):
         raise ValueError(
             f"A symmetrised network needs at least one hidden layer and even hidden widths, to mirror one half in "
             f"the other, but `widths` is {widths}."
         )
     halves = (widths[0], *(width // 2 for width in widths[1:-1]), widths[-1])
-    first, *middle, last = _draw(key, halves, _per_layer(std, len(widths) - 1))
+    first, *middle, last = _draw(key, halves, per_layer(std, len(widths) - 1, "std"))
     blocks = [jnp.kron(jnp.eye(2, dtype=w.dtype), w) for w in middle]
     return LinearNetwork((jnp.concatenate([first, first]), *blocks, jnp.concatenate([last, -last], axis=1)))
 
 
-def _checked_widths(widths: Sequence[int]) -> tuple[int, ...]:
+def checked_widths(widths: Sequence[int]) -> tuple[int, ...]:
+    """Widths of at least two layers of units, or an error."""
     widths = tuple(widths)
     if len(widths) < 2 or any(width < 1 for width in widths):
         raise ValueError(
@@ -104,16 +105,18 @@ def _checked_widths(widths: Sequence[int]) -> tuple[int, ...]:
     return widths
 
 
-def _per_layer(std: ArrayLike | Sequence[ArrayLike], layers: int) -> Float[Array, " layers"]:
-    """Standard deviation of every layer, or an error."""
-    stds = jnp.stack([real_array(s, "std") for s in std]) if isinstance(std, Sequence) else real_array(std, "std")
-    if stds.shape not in ((), (layers,)):
+def per_layer(values: ArrayLike | Sequence[ArrayLike], layers: int, name: str) -> Float[Array, " layers"]:
+    """One number per layer, none of them negative, or an error."""
+    array = (
+        jnp.stack([real_array(v, name) for v in values]) if isinstance(values, Sequence) else real_array(values, name)
+    )
+    if array.shape not in ((), (layers,)):
         raise ValueError(
-            f"Argument `std` holds one standard deviation per layer, so for {layers} layers it needs shape "
-            f"({layers},), but it has shape {stds.shape}. For all layers alike pass one number."
+            f"Argument `{name}` holds one number per layer, so for {layers} layers it needs shape ({layers},), but it "
+            f"has shape {array.shape}. For all layers alike pass one number."
         )
-    message = "Argument `std` holds standard deviations, which are not negative, but some are."
-    return require(jnp.broadcast_to(stds, (layers,)), stds >= 0, message)
+    message = f"Argument `{name}` needs numbers that are not negative, but some are."
+    return require(jnp.broadcast_to(array, (layers,)), array >= 0, message)
 
 
 def _draw(key: PRNGKeyArray, widths: Sequence[int], stds: Float[Array, " layers"]) -> list[Float[Array, "_out _inp"]]:

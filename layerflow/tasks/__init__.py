@@ -5,5 +5,16 @@ from layerflow.tasks._modes import Modes
 from layerflow.tasks._moments import Moments
 from layerflow.tasks._regression import random_regression
 from layerflow.tasks._samples import Samples
+from layerflow.tasks._stream import Stream
+from layerflow.tasks._teacher import power_law_modes, teacher
 
-__all__ = ["Modes", "Moments", "Samples", "Task", "random_regression"]
+__all__ = [
+    "Modes",
+    "Moments",
+    "Samples",
+    "Stream",
+    "Task",
+    "power_law_modes",
+    "random_regression",
+    "teacher",
+]

@@ -20,7 +20,7 @@ class Task(eqx.Module):
         """The same task with its inputs and targets multiplied by a factor each."""
         raise TypeError(f"{type(self).__name__} cannot be rescaled: it does not define `rescale`.")
 
-    def batch(self, key: PRNGKeyArray, step: Array, size: int) -> "Task":
+    def batch(self, key: PRNGKeyArray, step: Array, size: int, replace: bool = False) -> "Task":
         """The mini-batch of `size` samples for one step of descent."""
         raise TypeError(
             f"Mini-batches need a task made of samples, but {type(self).__name__} holds none. "

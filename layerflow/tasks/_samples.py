@@ -3,7 +3,7 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
 from layerflow.tasks._base import Task, linear_map
 from layerflow.tasks._moments import Moments, sample_pair
@@ -63,20 +63,26 @@ class Samples(Task):
         """Inputs times `input` and targets times `target`."""
         return eqx.tree_at(lambda task: (task.x, task.y), self, (self.x * input, self.y * target))
 
-    def batch(self, key: PRNGKeyArray, step: Array, size: int) -> "Samples":
-        """The batch of one step: every epoch runs once through a fresh order, a remainder is left out.
+    def batch(self, key: PRNGKeyArray, step: Array, size: int, replace: bool = False) -> "Samples":
+        """The batch of one step.
 
         Args:
             key: The same for all steps of a run.
             step: Number of the step, from 0.
             size: Samples in a batch.
+            replace: Draw each sample of each batch anew. Otherwise every epoch runs once through
+                the samples in a fresh order, a remainder left out.
         """
         n = self.x.shape[0]
+        if replace:
+            return self._rows(jax.random.randint(jax.random.fold_in(key, step), (size,), 0, n))
         if size > n:
             raise ValueError(f"A batch of {size} needs at least as many samples, but the task holds {n}.")
         epoch, number = jnp.divmod(step, n // size)
         order = jax.random.permutation(jax.random.fold_in(key, epoch), n)
-        rows = jax.lax.dynamic_slice_in_dim(order, number * size, size)
+        return self._rows(jax.lax.dynamic_slice_in_dim(order, number * size, size))
+
+    def _rows(self, rows: Int[Array, " size"]) -> "Samples":
         return eqx.tree_at(lambda task: (task.x, task.y), self, (self.x[rows], self.y[rows]))
 
     @property

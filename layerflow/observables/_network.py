@@ -1,0 +1,167 @@
+"""Measurements of any network: predictions, weights, curvature, and the distance to another network."""
+
+import itertools
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float, PyTree
+
+from layerflow._problem import Problem
+from layerflow.networks import LinearNetwork
+from layerflow.observables._observable import observable
+from layerflow.tasks import Modes, Moments, Samples, Stream
+
+
+def samples_of(problem: Problem, name: str) -> Samples:
+    """The samples of the problem's task, or an error that names the observable."""
+    task = problem.task.seen if isinstance(problem.task, Stream) else problem.task
+    if not isinstance(task, Samples):
+        raise TypeError(
+            f"{name} needs inputs, but {type(task).__name__} holds none. Use Samples(x, y) as the task, or measure it "
+            f"on a test task made of samples."
+        )
+    return task
+
+
+@observable(long_name="accuracy")
+def accuracy(network: PyTree, problem: Problem) -> Float[Array, ""]:
+    """Fraction of samples whose largest output is where the largest target is.
+
+    With one output, the fraction whose output has the sign of the target; so targets are one-hot,
+    centred one-hot, or of either sign, at any scale.
+
+    Returns:
+        Array of shape ().
+
+    Raises:
+        TypeError: If the task holds no samples.
+    """
+    task = samples_of(problem, "accuracy")
+    outputs = jax.vmap(network)(task.x).reshape(task.x.shape[0], -1)
+    targets = task.y.reshape(task.y.shape[0], -1)
+    if outputs.shape[1] == 1:
+        right = (outputs > 0) == (targets > 0)
+    else:
+        right = jnp.argmax(outputs, axis=1) == jnp.argmax(targets, axis=1)
+    return jnp.mean(right.astype(outputs.dtype))
+
+
+@observable(dims=("layer",), long_name="weight norm", units="weight")
+def weight_norms(network: PyTree, problem: Problem) -> Float[Array, " layer"]:
+    """Frobenius norm of every array of moving weights, in the order of the network. Shape (layer,)."""
+    weights, _ = problem.split(network)
+    return jnp.stack([jnp.linalg.norm(leaf.ravel()) for leaf in jax.tree.leaves(weights)])
+
+
+@observable(dims=("hidden", "mode"), long_name="alignment of neighbouring layers")
+def alignment(network: PyTree, problem: Problem) -> Float[Array, "hidden mode"]:  # noqa: ARG001
+    """How well the singular vectors of neighbouring layers of a linear network line up.
+
+    For hidden layer l and mode k, |u_k(w_l) . v_k(w_{l+1})|: the left singular vector of the layer
+    before it against the right one of the layer after, both by falling singular value. 1 when
+    aligned; for random layers about 1/sqrt(width).
+
+    Returns:
+        Array of shape (hidden layers, modes), with as many modes as the narrowest layer has.
+
+    Raises:
+        TypeError: If the network is not a LinearNetwork of at least two layers.
+    """
+    if not isinstance(network, LinearNetwork) or len(network.weights) < 2:
+        raise TypeError(
+            f"alignment compares neighbouring layers of a LinearNetwork, but the network is a {type(network).__name__}"
+            f"{' of one layer' if isinstance(network, LinearNetwork) else ''}."
+        )
+    modes = min(network.widths)
+    factors = [jnp.linalg.svd(w, full_matrices=False) for w in network.weights]
+    pairs = itertools.pairwise(factors)
+    return jnp.stack([jnp.abs(jnp.sum(u[:, :modes] * vt[:modes].T, axis=0)) for (u, _, _), (_, _, vt) in pairs])
+
+
+@observable(long_name="sharpness", units="1/time")
+def sharpness(network: PyTree, problem: Problem, *, steps: int = 64) -> Float[Array, ""]:
+    """Largest eigenvalue of the Hessian of the loss by the moving weights, by Lanczos iteration.
+
+    Descent at rate eta is stable while eta * sharpness < 2. The iteration keeps all its vectors
+    and orthogonalises against them, so it is exact once `steps` reaches the number of weights.
+
+    Args:
+        network: Where to measure.
+        problem: Whose task's loss, without weight decay.
+        steps: Most Hessian-vector products to take.
+
+    Returns:
+        Array of shape ().
+
+    References:
+        Lanczos (1950); Cohen et al. (2021), arXiv:2103.00065, for the edge of stability.
+    """
+    weights, rest = problem.split(network)
+    flat, unravel = ravel_pytree(weights)
+    slope = jax.grad(lambda w: problem.task.loss(eqx.combine(unravel(w), rest)))
+    product = lambda v: jax.jvp(slope, (flat,), (v,))[1]
+    return _largest_eigenvalue(product, flat.shape[0], min(steps, flat.shape[0]), flat.dtype)
+
+
+def _largest_eigenvalue(product: Any, size: int, steps: int, dtype: Any) -> Float[Array, ""]:
+    """Lanczos iteration with full orthogonalisation from a fixed random vector."""
+    first = jax.random.normal(jax.random.key(0), (size,), dtype)
+    tiny = jnp.finfo(dtype).eps
+
+    def step(carry: tuple[Array, Array, Array], i: Array) -> tuple[tuple[Array, Array, Array], tuple[Array, Array]]:
+        basis, v, scale = carry
+        basis = basis.at[i].set(v)
+        image = product(v)
+        along = jnp.dot(image, v)
+        for _ in range(2):  # once is not enough in floating point
+            image = image - basis.T @ (basis @ image)
+        scale = jnp.maximum(scale, jnp.abs(along))
+        length = jnp.linalg.norm(image)
+        # An invariant subspace is used up: the rest of the steps have a vector of zeros.
+        done = length <= tiny * size * scale
+        length = jnp.where(done, 0.0, length)
+        following = jnp.where(done, 0.0, image / jnp.where(done, 1.0, length))
+        return (basis, following, jnp.maximum(scale, length)), (along, length)
+
+    start = (jnp.zeros((steps, size), dtype), first / jnp.linalg.norm(first), jnp.zeros((), dtype))
+    _, (diagonal, beside) = jax.lax.scan(step, start, jnp.arange(steps))
+    # Steps without a vector repeat the first Rayleigh quotient, which is no larger than what is sought.
+    diagonal = jnp.where(jnp.arange(steps) < 1 + jnp.sum(beside[:-1] > 0), diagonal, diagonal[0])
+    off = jnp.diag(beside[:-1], 1)
+    return jnp.linalg.eigvalsh(jnp.diag(diagonal) + off + off.T)[-1]
+
+
+def function_distance(network: PyTree, other: PyTree, problem: Problem) -> Float[Array, ""]:
+    """Root mean square distance between two networks on the inputs of the task.
+
+        sqrt(E |f(x) - g(x)|^2),    summed over outputs.
+
+    Args:
+        network, other: The two networks.
+        problem: Whose task gives the inputs: samples, or for linear networks moments or modes.
+
+    Returns:
+        Array of shape (), in units of the output.
+
+    Raises:
+        TypeError: If the task holds no inputs and a network is not linear.
+    """
+    task = problem.task
+    if isinstance(task, Moments | Modes):
+        if not (hasattr(network, "matrix") and hasattr(other, "matrix")):
+            samples_of(problem, "function_distance of networks that are not linear")
+        gap = network.matrix - other.matrix
+        xx = task.xx if isinstance(task, Moments) else jnp.diag(task.variance)
+        return _safe_root(jnp.sum((gap @ xx) * gap))
+    x = samples_of(problem, "function_distance").x
+    gap = jax.vmap(network)(x) - jax.vmap(other)(x)
+    return _safe_root(jnp.sum(gap**2) / x.shape[0])
+
+
+def _safe_root(squared: Array) -> Array:
+    """The square root, with a finite derivative at zero."""
+    positive = squared > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)

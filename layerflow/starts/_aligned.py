@@ -1,0 +1,140 @@
+"""Starts that line up with the task, with one another, or put the weight into one layer."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, PRNGKeyArray
+
+from layerflow._checks import real_array, require
+from layerflow.networks import LinearNetwork
+from layerflow.starts._balanced import orthogonal_matrices, two_layers
+from layerflow.starts._gaussian import checked_widths, per_layer
+from layerflow.tasks import Moments, Samples
+
+
+def aligned(
+    task: Moments | Samples, lam: ArrayLike, strengths: ArrayLike, *, hid: int, key: PRNGKeyArray | None = None
+) -> LinearNetwork:
+    """A two-layer network with the singular vectors of its task: every mode learns by itself (Eqs. 49, 59).
+
+    With E[y x^T] = U diag(s) V^T,
+
+        w2 @ w1 = U diag(strengths) V^T,    w2^T w2 - w1 w1^T = lam * I.
+
+    Args:
+        task: Whose correlation E[y x^T] gives U and V; modes come by falling singular value.
+        lam: Layer imbalance, shape (), under the conditions of `lambda_balanced`.
+        strengths: Mode strengths at t = 0, shape (min(inp, hid, out),) or a scalar for all.
+        hid: Width of the hidden layer.
+        key: Source of a random rotation of the hidden units; none if not given.
+
+    Returns:
+        Network with `weights` of shapes (hid, inp) and (out, hid).
+
+    Raises:
+        TypeError: If the task is not made of data.
+        ValueError: If no such weights exist for these widths, or `strengths` does not fit.
+
+    Example:
+        >>> import jax.numpy as jnp, layerflow as lf
+        >>> task = lf.Moments.whitened(yx=jnp.diag(jnp.array([3.0, 1.0])))
+        >>> abs(lf.aligned(task, 0.0, 0.1, hid=2).matrix).round(3).tolist()
+        [[0.1..., 0.0], [0.0, 0.1...]]
+
+    References:
+        Saxe et al. (2014), arXiv:1312.6120; Dominé et al. (2025), arXiv:2409.14623.
+    """
+    if not isinstance(task, Moments | Samples):
+        raise TypeError(f"aligned needs a task made of data, Moments or Samples, but it is a {type(task).__name__}.")
+    yx = task.yx if isinstance(task, Moments) else task.moments.yx
+    u, _, vt = jnp.linalg.svd(yx, full_matrices=True)
+    if key is None:
+        r: Array = jnp.eye(hid, dtype=yx.dtype)
+    else:
+        (r,) = orthogonal_matrices(key, (hid,), yx.dtype)
+    return two_layers(lam, strengths, u, r, vt.T)
+
+
+def upstream(network: LinearNetwork, factor: ArrayLike) -> LinearNetwork:
+    """Make the later layers heavier: the last times `factor`, the first divided by it; the function stays.
+
+    Args:
+        network: A linear network of at least two layers.
+        factor: Positive; below 1 it is `downstream`.
+
+    Returns:
+        Network with the same end-to-end matrix.
+
+    Raises:
+        ValueError: If there is one layer only, or `factor` is not positive.
+
+    Example:
+        >>> import jax, layerflow as lf
+        >>> network = lf.upstream(lf.gaussian(jax.random.key(0), (2, 2, 2)), 3.0)
+
+    References:
+        Kunin et al. (2024), arXiv:2406.06158.
+    """
+    if len(network.weights) < 2:
+        raise ValueError("Weight can move from layer to layer only where there are two, but the network has one.")
+    factor = real_array(factor, "factor")
+    factor = require(factor, factor > 0, f"Argument `factor` needs to be positive, but it is {factor}.")
+    first, *middle, last = network.weights
+    return LinearNetwork((first / factor, *middle, last * factor), network.output_scale)
+
+
+def downstream(network: LinearNetwork, factor: ArrayLike) -> LinearNetwork:
+    """Make the earlier layers heavier: the first times `factor`, the last divided by it; the function stays.
+
+    Args:
+        network: A linear network of at least two layers.
+        factor: Positive; below 1 it is `upstream`.
+
+    Returns:
+        Network with the same end-to-end matrix.
+
+    Raises:
+        ValueError: If there is one layer only, or `factor` is not positive.
+
+    Example:
+        >>> import jax, layerflow as lf
+        >>> network = lf.downstream(lf.gaussian(jax.random.key(0), (2, 2, 2)), 3.0)
+    """
+    factor = real_array(factor, "factor")
+    factor = require(factor, factor > 0, f"Argument `factor` needs to be positive, but it is {factor}.")
+    return upstream(network, 1 / factor)
+
+
+def orthogonal(
+    key: PRNGKeyArray, widths: Sequence[int], *, gain: ArrayLike | Sequence[ArrayLike] = 1.0
+) -> LinearNetwork:
+    """Draw a linear network of random orthogonal layers, all singular values of a layer equal.
+
+    Args:
+        key: Source of the rotations.
+        widths: Width of every layer of units, input first.
+        gain: Singular value of every layer, one for all or one per layer.
+
+    Returns:
+        Network with one matrix of shape (out, inp) per layer; where a layer changes the width its
+        rows or columns are orthonormal times the gain.
+
+    Raises:
+        ValueError: If there are fewer than two widths, a width is below 1, or `gain` is
+            negative or does not hold one number per layer.
+
+    Example:
+        >>> import jax, layerflow as lf
+        >>> lf.orthogonal(jax.random.key(0), (4, 2, 3), gain=0.5).widths
+        (4, 2, 3)
+
+    References:
+        Saxe et al. (2014), arXiv:1312.6120.
+    """
+    widths = checked_widths(widths)
+    gains = per_layer(gain, len(widths) - 1, "gain")
+    shapes = list(zip(widths[1:], widths[:-1], strict=True))
+    rotations = orthogonal_matrices(key, tuple(max(shape) for shape in shapes), gains.dtype)
+    return LinearNetwork(
+        tuple(g * q[:rows, :columns] for g, q, (rows, columns) in zip(gains, rotations, shapes, strict=True))
+    )

@@ -1,0 +1,77 @@
+"""Fresh samples at every step."""
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
+
+from layerflow.tasks._base import Task
+from layerflow.tasks._samples import Samples
+
+
+class Stream(Task):
+    """Fresh mini-batches at every step of descent: data without end.
+
+    The loss that observables see is that on one fixed sample.
+
+    Args:
+        draw: Function of (key, n) that draws inputs and targets, one row per sample.
+        sample: Size of the fixed sample.
+        key: Source of the fixed sample.
+
+    Raises:
+        TypeError: If `draw` is no such function.
+        ValueError: If inputs and targets differ in length or `sample` is not positive.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, layerflow as lf, optax
+        >>> def draw(key, n):
+        ...     x = jax.random.normal(key, (n, 2))
+        ...     return x, x @ jnp.array([[1.0], [2.0]])
+        >>> problem = lf.Problem(lf.linear_model(jnp.zeros(2)), lf.Stream(draw))
+        >>> path = lf.solve(problem, lf.Descent(optax.sgd, learning_rate=0.1, steps=200, batch=20))
+        >>> bool(path.observed["loss"] < 1e-6)
+        True
+    """
+
+    draw: Callable[[PRNGKeyArray, int], tuple[Array, Array]] = eqx.field(static=True)
+    seen: Samples
+
+    def __init__(
+        self,
+        draw: Callable[[PRNGKeyArray, int], tuple[Array, Array]],
+        *,
+        sample: int = 1024,
+        key: PRNGKeyArray | None = None,
+    ) -> None:
+        if not callable(draw):
+            raise TypeError(f"Argument `draw` needs a function of (key, n), but it is a {type(draw).__name__}.")
+        if sample < 1:
+            raise ValueError(f"Argument `sample` counts samples and needs to be at least 1, but it is {sample}.")
+        self.draw = draw
+        self.seen = _drawn(draw, jax.random.key(0) if key is None else key, sample)
+
+    def check(self, network: PyTree) -> None:
+        """Raise unless `network` takes one input and gives one target."""
+        self.seen.check(network)
+
+    def loss(self, network: PyTree) -> Float[Array, ""]:
+        """L = E|f(x) - y|^2 / 2 on the fixed sample."""
+        return self.seen.loss(network)
+
+    def batch(self, key: PRNGKeyArray, step: Array, size: int, replace: bool = False) -> Samples:
+        """Fresh samples for one step; they never run out, so `replace` makes no difference."""
+        return _drawn(self.draw, jax.random.fold_in(key, step), size)
+
+
+def _drawn(draw: Callable[[PRNGKeyArray, int], tuple[Array, Array]], key: PRNGKeyArray, n: int) -> Samples:
+    drawn = draw(key, n)
+    if not isinstance(drawn, tuple) or len(drawn) != 2:
+        raise TypeError(
+            f"The function `draw` needs to return inputs and targets, but returned a {type(drawn).__name__}."
+        )
+    samples = Samples(*drawn)
+    if samples.x.shape[0] != n:
+        raise ValueError(f"The function `draw` was asked for {n} samples but returned {samples.x.shape[0]}.")
+    return samples
