@@ -66,7 +66,7 @@ class Program:
             velocity=lambda w, key, step: call("velocity", w, leaves, key, step),
             loss=lambda w: call("loss", w, leaves),
             measure=lambda moved: call("measure", moved, leaves),
-            unravel=lambda w: call("unravel", w),
+            unravel=lambda w: call("unravel", w, leaves),
             least_loss=least_loss,
             null_loss=null_loss,
         )
@@ -92,77 +92,87 @@ def freeze(static: Cell, structure: Any, leaves: list[Any], observe: Observables
         leaves: Those arrays, or `jax.ShapeDtypeStruct`s like them.
         observe: Observables by name.
     """
-
-    def unpack(leaves: list[Array]) -> tuple[Problem, Task]:
-        cell = eqx.combine(jax.tree.unflatten(structure, leaves), static)
-        return cell.problem, cell.task
-
-    def start(leaves: list[Array]) -> Array:
-        problem, _ = unpack(leaves)
-        return ravel_pytree(problem.split(problem.start)[0])[0]
-
-    def network(w: Array, leaves: list[Array]) -> PyTree:
-        problem, _ = unpack(leaves)
-        weights, rest = problem.split(problem.start)
-        return eqx.combine(ravel_pytree(weights)[1](w), rest)
-
-    def velocity(w: Array, leaves: list[Array], key: PRNGKeyArray, step: Array) -> Array:
-        problem, task = unpack(leaves)
-        method = static.method
-        if isinstance(method, Descent) and method.batch is not None:
-            task = problem.task.batch(key, step, method.batch, method.replace)
-        elif isinstance(task, Stream):
-            raise TypeError(
-                "A Stream gives fresh samples at every step and has no whole to follow: use Descent(..., batch=...), "
-                "or fix a sample, lf.Samples(*draw(key, n)), for Flow."
-            )
-        return ravel_pytree(problem.velocity(network(w, leaves), task))[0].astype(w.dtype)
-
-    def loss(w: Array, leaves: list[Array]) -> Array:
-        return unpack(leaves)[1].loss(network(w, leaves))
-
-    def extremes(leaves: list[Array]) -> tuple[Array, Array]:
-        problem, task = unpack(leaves)
-        if getattr(static.method, "until", None) != "converged":
-            return jnp.zeros(()), jnp.zeros(())
-        if problem.has_decay:
-            raise ValueError(
-                'With weight decay the least loss is not known, so until="converged" cannot be judged. '
-                "Give a loss to stop at, until=1e-3, or leave `until` out."
-            )
-        return task.least_loss(problem.start), task.null_loss()
-
-    names: list[str] = []
-
-    def measure(moved: Array, leaves: list[Array]) -> list[Array]:
-        problem, _ = unpack(leaves)
-        now = network(start(leaves) + moved, leaves)
-        with at_hand(now, ravel_pytree(problem.split(problem.start)[0])[1](moved)):
-            measured = _measured(observe, now, problem)
-        names[:] = measured
-        return list(measured.values())
-
-    def unravel(w: Array) -> list[Array]:
-        weights = jax.eval_shape(lambda leaves: unpack(leaves)[0].split(unpack(leaves)[0].start)[0], leaves)
-        return jax.tree.leaves(ravel_pytree(jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), weights))[1](w))
-
-    w = jax.eval_shape(start, leaves)
+    cell = _Functions(static, structure, observe)
+    w = jax.eval_shape(cell.start, leaves)
     _check_weights(w, static)
     key, step = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((), int)
     traced = {
-        "start": trace(start, leaves),
-        "velocity": trace(velocity, w, leaves, key, step),
-        "loss": trace(loss, w, leaves),
-        "extremes": trace(extremes, leaves),
-        "measure": trace(measure, w, leaves),
-        "unravel": trace(unravel, w),
+        "start": trace(cell.start, leaves),
+        "velocity": trace(cell.velocity, w, leaves, key, step),
+        "loss": trace(cell.loss, w, leaves),
+        "extremes": trace(cell.extremes, leaves),
+        "measure": trace(cell.measure, w, leaves),
+        "unravel": trace(cell.unravel, w, leaves),
     }
     values, structure_of_method = jax.tree.flatten(static.method)
     functions = {name: function for name, (function, _) in traced.items()}
     program = Program(**functions, method_values=tuple(values), method_structure=structure_of_method)
     constants = {name: constants for name, (_, constants) in traced.items()}
-    shapes = jax.eval_shape(program.measure, constants["measure"], w, leaves)
-    return Frozen(program, constants, dict(zip(names, shapes, strict=True)), network)
+    variables = dict(zip(cell.names, program.measure.outputs, strict=True))
+    return Frozen(program, constants, variables, cell.network)
+
+
+class _Functions:
+    """A cell as functions of its leaves and of the flat vector w of its moving weights."""
+
+    def __init__(self, static: Cell, structure: Any, observe: Observables) -> None:
+        self.static, self.structure, self.observe = static, structure, observe
+        self.names: list[str] = []  # of the variables, once `measure` was traced
+
+    def cell(self, leaves: list[Array]) -> Cell:
+        return eqx.combine(jax.tree.unflatten(self.structure, leaves), self.static)
+
+    def ravelled(self, leaves: list[Array]) -> tuple[Array, Callable[[Array], PyTree], PyTree]:
+        """The weights at the start, the way back to their tree, and all the rest of the network."""
+        problem = self.cell(leaves).problem
+        weights, rest = problem.split(problem.start)
+        return *ravel_pytree(weights), rest
+
+    def start(self, leaves: list[Array]) -> Array:
+        return self.ravelled(leaves)[0]
+
+    def unravel(self, w: Array, leaves: list[Array]) -> list[Array]:
+        return jax.tree.leaves(self.ravelled(leaves)[1](w))
+
+    def network(self, w: Array, leaves: list[Array]) -> PyTree:
+        _, unravel, rest = self.ravelled(leaves)
+        return eqx.combine(unravel(w), rest)
+
+    def velocity(self, w: Array, leaves: list[Array], key: PRNGKeyArray, step: Array) -> Array:
+        cell, method = self.cell(leaves), self.static.method
+        task = cell.task
+        if isinstance(method, Descent) and method.batch is not None:
+            task = cell.problem.task.batch(key, step, method.batch, method.replace)
+        elif isinstance(task, Stream):
+            raise TypeError(
+                "A Stream gives fresh samples at every step and has no whole to follow: use Descent(..., batch=...), "
+                "or fix a sample, lf.Samples(*draw(key, n)), for Flow."
+            )
+        return ravel_pytree(cell.problem.velocity(self.network(w, leaves), task))[0].astype(w.dtype)
+
+    def loss(self, w: Array, leaves: list[Array]) -> Array:
+        return self.cell(leaves).task.loss(self.network(w, leaves))
+
+    def extremes(self, leaves: list[Array]) -> tuple[Array, Array]:
+        """The least loss and that of the zero function, where convergence is judged by them."""
+        cell = self.cell(leaves)
+        if getattr(self.static.method, "until", None) != "converged":
+            return jnp.zeros(()), jnp.zeros(())
+        if cell.problem.has_decay:
+            raise ValueError(
+                'With weight decay the least loss is not known, so until="converged" cannot be judged. '
+                "Give a loss to stop at, until=1e-3, or leave `until` out."
+            )
+        return cell.task.least_loss(cell.problem.start), cell.task.null_loss()
+
+    def measure(self, moved: Array, leaves: list[Array]) -> list[Array]:
+        """All observables where the weights are `start + moved`."""
+        start, unravel, rest = self.ravelled(leaves)
+        network = eqx.combine(unravel(start + moved), rest)
+        with at_hand(network, unravel(moved)):
+            measured = _measured(self.observe, network, self.cell(leaves).problem)
+        self.names = list(measured)
+        return list(measured.values())
 
 
 def take_apart(cell: Cell) -> tuple[Cell, Any, list[Array], PyTree]:
