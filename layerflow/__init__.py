@@ -9,7 +9,7 @@ from layerflow._sweep import sweep
 from layerflow.engine._grid import paired, static
 from layerflow.engine._machine import Machine
 from layerflow.methods import Descent, Flow, Status
-from layerflow.networks import DiagonalNetwork, LinearNetwork, constant, linear_model
+from layerflow.networks import DiagonalNetwork, LinearNetwork, constant, linear_model, linearise
 from layerflow.observables import (
     accuracy,
     alignment,
@@ -60,6 +60,7 @@ __all__ = [
     "layer_imbalance",
     "layer_movement",
     "linear_model",
+    "linearise",
     "loss",
     "mode_strengths",
     "ntk",

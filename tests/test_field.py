@@ -178,3 +178,46 @@ def test_weight_norms_are_those_of_the_arrays_that_move(key, regression):
     norms = lf.weight_norms(network, lf.Problem(network, regression))
 
     np.testing.assert_allclose(norms, [np.linalg.norm(w) for w in network.weights], rtol=1e-12)
+
+
+def test_a_linearised_network_keeps_the_kernel_of_its_start(key, regression):
+    """Its flow is that of kernel regression with the kernel at the start, to the end."""
+    network = lf.gaussian(key, (4, 3, 3), std=0.5)
+    x, y = np.asarray(regression.x), np.asarray(regression.y)
+    kernel = np.asarray(lf.ntk(network, lf.Problem(network, regression)))
+    f0 = (x @ network.matrix.T).T.ravel()
+    t = 1.3
+    values, vectors = np.linalg.eigh(kernel / len(x))
+    remaining = vectors @ (np.exp(-values * t) * (vectors.T @ (f0 - y.T.ravel())))
+
+    lazy = lf.solve(lf.Problem(lf.linearise(network), regression), lf.Flow(t1=t, rtol=1e-9)).network
+
+    np.testing.assert_allclose((x @ lazy.matrix.T).T.ravel(), y.T.ravel() + remaining, atol=1e-7)
+    np.testing.assert_allclose(jax.vmap(lazy)(regression.x), x @ lazy.matrix.T, atol=1e-12)
+    np.testing.assert_array_equal(lazy.start.weights[0], network.weights[0])
+
+
+def test_a_heavy_start_flows_like_its_linearised_twin(key, regression):
+    """Large imbalance is lazy: the functions of the two stay together, and do not for a balanced start."""
+
+    def apart(lam):
+        network = lf.lambda_balanced(key, lam, 0.3, inp=4, hid=3, out=3)
+        ends = [
+            lf.solve(lf.Problem(start, regression), lf.Flow(t1=0.3 / (1 + abs(lam)))).network
+            for start in (network, lf.linearise(network))
+        ]
+        return lf.function_distance(*ends, lf.Problem(network, regression))
+
+    assert apart(100.0) < 0.01 * apart(0.0)
+
+
+def test_an_mlp_has_a_linearised_twin_too(key):
+    x = jax.random.normal(key, (6, 3))
+    mlp = eqx.nn.MLP(3, 2, 5, 1, activation=jnp.tanh, key=key)
+    with jax.numpy_rank_promotion("allow"):
+        lazy = lf.linearise(mlp)
+        problem = lf.Problem(lazy, lf.Samples(x, jnp.ones((6, 2))))
+        path = lf.solve(problem, lf.Flow(t1=20.0), ts=[0.0, 20.0])
+        np.testing.assert_allclose(jax.vmap(lazy)(x), jax.vmap(mlp)(x), rtol=1e-14)
+    assert path.observed["loss"][1] < 0.2 * path.observed["loss"][0]
+    assert not hasattr(lazy, "matrix")

@@ -116,6 +116,8 @@ class Moments(Task):
     def least_loss(self, network: PyTree) -> Float[Array, ""]:
         """The loss of the best matrix of the rank that the narrowest layer allows (reduced-rank regression)."""
         self.check(network)
+        if not hasattr(network, "widths"):
+            return super().least_loss(network)
         variance, axes = jnp.linalg.eigh(self.xx)
         whitened_best = self.yx @ self.inverse @ axes * jnp.sqrt(jnp.maximum(variance, 0.0))[None, :]
         strengths = jnp.linalg.svd(whitened_best, compute_uv=False)
