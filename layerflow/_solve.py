@@ -85,6 +85,7 @@ def solve(
     times = checked_times(ts, type(method), method.end)
     static, structure, leaves, method_arrays = take_apart(Cell.of(problem, method))
     frozen = freeze(static, structure, leaves, observe)
+    method.check_precision(frozen.program.start.outputs.dtype)
     key = jax.random.key(0) if key is None else key
     path = _travel(frozen.program, frozen.constants, leaves, method_arrays, times, key)
     return Trajectory(
@@ -133,6 +134,8 @@ def named(observe: Observe) -> Observables:
         functions = {}
         for function in listed:
             name = getattr(function, "__name__", type(function).__name__)
+            if name == "<lambda>":
+                raise ValueError("A lambda has no name for its variable. Give it one: observe={'name': lambda ...}.")
             if name in functions:
                 raise ValueError(
                     f"Two observables are called `{name}`. Name them apart: observe={{'first': f, 'second': g}}."

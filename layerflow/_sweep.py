@@ -97,7 +97,7 @@ def sweep(
     sizes = _run(grid, batches, results, on, progress)
 
     facts = facts_of(cell, batches[0][1], method, root) | {
-        "chunk": sizes,
+        "chunk": sizes[0] if len(sizes) == 1 else sizes,
         "compile_seconds": round(sum(b.compile_seconds for _, b in batches), 3),
     }
     diagram = results.dataset(observe, batches[0][1])
@@ -184,11 +184,12 @@ def _batch(
     key_shape = jax.eval_shape(lambda: root)
     try:
         traced, constants = trace(build, one, key_shape)
-    except (
-        jax.errors.ConcretizationTypeError,
-        jax.errors.TracerArrayConversionError,
-        jax.errors.TracerIntegerConversionError,
-    ) as error:
+    except jax.errors.TracerArrayConversionError as error:
+        raise TypeError(
+            f"The cell function hands a traced value to NumPy, which cannot be compiled. Use jax.numpy; where the value "
+            f"decides a shape, make its axis lf.static([...]). JAX says: {error}"
+        ) from error
+    except (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError) as error:
         raise _decides_shape(error) from error
     except TypeError as error:
         if "concrete" not in str(error):
@@ -196,6 +197,7 @@ def _batch(
         raise _decides_shape(error) from error
     leaves, _, _ = traced.outputs
     frozen = freeze(found["static"], found["structure"], leaves, observe)
+    (found["static"].method if method is None else method).check_precision(frozen.program.start.outputs.dtype)
     times = checked_times(ts, type(found["static"].method), None if method is None else method.end)
     return Batch(frozen, traced, constants, found["messages"], times, root)
 

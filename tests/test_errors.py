@@ -51,6 +51,16 @@ two_b = lambda network, problem: lf.loss(network, problem)
 two_b.__name__ = "two_a"
 
 
+class Many(lf.Task):
+    def loss(self, network):
+        return network.matrix
+
+
+def single():
+    weights = tuple(w.astype(jnp.float32) for w in NETWORK.weights)
+    return lf.Problem(lf.LinearNetwork(weights), lf.Moments.whitened(yx=jnp.eye(2, dtype=jnp.float32)))
+
+
 CASES = {
     "NaN on an axis": (
         lambda: sweep(axes={"lam": [0.0, np.nan]}),
@@ -286,6 +296,37 @@ CASES = {
         lambda: sweep(observe=[3]),
         TypeError,
         r"function of \(network, problem\), but a int came",
+    ),
+    "observable without a name": (lambda: sweep(observe=lambda n, p: 0.0), ValueError, r"A lambda has no name"),
+    "observable in NumPy": (
+        lambda: sweep(observe={"size": lambda n, p: np.linalg.norm(n.matrix)}),
+        TypeError,
+        r"`size` hands a JAX array to NumPy.*Use jax.numpy",
+    ),
+    "cell in NumPy": (
+        lambda: sweep(lambda lam: cell(np.sqrt(lam))),
+        TypeError,
+        r"cell function hands a traced value to NumPy",
+    ),
+    "loss of many numbers": (
+        lambda: lf.solve(lf.Problem(NETWORK, Many()), FLOW),
+        ValueError,
+        r"that of Many has shape \(2, 2\)",
+    ),
+    "tolerance that float32 does not carry": (
+        lambda: lf.solve(single(), lf.Flow(t1=1.0, rtol=1e-8)),
+        ValueError,
+        r"rtol=1e-08 is below what float32 weights carry.*jax_enable_x64",
+    ),
+    "implicit solver in float32": (
+        lambda: sweep(lambda lam: single(), method=lf.Flow(t1=1.0, solver=diffrax.Kvaerno5())),
+        ValueError,
+        r"Kvaerno5 solves its implicit stages.*explicit solver",
+    ),
+    "samples that are NaN": (
+        lambda: lf.Samples(np.array([[1.0], [np.nan]]), np.ones((2, 1))),
+        ValueError,
+        r"`x` holds \[nan\] at sample 1",
     ),
     "no observable": (lambda: sweep(observe=[]), ValueError, r"at least one observable"),
     "samples of two lengths": (

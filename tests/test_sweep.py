@@ -200,8 +200,8 @@ def test_chunks_do_not_change_the_diagram(diagram):
     axes = {"lam": LAMS, "scale": SCALES}
     small = lf.sweep(cell, axes, seeds=2, method=METHOD, observe=OBSERVE, on=lf.Machine(chunk=7))
 
-    assert small.attrs["chunk"] == [7]
-    assert diagram.attrs["chunk"] == [24]
+    assert small.attrs["chunk"] == 7
+    assert diagram.attrs["chunk"] == 24
     for name in ("loss", "kernel_distance"):
         np.testing.assert_allclose(small[name], diagram[name], rtol=1e-5, atol=1e-5)
 
@@ -209,7 +209,7 @@ def test_chunks_do_not_change_the_diagram(diagram):
 def test_a_small_memory_makes_small_chunks():
     tiny = lf.sweep(cell, {"lam": LAMS, "scale": SCALES}, method=METHOD, on=lf.Machine(memory=1e-5))
 
-    assert tiny.attrs["chunk"][0] < 12
+    assert tiny.attrs["chunk"] < 12
 
 
 def fresh_cell(task):

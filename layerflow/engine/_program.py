@@ -98,8 +98,8 @@ def freeze(static: Cell, structure: Any, leaves: list[Any], observe: Observables
     key, step = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((), int)
     traced = {
         "start": trace(cell.start, leaves),
-        "velocity": trace(cell.velocity, w, leaves, key, step),
         "loss": trace(cell.loss, w, leaves),
+        "velocity": trace(cell.velocity, w, leaves, key, step),
         "extremes": trace(cell.extremes, leaves),
         "measure": trace(cell.measure, w, leaves),
         "unravel": trace(cell.unravel, w, leaves),
@@ -151,7 +151,13 @@ class _Functions:
         return ravel_pytree(cell.problem.velocity(self.network(w, leaves), task))[0].astype(w.dtype)
 
     def loss(self, w: Array, leaves: list[Array]) -> Array:
-        return self.cell(leaves).task.loss(self.network(w, leaves))
+        loss = self.cell(leaves).task.loss(self.network(w, leaves))
+        if jnp.shape(loss) != ():
+            raise ValueError(
+                f"The `loss` of a task needs to be one number, but that of {type(self.static.task).__name__} has shape "
+                f"{jnp.shape(loss)}. Take a mean or a sum."
+            )
+        return jnp.asarray(loss)
 
     def extremes(self, leaves: list[Array]) -> tuple[Array, Array]:
         """The least loss and that of the zero function, where convergence is judged by them."""
@@ -188,7 +194,12 @@ def _measured(observe: Observables, network: PyTree, problem: Problem) -> dict[s
     """Every observable by the name of its variable, as floating point numbers so that NaN can mark failure."""
     variables: dict[str, Array] = {}
     for name, function in observe.items():
-        value = function(network, problem)
+        try:
+            value = function(network, problem)
+        except jax.errors.TracerArrayConversionError as error:
+            raise TypeError(
+                f"The observable `{name}` hands a JAX array to NumPy, which cannot be compiled. Use jax.numpy: {error}"
+            ) from error
         parts = {f"{name}_{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
         for variable, part in parts.items():
             if not eqx.is_array_like(part):

@@ -27,13 +27,18 @@ def make_method(name: MethodName) -> Method:
 
 def draw(diagram: "xarray.Dataset", title: str) -> matplotlib.figure.Figure:
     """Kernel distance and loss side by side, each the geometric mean over seeds."""
-    figure = matplotlib.figure.Figure(figsize=(7.2, 3.0), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(7.2, 3.2), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     plot.heatmap(over_seeds(diagram.kernel_distance), x="weight_to_target", log=True, ax=left)
     # Weights off by the tolerance leave a loss of about its square: smaller ones are solver noise.
-    noise = 100 * diagram.attrs["rtol"] ** 2 if "rtol" in diagram.attrs else None
-    plot.heatmap(over_seeds(diagram.loss), x="weight_to_target", log=True, vmin=noise, ax=right, cmap="cividis")
+    loss = over_seeds(diagram.loss)
+    least = max(float(loss.min()), 100 * diagram.attrs.get("rtol", 0.0) ** 2)
+    plot.heatmap(loss, x="weight_to_target", log=True, vmin=least, ax=right, cmap="cividis")
     right.set_ylabel("")
+    for ax, name in ((left, "kernel distance"), (right, "loss")):
+        # A bar's label would stand next to the other panel's axis.
+        ax.collections[0].colorbar.set_label("")
+        ax.set_title(name, fontsize="medium")
     figure.suptitle(title, fontsize="medium")
     return figure
 

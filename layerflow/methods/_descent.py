@@ -85,6 +85,9 @@ class Descent(eqx.Module):
         name = getattr(self.optimiser, "__name__", type(self.optimiser).__name__)
         return {"optimiser": name, "steps": self.steps, "batch": self.batch, **self.hyperparameters}
 
+    def check_precision(self, dtype: Any) -> None:
+        """Any precision will do."""
+
     def travel(self, course: Course, ts: Int[Array, " t"] | None, key: PRNGKeyArray) -> Path:
         """Descend in one cell; vmapped, all cells step together."""
         descender = _Descender(self, course, key)

@@ -19,16 +19,19 @@ class Flow(eqx.Module):
     Args:
         t1: End of the flow in units of gradient-flow time, shape (). Descent at rate eta
             with k steps reaches t = eta k.
-        solver: Any diffrax solver for ordinary differential equations.
-        rtol: Relative tolerance of a step, 1e-6 if not given.
+        solver: Any diffrax solver for ordinary differential equations; implicit ones, for stiff
+            problems, need float64.
+        rtol: Relative tolerance of a step, 1e-6 if not given; below 5e-7 it needs float64.
         atol: Absolute tolerance of a step, in units of weight; rtol / 100 if not given.
         controller: Any diffrax step size controller, in place of PID control with `rtol` and
             `atol`.
         dt0: First step; chosen by the controller if not given. Fixed steps need it.
         max_steps: A cell that takes more steps than this fails.
-        until: Stop early: "converged" when the loss is at its least value for networks of this
-            shape and hardly falls any more (a cell that merely stands still at t1 has status
-            SADDLE); a number when the loss is at most that.
+        until: Stop early. A number: when the loss is at most that. "converged": when the loss is
+            above the least that networks of this shape can reach by at most rtol/100, and what it
+            still falls, |velocity|^2 t, is at most rtol; both relative to the loss of the zero
+            function or of the start, whichever is larger. A cell that stands still at t1 above
+            the least loss, at a saddle or on a long plateau, has status SADDLE.
 
     Raises:
         ValueError: If t1, a tolerance, dt0 or max_steps is not positive, or `until` is neither.
@@ -124,6 +127,23 @@ class Flow(eqx.Module):
     def tolerances(self) -> dict[str, Any]:
         """Relative and absolute tolerance, where the controller has them."""
         return {name: getattr(self.controller, name) for name in ("rtol", "atol") if hasattr(self.controller, name)}
+
+    def check_precision(self, dtype: Any) -> None:
+        """Raise if weights of this dtype cannot carry the tolerance."""
+        if dtype == jnp.float64:
+            return
+        remedy = 'turn float64 on before anything else, jax.config.update("jax_enable_x64", True)'
+        if isinstance(self.solver, dfx.AbstractImplicitSolver):
+            raise ValueError(
+                f"{type(self.solver).__name__} solves its implicit stages to the tolerance, which {dtype} weights do "
+                f"not carry. Use an explicit solver, or {remedy}."
+            )
+        rtol, least = self.tolerances.get("rtol"), 4 * float(jnp.finfo(dtype).eps)
+        if rtol is not None and is_concrete(rtol) and float(rtol) < least:
+            raise ValueError(
+                f"Tolerance rtol={float(rtol):.1g} is below what {dtype} weights carry, about {least:.1g}. "
+                f"Raise `rtol`, or {remedy}."
+            )
 
     def travel(self, course: Course, ts: Float[Array, " t"] | None, key: PRNGKeyArray) -> Path:
         """Integrate one cell; vmapped, all cells step in lockstep until the last one ends."""

@@ -57,7 +57,8 @@ def kernel_distance(network: PyTree, problem: Problem) -> Float[Array, ""]:
         Array of shape ().
 
     Raises:
-        TypeError: If the network is not linear and the task holds no inputs.
+        TypeError: If the task is none of Modes, Moments and Samples, or the network is not linear
+            and the task holds no inputs.
 
     References:
         Fort et al. (2020), arXiv:2010.15110.

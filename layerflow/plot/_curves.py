@@ -4,7 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerflow.plot._data import axes_or_new, chosen, colours, is_geometric, is_numeric, label
+from layerflow.plot._data import (
+    axes_or_new,
+    chosen,
+    colours,
+    is_geometric,
+    is_numeric,
+    label,
+    tick_at_values,
+    without_single,
+)
 
 if TYPE_CHECKING:
     import xarray
@@ -49,7 +58,7 @@ def curves(
         >>> len(lf.plot.curves(paths).lines)
         2
     """
-    array = chosen(data, variable)
+    array = without_single(chosen(data, variable), (x, hue, "t", "step"))
     x, hue = _across_and_hue(array, x, hue, band)
     ax = axes_or_new(ax)
     across = array[x].values
@@ -68,6 +77,7 @@ def curves(
         ax.set(xticks=positions, xticklabels=[str(v) for v in across])
     elif is_geometric(across):
         ax.set_xscale("log")
+        tick_at_values(ax, "x", across)
     if log:
         ax.set_yscale("log")
     if ramp:
@@ -104,7 +114,7 @@ def _across_and_hue(array: "xarray.DataArray", x: str | None, hue: str | None, b
     if left:
         raise ValueError(
             f"Curves show one dimension across and one by colour, but {', '.join(f'`{d}`' for d in left)} "
-            f"of `{array.name}` is left over. Select or reduce it first, as in .isel({left[0]}=0)."
+            f"of `{array.name}` {'is' if len(left) == 1 else 'are'} left over. Select or reduce it first, as in .isel({left[0]}=0)."
         )
     return x, hue
 

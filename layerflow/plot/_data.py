@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
+_FEW = 6
 _OWN = ("status", "num_steps", "end")
 
 
@@ -29,6 +30,19 @@ def chosen(data: "xarray.Dataset | xarray.DataArray", variable: str | None) -> "
     if variable not in data:
         raise ValueError(f"The diagram does not hold `{variable}`, only {', '.join(f'`{n}`' for n in data.data_vars)}.")
     return data[variable]
+
+
+def without_single(array: "xarray.DataArray", keep: tuple[str | None, ...]) -> "xarray.DataArray":
+    """`array` without dimensions of one value, except those asked for."""
+    return array.squeeze([dim for dim in array.dims if array.sizes[dim] == 1 and dim not in keep], drop=True)
+
+
+def tick_at_values(ax: "Axes", direction: str, values: np.ndarray) -> None:
+    """Ticks where the values are, if they are few."""
+    if len(values) <= _FEW:
+        axis = ax.xaxis if direction == "x" else ax.yaxis
+        axis.set_ticks(values, [f"{value:.3g}" for value in values])
+        axis.set_ticks([], minor=True)
 
 
 def label(array: "xarray.DataArray") -> str:

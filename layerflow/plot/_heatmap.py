@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerflow.plot._data import axes_or_new, chosen, is_geometric, is_numeric, label
+from layerflow.plot._data import axes_or_new, chosen, is_geometric, is_numeric, label, tick_at_values, without_single
 
 if TYPE_CHECKING:
     import xarray
@@ -51,6 +51,8 @@ def heatmap(
         'lam'
     """
     array = chosen(data, variable)
+    if array.ndim > 2:
+        array = without_single(array, (x, y))
     if array.ndim != 2:
         raise ValueError(
             f"A heat map needs two dimensions, but `{array.name}` has {array.ndim}: {dict(array.sizes)}. Reduce the "
@@ -103,6 +105,7 @@ def _positions(ax: "Axes", array: "xarray.DataArray", dim: str, direction: str) 
         return np.arange(len(values))
     if is_geometric(values):
         ax.set(**{f"{direction}scale": "log"})
+    tick_at_values(ax, direction, values)
     return _edges(values, is_geometric(values))
 
 

@@ -7,7 +7,25 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
 
 class Task(eqx.Module):
-    """Something to be learned. Subclass it and give `loss` to make your own."""
+    """Something to be learned. Subclass it and give `loss` to make your own.
+
+    Like all of layerflow's classes it is an Equinox module, a frozen dataclass: declare its fields,
+    and what varies from cell to cell among them as arrays. The other methods unlock what they are
+    called for: `rescale`, `batch` for mini-batches, `least_loss` and `null_loss` for
+    until="converged". Kernels and mode strengths need the library's own tasks.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, layerflow as lf
+        >>> class Absolute(lf.Task):
+        ...     x: jax.Array
+        ...     y: jax.Array
+        ...
+        ...     def loss(self, network):
+        ...         return jnp.mean(jnp.abs(jax.vmap(network)(self.x) - self.y))
+        >>> task = Absolute(jnp.eye(2), jnp.ones((2, 1)))
+        >>> float(task.loss(lf.linear_model(jnp.zeros(2))))
+        1.0
+    """
 
     @abc.abstractmethod
     def loss(self, network: PyTree) -> Float[Array, ""]:

@@ -3,9 +3,10 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from layerflow._checks import real_array, require
+from layerflow._checks import is_concrete, real_array, require
 from layerflow.tasks._base import Task, linear_map
 
 
@@ -181,4 +182,10 @@ def sample_pair(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
         )
     if x.shape[0] == 0:
         raise ValueError(f"At least one sample is needed, but `x` has shape {x.shape}.")
+    for name, array in (("x", x), ("y", y)):
+        if is_concrete(array) and not np.isfinite(array).all():
+            row = int(np.argwhere(~np.isfinite(array))[0][0])
+            raise ValueError(
+                f"Samples need finite numbers, but `{name}` holds {np.asarray(array)[row]} at sample {row}."
+            )
     return x, y
