@@ -66,7 +66,10 @@ def real_array(value: ArrayLike, name: str) -> Array:
     """`value` as an array of floating point numbers, integers converted."""
     if isinstance(value, bool | int | float):  # of JAX's own dtype at once: converting would compile a program
         value = np.asarray(value, jnp.result_type(float))
-    array = jnp.asarray(value)
+    try:
+        array = jnp.asarray(np.asarray(value) if isinstance(value, list | tuple) else value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"Argument `{name}` needs numbers, but it is {value!r}.") from error
     if jnp.issubdtype(array.dtype, jnp.complexfloating):
         raise ValueError(f"Argument `{name}` needs real numbers, but its dtype is {array.dtype}.")
     if not jnp.issubdtype(array.dtype, jnp.floating):

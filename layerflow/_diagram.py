@@ -36,11 +36,11 @@ class Results:
         self.num_steps = np.zeros(shape, np.int32)
         self.end = np.zeros(shape)
 
-    def put(self, number: int, cells: np.ndarray, path: Any) -> None:
+    def put(self, number: int, cells: np.ndarray, observed: dict[str, Any], path: Any) -> None:
         """Write the results of some cells; padding beyond them is dropped."""
         keep = lambda array: np.asarray(array)[: len(cells)]
-        for variable, values in zip(self.observed.values(), path.observed, strict=True):
-            variable[number, cells] = keep(values)
+        for name, values in observed.items():
+            self.observed[name][number, cells] = keep(values)
         self.status[number, cells] = keep(path.status)
         self.num_steps[number, cells] = keep(path.num_steps)
         self.end[number, cells] = keep(path.end)
@@ -54,10 +54,16 @@ class Results:
         time_name, time_label = ("step", "steps") if descent else ("t", "gradient-flow time")
         axes = [axis.name for axis in grid.axes]
         data = {}
+        # Axes and time keep their names to themselves: no dimension of an observable has size -1.
+        sizes = dict.fromkeys([*axes, "t", "step", *(name for axis in grid.axes for name in axis.arguments)], -1)
         for name, flat in self.observed.items():
             labels = _labels(name, observe)
-            own = flat.ndim - 2 - (ts is not None)
-            dims = labels["dims"] if len(labels["dims"]) == own else [f"{name}_{i}" for i in range(own)]
+            own = flat.shape[2 + (ts is not None) :]
+            dims = labels["dims"] if len(labels["dims"]) == len(own) else ()
+            # A name that means something else here, or another size, gives way to numbers.
+            if len(dims) < len(own) or any(sizes.get(dim, size) != size for dim, size in zip(dims, own, strict=True)):
+                dims = [f"{name}_{i}" for i in range(len(own))]
+            sizes |= dict(zip(dims, own, strict=True))
             attrs = {key: labels[key] for key in ("long_name", "units")}
             data[name] = ([*axes, *([] if ts is None else [time_name]), *dims], grid.shaped(flat), attrs)
         codes = [status for status in Status if status >= 0]
@@ -85,7 +91,7 @@ class Results:
 
 def _labels(variable: str, observe: Observables) -> dict[str, Any]:
     """What the observable behind a variable says of itself."""
-    name = variable if variable in observe else next(n for n in observe if variable.startswith(f"{n}_"))
+    name = max((n for n in observe if variable == n or variable.startswith(f"{n}_")), key=len)
     function = observe[name]
     label = getattr(function, "long_name", None) or name.replace("_", " ")
     part = variable[len(name) :].replace("_", " ")
@@ -97,7 +103,7 @@ def facts_of(cell: Callable[..., Any], batch: Batch, method: Method | None, root
     device = jax.devices()[0]
     method = batch.frozen.program.method if method is None else method
     given = {name: value for name, value in method.facts().items() if value is not None}
-    numbers = {name: np.asarray(v).item() if eqx.is_array(v) else str(v) for name, v in given.items()}
+    numbers = {name: np.asarray(v).item() if eqx.is_array_like(v) else str(v) for name, v in given.items()}
     return {
         "title": getattr(cell, "__name__", type(cell).__name__),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

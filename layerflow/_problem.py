@@ -7,14 +7,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from layerflow._checks import real_array
 from layerflow.networks import is_weight
 from layerflow.tasks import Task
 
 
-def _as_coefficients(tree: PyTree) -> PyTree:
+def _as_coefficients(name: str, tree: PyTree) -> PyTree:
     """Numbers as arrays, so that other values do not recompile; a plain 0 or 1 stays and costs nothing."""
     keep = lambda leaf: isinstance(leaf, int | float) and leaf in (0, 1)
-    return jax.tree.map(lambda leaf: float(leaf) if keep(leaf) else jnp.asarray(leaf), tree)
+    return jax.tree.map(lambda leaf: float(leaf) if keep(leaf) else real_array(leaf, name), tree)
 
 
 class Problem(eqx.Module):
@@ -63,9 +64,9 @@ class Problem(eqx.Module):
             if given is not None:
                 given.check(start)
         self.start, self.task, self.test = start, task, test
-        self.decay, self.rates = _as_coefficients(decay), _as_coefficients(rates)
-        _per_leaf("decay", self.decay, start)
-        _per_leaf("rates", self.rates, start)
+        self.decay, self.rates = _as_coefficients("decay", decay), _as_coefficients("rates", rates)
+        _check_coefficients("decay", self.decay, start)
+        _check_coefficients("rates", self.rates, start)
 
     def split(self, network: PyTree) -> tuple[PyTree, PyTree]:
         """The moving weights of `network`, and all the rest; `eqx.combine` undoes it."""
@@ -110,6 +111,21 @@ def _none(leaf: Any) -> bool:
 def _is(leaf: Any, number: int) -> bool:
     """Whether `leaf` is this number and no array."""
     return isinstance(leaf, float) and leaf == number
+
+
+def _check_coefficients(name: str, prefix: PyTree, network: PyTree) -> None:
+    """Raise unless there is one number, or one array of its shape, for every weight."""
+    if name == "decay" and prefix is None:
+        raise ValueError("Argument `decay` needs numbers; for no decay leave it out or give 0.0.")
+    weights = eqx.filter(network, is_weight(network))
+    coefficients = _per_leaf(name, prefix, network)
+    for weight, number in zip(*(jax.tree.leaves(t, is_leaf=_none) for t in (weights, coefficients)), strict=True):
+        if weight is not None and number is not None and jnp.shape(number) not in ((), weight.shape):
+            raise ValueError(
+                f"Argument `{name}` holds one number per array of weights (or one per weight), but for weights of "
+                f"shape {weight.shape} it has shape {jnp.shape(number)}. One number per layer is a tree: "
+                f"eqx.tree_at(lambda network: network.weights, start, (0.1, 0.2))."
+            )
 
 
 def _per_leaf(name: str, prefix: PyTree, network: PyTree) -> PyTree:

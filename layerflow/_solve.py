@@ -84,9 +84,9 @@ def solve(
     observe = named(observe)
     times = checked_times(ts, type(method), method.end)
     static, structure, leaves, method_arrays = take_apart(Cell.of(problem, method))
-    frozen = freeze(static, structure, leaves, observe)
+    key = as_key(0 if key is None else key, "key")
+    frozen = freeze(static, structure, leaves, observe, jax.eval_shape(lambda: key))
     method.check_precision(frozen.program.start.outputs.dtype)
-    key = jax.random.key(0) if key is None else key
     path = _travel(frozen.program, frozen.constants, leaves, method_arrays, times, key)
     return Trajectory(
         ts=times,
@@ -110,6 +110,17 @@ def _travel(
     return program.travel(constants, leaves, method, ts, key)
 
 
+def as_key(key: Any, name: str) -> PRNGKeyArray:
+    """A key from a key, an old-style key or a whole number, or an error."""
+    if isinstance(key, int | np.integer):
+        return jax.random.key(int(key))
+    if eqx.is_array(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
+        return key
+    if eqx.is_array(key) and key.dtype == jnp.uint32 and key.ndim == 1:
+        return jax.random.wrap_key_data(key)
+    raise TypeError(f"Argument `{name}` needs a key, jax.random.key(0), or a whole number, but it is {key!r}.")
+
+
 def checked_method(method: Any) -> Method:
     """A method, or an error."""
     if not isinstance(method, Method):
@@ -125,6 +136,8 @@ def named(observe: Observe) -> Observables:
     if isinstance(observe, Mapping):
         functions = dict(observe)
     else:
+        if not callable(observe) and not isinstance(observe, Sequence):
+            raise TypeError(f"Argument `observe` needs functions of (network, problem), but it is {observe!r}.")
         listed = [observe] if callable(observe) else list(observe)
         for function in listed:
             if not callable(function):
@@ -153,7 +166,10 @@ def checked_times(ts: Times | None, kind: type[Method], end: Array | None) -> Ar
     """`ts` as an array of times or steps, or an error; `end` is None where it varies from cell to cell."""
     if ts is None:
         return None
-    times = jnp.asarray(np.asarray(ts) if isinstance(ts, Sequence) else ts)
+    times = np.asarray(ts) if isinstance(ts, Sequence) else ts
+    if getattr(times, "dtype", np.dtype(float)).kind not in "biuf":
+        raise TypeError(f"Argument `ts` needs real numbers, but it is {ts!r}.")
+    times = jnp.asarray(times)
     if times.ndim != 1 or times.shape[0] == 0:
         raise ValueError(f"Argument `ts` needs at least one time, shape (t,), but it has shape {times.shape}.")
     if kind is Descent:

@@ -14,7 +14,7 @@ from jaxtyping import Array, PRNGKeyArray
 from layerflow._checks import collect
 from layerflow._diagram import RESERVED, Results, facts_of
 from layerflow._problem import Problem
-from layerflow._solve import Observe, Times, checked_method, checked_times, named
+from layerflow._solve import Observe, Times, as_key, checked_method, checked_times, named
 from layerflow.engine._chunks import Batch
 from layerflow.engine._grid import Axis, Grid, make_axis
 from layerflow.engine._machine import Machine
@@ -37,7 +37,7 @@ def sweep(
     *,
     method: Method | None = None,
     seeds: int | None = None,
-    root: int | PRNGKeyArray = 0,
+    root: int | np.integer | PRNGKeyArray = 0,
     ts: Times | None = None,
     observe: Observe = loss,
     progress: bool = True,
@@ -82,7 +82,7 @@ def sweep(
     begin = time.perf_counter()
     observe = named(observe)
     grid, takes_key = _grid(cell, axes or {}, seeds)
-    root = jax.random.key(root) if isinstance(root, int) else root
+    root = as_key(root, "root")
     method = None if method is None else checked_method(method)
     on = Machine() if on is None else on
 
@@ -90,6 +90,9 @@ def sweep(
         (words, _batch(cell, chosen, grid, takes_key, method, observe, ts, root))
         for chosen, words in grid.combinations()
     ]
+    kinds = {type(batch.frozen.program.method) for _, batch in batches}
+    if ts is not None and len(kinds) > 1:
+        raise TypeError("`ts` are times for Flow and steps for Descent: sweep the two apart, or measure at the end.")
     variables = _same_variables([(words, batch.frozen.variables) for words, batch in batches], grid)
     results = Results(grid, batches, variables, on)
     for words, batch in batches:
@@ -120,12 +123,12 @@ def _grid(cell: CellFunction, axes: Mapping[str, Any], seeds: int | None) -> tup
             f"Each argument of the cell function belongs to one axis, but these are given: {sorted(given)}."
         )
     for name in ("seed", "t", "step", *RESERVED):
-        if name in axes:
-            raise ValueError(f"The name `{name}` belongs to the diagram itself. Rename this axis and argument.")
+        if name in axes or name in given:
+            raise ValueError(f"The name `{name}` belongs to the diagram itself. Rename this axis or argument.")
     takes_key = _match_arguments(cell, given)
     if seeds is None:
         return Grid(tuple(made)), takes_key
-    if not isinstance(seeds, int) or seeds < 1:
+    if not isinstance(seeds, int | np.integer) or seeds < 1:
         raise ValueError(f"Argument `seeds` counts repetitions and needs to be a positive whole number, not {seeds}.")
     if not takes_key:
         raise TypeError("The cell function takes no `key`, so all seeds would be copies. Give it an argument `key`.")
@@ -186,8 +189,8 @@ def _batch(
         traced, constants = trace(build, one, key_shape)
     except jax.errors.TracerArrayConversionError as error:
         raise TypeError(
-            f"The cell function hands a traced value to NumPy, which cannot be compiled. Use jax.numpy; where the value "
-            f"decides a shape, make its axis lf.static([...]). JAX says: {error}"
+            f"The cell function hands a traced value to NumPy, which cannot be compiled. Use jax.numpy; where the "
+            f"value decides a shape, make its axis lf.static([...]). JAX says: {error}"
         ) from error
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError) as error:
         raise _decides_shape(error) from error
@@ -196,7 +199,7 @@ def _batch(
             raise
         raise _decides_shape(error) from error
     leaves, _, _ = traced.outputs
-    frozen = freeze(found["static"], found["structure"], leaves, observe)
+    frozen = freeze(found["static"], found["structure"], leaves, observe, key_shape)
     (found["static"].method if method is None else method).check_precision(frozen.program.start.outputs.dtype)
     times = checked_times(ts, type(found["static"].method), None if method is None else method.end)
     return Batch(frozen, traced, constants, found["messages"], times, root)
@@ -242,6 +245,11 @@ def _arguments(grid: Grid, cells: np.ndarray) -> tuple[dict[str, Array], Array]:
     return {name: jnp.asarray(value) for name, value in values.items()}, jnp.asarray(seeds)
 
 
+def _names(grid: Grid) -> set[str]:
+    """Names of axes and of the arguments that they give."""
+    return {name for axis in grid.axes for name in (axis.name, *axis.arguments)}
+
+
 def _same_variables(described: list[tuple[str, dict[str, Any]]], grid: Grid) -> dict[str, Any]:
     """The variables of all combinations of static values, which need to agree."""
     words, variables = described[0]
@@ -256,7 +264,7 @@ def _same_variables(described: list[tuple[str, dict[str, Any]]], grid: Grid) -> 
                     f"Reduce it to one shape, or sweep these values apart."
                 )
     for name in variables:
-        if name in (*RESERVED, "t", "step") or name in {axis.name for axis in grid.axes}:
+        if name in (*RESERVED, "t", "step") or name in _names(grid):
             raise ValueError(
                 f"The observable `{name}` has the name of an axis or of the diagram's own variables "
                 f"({', '.join(RESERVED)}). Name it apart: observe={{'my_{name}': f}}."
@@ -281,6 +289,6 @@ def _run(grid: Grid, batches: list[tuple[str, Batch]], results: Results, on: Mac
                 # The last chunk repeats its last cell up to full size, so that one program serves all.
                 filled = np.minimum(np.arange(begin, begin + size), grid.cells - 1)
                 path = jax.block_until_ready(batch.run(*_arguments(grid, filled)))
-                results.put(number, cells, path)
+                results.put(number, cells, dict(zip(batch.frozen.variables, path.observed, strict=True)), path)
                 bar.update(len(cells))
     return sizes

@@ -52,7 +52,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         command = _parsed(arguments)
         _list() if isinstance(command, List) else _figure(command)
-    except (UserError, ValueError, TypeError, MemoryError) as error:
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+    except (UserError, ValueError, TypeError, MemoryError, OSError) as error:
         print(f"layerflow: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
@@ -95,7 +97,7 @@ def _figure(command: Figure) -> None:
     from layerflow.figures import FIGURES
 
     if command.name not in FIGURES:
-        near = difflib.get_close_matches(command.name, FIGURES, n=1, cutoff=0.3)
+        near = difflib.get_close_matches(command.name.lower(), FIGURES, n=1, cutoff=0.3)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise UserError(f"There is no figure {command.name!r}.{hint} Figures: {', '.join(FIGURES)}.")
     with contextlib.suppress(OSError):  # a cache that cannot be kept is no reason to stop

@@ -65,7 +65,7 @@ CASES = {
     "NaN on an axis": (
         lambda: sweep(axes={"lam": [0.0, np.nan]}),
         ValueError,
-        r"`lam` needs finite values, but holds nan at position 1",
+        r"`lam` needs finite values \(float64\), but holds nan at position 1",
     ),
     "infinity on an axis": (lambda: sweep(axes={"lam": [np.inf, 0.0]}), ValueError, r"`lam` needs finite values"),
     "empty axis": (lambda: sweep(axes={"lam": []}), ValueError, r"Axis `lam` is empty"),
@@ -100,6 +100,12 @@ CASES = {
     "static of nothing": (lambda: lf.static([]), ValueError, r"at least one value"),
     "seeds without key": (lambda: sweep(seeds=2), TypeError, r"takes no `key`"),
     "no seeds": (lambda: sweep(lambda key, lam: cell(lam), seeds=0), ValueError, r"positive whole number, not 0"),
+    "argument called seed": (
+        lambda: sweep(lambda lam, seed: cell(lam), {"case": lf.paired({"lam": [0.0], "seed": [1.0]})}),
+        ValueError,
+        r"name `seed` belongs to the diagram",
+    ),
+    "root that is no key": (lambda: sweep(root="three"), TypeError, r"`root` needs a key"),
     "no cell function": (
         lambda: lf.sweep(PROBLEM, {}, method=FLOW),
         TypeError,
@@ -243,7 +249,11 @@ CASES = {
         ValueError,
         r"`steps` needs to be positive",
     ),
-    "half a step": (lambda: lf.Descent(optax.sgd, steps=1.5, learning_rate=0.1), ValueError, r"whole number"),
+    "half a step": (
+        lambda: lf.Descent(optax.sgd, steps=1.5, learning_rate=0.1),
+        TypeError,
+        r"whole number, but it is 1.5",
+    ),
     "batch of moments": (
         lambda: lf.solve(PROBLEM, lf.Descent(optax.sgd, steps=3, batch=2, learning_rate=0.1)),
         TypeError,

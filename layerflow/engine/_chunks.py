@@ -114,7 +114,7 @@ class Batch:
             self.build,
             self.frozen.program,
             jax.default_backend(),
-            str(jax.config.values["jax_default_matmul_precision"]),
+            *(str(jax.config.values[f"jax_{name}"]) for name in ("default_matmul_precision", "threefry_partitionable")),
             str(jax.tree.map(lambda a: (a.shape, a.dtype), arguments)),
         )
         if key not in _programs:

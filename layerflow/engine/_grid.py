@@ -38,10 +38,10 @@ class Static:
 
     def __init__(self, values: Mapping[str, Any] | Sequence[Any]) -> None:
         if isinstance(values, Mapping):
-            self.labels, self.values = list(values), list(values.values())
+            self.labels, self.values = [_plain(label) for label in values], list(values.values())
         else:
             self.values = list(values)
-            self.labels = [v if isinstance(v, int | float | str | bool) else str(v) for v in self.values]
+            self.labels = [_plain(value) for value in self.values]
 
 
 class Paired:
@@ -57,7 +57,12 @@ class Paired:
         (self.length,) = set(lengths.values())
         if labels is not None and len(labels) != self.length:
             raise ValueError(f"lf.paired needs one label per position, {self.length}, but {len(labels)} came.")
-        self.labels = list(range(self.length)) if labels is None else list(labels)
+        self.labels = None if labels is None else [_plain(label) for label in labels]
+
+
+def _plain(label: Any) -> Any:
+    """A label that a coordinate can hold."""
+    return label if isinstance(label, int | float | str | bool) else str(label)
 
 
 def static(values: Mapping[str, Any] | Sequence[Any]) -> Static:
@@ -74,6 +79,8 @@ def static(values: Mapping[str, Any] | Sequence[Any]) -> Static:
         >>> lf.static({"funnel": (4, 2, 2), "anti-funnel": (2, 2, 4)}).labels
         ['funnel', 'anti-funnel']
     """
+    if not isinstance(values, Mapping | Sequence | np.ndarray) or isinstance(values, str):
+        raise TypeError(f"lf.static needs a list of values or a dict of them by label, but it is {values!r}.")
     axis = Static(values)
     if not axis.values:
         raise ValueError("lf.static needs at least one value, but it is empty.")
@@ -117,14 +124,18 @@ def checked_values(name: str, values: Any, *, many: bool = False) -> np.ndarray:
         )
     if array.shape[0] == 0:
         raise ValueError(f"Axis `{name}` is empty: give it at least one value.")
+    given, array = array, np.asarray(jnp.asarray(array))  # in the dtype that JAX computes in
+    if array.dtype.kind in "iu" and (array != given).any():
+        raise ValueError(f"Axis `{name}` holds whole numbers beyond {array.dtype}, such as {given[array != given][0]}.")
     finite = np.isfinite(array)
     if not finite.all():
         bad = np.argwhere(~finite)[0]
         raise ValueError(
-            f"Axis `{name}` needs finite values, but holds {array[tuple(bad)]} at position {int(bad[0])}"
+            f"Axis `{name}` needs finite values ({array.dtype}), but holds {given[tuple(bad)]} at position "
+            f"{int(bad[0])}"
             f"{f' and {int((~finite).sum()) - 1} more' if (~finite).sum() > 1 else ''}."
         )
-    return np.asarray(jnp.asarray(array))  # the dtype that JAX computes in
+    return array
 
 
 def make_axis(name: str, values: Any) -> Axis:
@@ -132,7 +143,10 @@ def make_axis(name: str, values: Any) -> Axis:
     if isinstance(values, Static):
         return Axis(name, {name: values.values}, np.asarray(values.labels), static=True)
     if isinstance(values, Paired):
-        return Axis(name, dict(values.values), np.asarray(values.labels))
+        # Without labels the positions are told by the values of the argument of this name, or else numbered.
+        own = values.values.get(name)
+        numbered = np.arange(values.length) if own is None or own.ndim > 1 else own
+        return Axis(name, dict(values.values), numbered if values.labels is None else np.asarray(values.labels))
     array = checked_values(name, values)
     long_name, units = _LABELS.get(name, (name, "1"))
     given = getattr(values, "attrs", {})  # an xarray.DataArray brings its own labels

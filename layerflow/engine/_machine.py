@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 import jax
+import numpy as np
 import psutil
 
 _CACHE_FRIENDLY = 512  # cells; measured on CPU, where a working set beyond the cache costs a factor of two
@@ -32,7 +33,7 @@ class Machine:
     def __post_init__(self) -> None:
         if self.memory is not None and not self.memory > 0:
             raise ValueError(f"Argument `memory` is in GiB and needs to be positive, but it is {self.memory}.")
-        if self.chunk is not None and (not isinstance(self.chunk, int) or self.chunk < 1):
+        if self.chunk is not None and (not isinstance(self.chunk, int | np.integer) or self.chunk < 1):
             raise ValueError(
                 f"Argument `chunk` counts cells and needs to be a positive whole number, not {self.chunk}."
             )

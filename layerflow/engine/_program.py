@@ -83,7 +83,7 @@ class Frozen:
     network: Callable[[Array, list[Array]], PyTree]  # from moving weights and leaves back to the user's network
 
 
-def freeze(static: Cell, structure: Any, leaves: list[Any], observe: Observables) -> Frozen:
+def freeze(static: Cell, structure: Any, leaves: list[Any], observe: Observables, key: Any) -> Frozen:
     """Trace a cell's functions.
 
     Args:
@@ -91,11 +91,12 @@ def freeze(static: Cell, structure: Any, leaves: list[Any], observe: Observables
         structure: Structure of the arrays of the cell, its method's apart.
         leaves: Those arrays, or `jax.ShapeDtypeStruct`s like them.
         observe: Observables by name.
+        key: Shape and kind of the key of a cell.
     """
     cell = _Functions(static, structure, observe)
     w = jax.eval_shape(cell.start, leaves)
     _check_weights(w, static)
-    key, step = jax.eval_shape(jax.random.key, 0), jax.ShapeDtypeStruct((), int)
+    step = jax.ShapeDtypeStruct((), int)
     traced = {
         "start": trace(cell.start, leaves),
         "loss": trace(cell.loss, w, leaves),
@@ -196,9 +197,10 @@ def _measured(observe: Observables, network: PyTree, problem: Problem) -> dict[s
     for name, function in observe.items():
         try:
             value = function(network, problem)
-        except jax.errors.TracerArrayConversionError as error:
+        except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
             raise TypeError(
-                f"The observable `{name}` hands a JAX array to NumPy, which cannot be compiled. Use jax.numpy: {error}"
+                f"The observable `{name}` hands a JAX array to NumPy or Python, which cannot be compiled. "
+                f"Use jax.numpy: {error}"
             ) from error
         parts = {f"{name}_{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
         for variable, part in parts.items():

@@ -25,9 +25,7 @@ class Traced:
     def __init__(self, jaxpr: jec.Jaxpr, structure: Any) -> None:
         self.jaxpr = jaxpr
         self.structure = structure
-        text = jaxpr.pretty_print(use_color=False, source_info=False)
-        if "callback" not in text:  # what Python function a callback calls, only its address tells
-            text = re.sub(r" at 0x[0-9a-f]+", "", text)
+        text = re.sub(r" at 0x[0-9a-f]+", "", jaxpr.pretty_print(use_color=False, source_info=False))
         digest = hashlib.sha256(text.encode())
         for value in _hidden_values(jaxpr):
             digest.update(value)
@@ -98,11 +96,17 @@ def split(
 
 
 def _hidden_values(jaxpr: jec.Jaxpr) -> Iterator[bytes]:
-    """Arrays that stand in the program but not in its text: what inner jitted functions closed over."""
+    """What stands in the program but not in its text.
+
+    Arrays that inner jitted functions closed over, by value; Python functions that the program
+    calls back, by identity, which is theirs as long as the jaxpr that holds them lives.
+    """
     for step in jaxpr.eqns:
         for atom in step.invars:
             if isinstance(atom, jec.Literal) and np.ndim(atom.val) > 0:
                 yield np.asarray(atom.val).tobytes()
+        if "callback" in step.primitive.name:
+            yield from (repr(id(value)).encode() for value in step.params.values() if callable(value))
         for value in step.params.values():
             for inner in jax.tree.leaves(value, is_leaf=lambda v: isinstance(v, jec.ClosedJaxpr | jec.Jaxpr)):
                 if isinstance(inner, jec.ClosedJaxpr):

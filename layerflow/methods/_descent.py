@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
@@ -58,13 +59,15 @@ class Descent(eqx.Module):
                 "Argument `optimiser` needs a factory such as optax.sgd, with its numbers as further arguments: "
                 "lf.Descent(optax.sgd, learning_rate=0.01, steps=1000), not optax.sgd(0.01)."
             )
+        if not isinstance(steps, int) and not hasattr(steps, "dtype"):
+            raise TypeError(f"Argument `steps` is a whole number, but it is {steps!r}.")
         steps = jnp.asarray(steps)
         if not jnp.issubdtype(steps.dtype, jnp.integer) or steps.shape != ():
             raise ValueError(
                 f"Argument `steps` is a whole number, but it has dtype {steps.dtype} and shape {steps.shape}."
             )
-        if batch is not None and batch < 1:
-            raise ValueError(f"Argument `batch` counts samples and needs to be at least 1, but it is {batch}.")
+        if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int | np.integer) or batch < 1):
+            raise ValueError(f"Argument `batch` counts samples: a whole number of at least 1, not {batch!r}.")
         self.steps = require(steps, steps > 0, f"Argument `steps` needs to be positive, but it is {steps}.")
         self.optimiser, self.batch, self.replace = optimiser, batch, replace
         number = lambda value: isinstance(value, float) or (eqx.is_array_like(value) and hasattr(value, "dtype"))

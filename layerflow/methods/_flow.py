@@ -78,13 +78,18 @@ class Flow(eqx.Module):
             raise TypeError("Tolerances belong to the controller: give `rtol` and `atol` to it, or leave it out.")
         self.controller = controller
         self.dt0 = None if dt0 is None else _positive(dt0, "dt0", "a step of gradient-flow time")
-        max_steps = jnp.asarray(max_steps)
+        most = real_array(max_steps, "max_steps")
+        if is_concrete(most):  # beyond what is counted in, as many as that
+            most = jnp.asarray(np.minimum(most, 2**31 - 1).astype(jnp.result_type(int)))
+        max_steps = most.astype(int)
         self.max_steps = require(
             max_steps, max_steps > 0, f"Argument `max_steps` needs to be positive, not {max_steps}."
         )
         if isinstance(until, str) and until != "converged":
             raise ValueError(f'Argument `until` takes "converged", a loss to stop at, or None, but it is "{until}".')
         self.until = until if until is None or isinstance(until, str) else real_array(until, "until")
+        if not isinstance(self.until, str) and jnp.shape(0.0 if self.until is None else self.until) != ():
+            raise ValueError(f"Argument `until` is one loss to stop at, but it is {until!r}.")
         self._check_solver()
 
     def _check_solver(self) -> None:
@@ -154,6 +159,8 @@ class Flow(eqx.Module):
 
 def _positive(value: ArrayLike, name: str, what: str) -> Float[Array, ""]:
     array = real_array(value, name)
+    if array.shape != ():
+        raise ValueError(f"Argument `{name}` is {what}, one number, but it has shape {array.shape}.")
     known = np.asarray(array) if is_concrete(array) else array  # judged without compiling anything
     return require(
         array,

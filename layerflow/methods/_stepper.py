@@ -20,6 +20,7 @@ class Lane(eqx.Module):
     moved: Float[Array, " size"]  # weights - start: in float32 a lazy cell's own digits would drown in the weights
     solver_state: PyTree
     control: PyTree
+    first_step: Float[Array, ""]
     made_jump: Bool[Array, ""]
     status: Int[Array, ""]
     num_steps: Int[Array, ""]
@@ -76,6 +77,7 @@ class Stepper:
             moved=moved,
             solver_state=_arrays(solver_state),
             control=_arrays(control),
+            first_step=(t_next - t0).astype(t0.dtype),
             made_jump=jnp.asarray(False),
             status=jnp.where(finite, Status.RUNNING, Status.NOT_FINITE),
             num_steps=jnp.asarray(0),
@@ -126,7 +128,7 @@ class Stepper:
         """The status of a lane that was running before this step."""
         eps = jnp.finfo(lane.moved.dtype).eps
         dt = lane.t_next - lane.t
-        stuck = ~keep & ((dt <= 1e-14 * self.t1) | (lane.t + dt <= lane.t))
+        stuck = ~keep & ((dt <= 1e-14 * (lane.t + lane.first_step)) | (lane.t + dt <= lane.t))
         size, start = jnp.abs(lane.moved).max(initial=0.0), jnp.abs(self.course.start).max(initial=0.0)
         # A flow that blows up in finite time ends in ever smaller steps at ever larger weights.
         grown = size > 1e3 * (1 + start)

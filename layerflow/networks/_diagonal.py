@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from layerflow.networks._fields import constant
+from layerflow.networks._fields import as_layers, constant
 
 
 class DiagonalNetwork(eqx.Module):
@@ -26,7 +26,7 @@ class DiagonalNetwork(eqx.Module):
         [3.0, 8.0]
     """
 
-    weights: tuple[Float[Array, " inp"], ...] = eqx.field(converter=lambda ws: tuple(map(jnp.asarray, ws)))
+    weights: tuple[Float[Array, " inp"], ...] = eqx.field(converter=as_layers)
     output_scale: float | Float[Array, ""] = constant(default=1.0)
 
     def __check_init__(self) -> None:

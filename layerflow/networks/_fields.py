@@ -1,11 +1,14 @@
 """Which arrays of a network are weights, and which only vary from cell to cell."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import PyTree
+from jaxtyping import Array, ArrayLike, PyTree
+
+from layerflow._checks import real_array
 
 _MARK = "layerflow_constant"
 
@@ -32,6 +35,11 @@ def constant(**kwargs: Any) -> Any:
         ...         return self.output_scale * self.weight @ x
     """
     return eqx.field(metadata={_MARK: True}, **kwargs)
+
+
+def as_layers(weights: Iterable[ArrayLike]) -> tuple[Array, ...]:
+    """The layers of a network as arrays of floating point numbers."""
+    return tuple(real_array(w, "weights") for w in weights)
 
 
 def is_weight(network: PyTree) -> PyTree:

@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from layerflow.networks._fields import constant
+from layerflow.networks._fields import as_layers, constant
 
 
 class LinearNetwork(eqx.Module):
@@ -29,7 +29,7 @@ class LinearNetwork(eqx.Module):
         [9.0]
     """
 
-    weights: tuple[Float[Array, "_out _inp"], ...] = eqx.field(converter=lambda ws: tuple(map(jnp.asarray, ws)))
+    weights: tuple[Float[Array, "_out _inp"], ...] = eqx.field(converter=as_layers)
     output_scale: float | Float[Array, ""] = constant(default=1.0)
 
     def __check_init__(self) -> None:

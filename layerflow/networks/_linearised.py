@@ -6,7 +6,9 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, Float, PyTree
 
+from layerflow.networks._diagonal import DiagonalNetwork
 from layerflow.networks._fields import constant, is_weight
+from layerflow.networks._linear import LinearNetwork
 
 
 class LinearisedNetwork(eqx.Module):
@@ -37,6 +39,13 @@ class LinearisedNetwork(eqx.Module):
         moved = jax.tree.map(lambda w, w0: w - w0, now, moving)
         value, change = jax.jvp(lambda weights: function(eqx.combine(weights, rest)), (moving,), (moved,))
         return value + change
+
+
+def is_linear(network: PyTree) -> bool:
+    """Whether `network` is known to be the linear map x -> matrix @ x, and not just to have a `matrix`."""
+    if type(network) is LinearisedNetwork:
+        return is_linear(network.start)
+    return type(network) in (LinearNetwork, DiagonalNetwork)
 
 
 def linearise(network: PyTree) -> LinearisedNetwork:

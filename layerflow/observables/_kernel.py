@@ -63,12 +63,10 @@ def kernel_distance(network: PyTree, problem: Problem) -> Float[Array, ""]:
     References:
         Fort et al. (2020), arXiv:2010.15110.
     """
-    task = problem.task
-    if isinstance(network, DiagonalNetwork):
-        return _diagonal_distance(problem.start, network, _input_moment(task))
-    all_move = len(jax.tree.leaves(problem.split(network)[0])) == len(getattr(network, "weights", ()))
-    if isinstance(network, LinearNetwork) and all_move:
-        return _linear_distance(problem.start, network, _input_moment(task))
+    if type(network) in (LinearNetwork, DiagonalNetwork):
+        moving = [layer for layer, w in enumerate(problem.split(network)[0].weights) if w is not None]
+        distance: Any = _linear_distance if isinstance(network, LinearNetwork) else _diagonal_distance
+        return distance(problem.start, network, moving, _input_moment(problem.task))
     k0, k1 = ntk(problem.start, problem), ntk(network, problem)
     return 0.5 * jnp.sum((k0 / jnp.linalg.norm(k0) - k1 / jnp.linalg.norm(k1)) ** 2)
 
@@ -85,12 +83,15 @@ def _input_moment(task: Any) -> Float[Array, "inp inp"] | Float[Array, " inp"]:
 
 
 def _diagonal_distance(
-    start: DiagonalNetwork, end: DiagonalNetwork, xx: Float[Array, "inp inp"] | Float[Array, " inp"]
+    start: DiagonalNetwork,
+    end: DiagonalNetwork,
+    moving: list[int],
+    xx: Float[Array, "inp inp"] | Float[Array, " inp"],
 ) -> Float[Array, ""]:
     """Distance for K(x, x') = sum_i x_i x'_i k_i, whose inner products are k^T (xx * xx) k'."""
 
     def kernel(network: DiagonalNetwork) -> Float[Array, " inp"]:
-        others = [_product(network.weights[:i] + network.weights[i + 1 :]) for i in range(len(network.weights))]
+        others = [_product(network.weights[:i] + network.weights[i + 1 :]) for i in moving]
         return sum((jnp.asarray(other) ** 2 for other in others), start=jnp.zeros_like(network.weights[0]))
 
     inner = (lambda k, other: k @ (xx**2 @ other)) if xx.ndim == 2 else (lambda k, other: jnp.sum(xx**2 * k * other))
@@ -106,8 +107,10 @@ def _product(vectors: tuple[Array, ...]) -> Any:
     return product
 
 
-def _linear_distance(start: LinearNetwork, end: LinearNetwork, xx: Float[Array, "inp inp"]) -> Float[Array, ""]:
-    """Distance for K = sum_l B_l (x) X^T A_l X, from the small matrices alone.
+def _linear_distance(
+    start: LinearNetwork, end: LinearNetwork, moving: list[int], xx: Float[Array, "inp inp"]
+) -> Float[Array, ""]:
+    """Distance for K = sum_l B_l (x) X^T A_l X over the layers l that move, from the small matrices alone.
 
     With P the layers after layer l and Q those before, B_l = P P^T and A_l = Q^T Q. Inner products
     of such kernels are sums over pairs of outputs, up to a factor that cancels:
@@ -118,7 +121,8 @@ def _linear_distance(start: LinearNetwork, end: LinearNetwork, xx: Float[Array, 
     transposed = lambda weights: tuple(w.T for w in reversed(weights))
     a0, da = _squares(start.weights, moved)
     b0, db = (terms[::-1] for terms in _squares(transposed(start.weights), transposed(moved)))
-    a0, da = a0 @ xx, da @ xx
+    layers = jnp.asarray(moving)
+    b0, db, a0, da = b0[layers], db[layers], a0[layers] @ xx, da[layers] @ xx
     # K now - K0 as terms with a small factor each: subtracting the kernels, or squaring before
     # adding up, would cancel the digits of a lazy kernel.
     grown = (jnp.concatenate([db, b0]), jnp.concatenate([a0 + da, da]))

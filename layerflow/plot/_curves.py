@@ -114,7 +114,8 @@ def _across_and_hue(array: "xarray.DataArray", x: str | None, hue: str | None, b
     if left:
         raise ValueError(
             f"Curves show one dimension across and one by colour, but {', '.join(f'`{d}`' for d in left)} "
-            f"of `{array.name}` {'is' if len(left) == 1 else 'are'} left over. Select or reduce it first, as in .isel({left[0]}=0)."
+            f"of `{array.name}` {'is' if len(left) == 1 else 'are'} left over. "
+            f"Select or reduce it first, as in .isel({left[0]}=0)."
         )
     return x, hue
 

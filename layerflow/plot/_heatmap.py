@@ -60,6 +60,10 @@ def heatmap(
         )
     x, y = _across_and_up(array, x, y)
     array = array.transpose(y, x)
+    for dim in (x, y):
+        values = array[dim].values
+        if is_numeric(values) and not (np.all(np.diff(values) > 0) or np.all(np.diff(values) < 0)):
+            array = array.sortby(dim)
     ax = axes_or_new(ax)
     # The hatched ground shows through wherever a cell has no value.
     ax.patch.set(facecolor="white", edgecolor="0.55", hatch="////", linewidth=0)
@@ -102,7 +106,7 @@ def _positions(ax: "Axes", array: "xarray.DataArray", dim: str, direction: str) 
     ax.set(**{f"{direction}label": label(array[dim])})
     if not is_numeric(values):
         ax.set(**{f"{direction}ticks": range(len(values)), f"{direction}ticklabels": [str(v) for v in values]})
-        return np.arange(len(values))
+        return np.arange(len(values) + 1) - 0.5
     if is_geometric(values):
         ax.set(**{f"{direction}scale": "log"})
     tick_at_values(ax, direction, values)

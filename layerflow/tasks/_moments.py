@@ -24,8 +24,8 @@ class Moments(Task):
         xx: E[x x^T], shape (inp, inp), symmetric.
         yx: E[y x^T], shape (out, inp).
         yy: E[y y^T], shape (out, out).
-        floor: The loss of the best linear map where it is known more exactly than from the
-            moments; they are then taken as they come.
+        inverse, floor: The pseudo-inverse xx^+ and the loss of the best linear map, where they
+            are known more exactly than from the moments; these are then taken as they come.
 
     Attributes:
         inverse: The pseudo-inverse xx^+, shape (inp, inp).
@@ -48,16 +48,26 @@ class Moments(Task):
     inverse: Float[Array, "inp inp"]
     floor: Float[Array, ""]
 
-    def __init__(self, xx: ArrayLike, yx: ArrayLike, yy: ArrayLike, *, floor: ArrayLike | None = None) -> None:
+    def __init__(
+        self,
+        xx: ArrayLike,
+        yx: ArrayLike,
+        yy: ArrayLike,
+        *,
+        inverse: ArrayLike | None = None,
+        floor: ArrayLike | None = None,
+    ) -> None:
         xx, yx, yy = real_array(xx, "xx"), real_array(yx, "yx"), real_array(yy, "yy")
         if yx.ndim != 2 or xx.shape != (yx.shape[1],) * 2 or yy.shape != (yx.shape[0],) * 2:
             raise ValueError(
                 f"Moments needs `xx` of shape (inp, inp), `yx` of shape (out, inp) and `yy` of shape (out, out), but "
                 f"they have shapes {xx.shape}, {yx.shape} and {yy.shape}. From data: Moments.from_samples(x, y)."
             )
-        self.inverse = jnp.linalg.pinv(xx, hermitian=True)
-        if floor is None:
-            xx, floor = _checked_floor(xx, yx, yy, self.inverse)
+        if inverse is None or floor is None:
+            # Variances below rounding of the largest count as zero.
+            inverse = jnp.linalg.pinv(xx, rtol=xx.shape[0] * jnp.finfo(xx.dtype).eps, hermitian=True)
+            xx, floor = _checked_floor(xx, yx, yy, inverse)
+        self.inverse = jnp.asarray(inverse)
         self.xx, self.yx, self.yy, self.floor = xx, yx, yy, jnp.asarray(floor)
 
     @classmethod
@@ -167,9 +177,14 @@ def _checked_floor(xx: Array, yx: Array, yy: Array, inverse: Array) -> tuple[Arr
 @eqx.filter_jit
 def _of_samples(kind: type[Moments], x: Float[Array, "n inp"], y: Float[Array, "n out"]) -> Moments:
     n = x.shape[0]
-    xx, yx, yy = x.T @ x / n, y.T @ x / n, y.T @ y / n
-    residual = y - x @ (yx @ jnp.linalg.pinv(xx, hermitian=True)).T
-    return kind(xx, yx, yy, floor=0.5 * jnp.sum(residual**2) / n)
+    # From the samples, not from their moments, which hold the square of their range.
+    u, s, vt = jnp.linalg.svd(x, full_matrices=False)
+    spanned = s > max(x.shape) * jnp.finfo(x.dtype).eps * s[0]
+    inverse = (vt.T * jnp.where(spanned, n / jnp.where(spanned, s, 1.0) ** 2, 0.0)[None, :]) @ vt
+    u = jnp.where(spanned[None, :], u, 0.0)
+    residual = y - u @ (u.T @ y)
+    floor = 0.5 * jnp.sum(residual**2) / n
+    return kind(x.T @ x / n, y.T @ x / n, y.T @ y / n, inverse=inverse, floor=floor)
 
 
 def sample_pair(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
+from layerflow.networks import is_linear
 from layerflow.tasks._base import Task, linear_map
 from layerflow.tasks._moments import Moments, sample_pair
 
@@ -38,7 +39,7 @@ class Samples(Task):
 
     def check(self, network: PyTree) -> None:
         """Raise unless `network` takes one input and gives one target."""
-        if hasattr(network, "matrix") and self.x.ndim == self.y.ndim == 2:
+        if is_linear(network) and self.x.ndim == self.y.ndim == 2:
             linear_map(network, self, (self.y.shape[1], self.x.shape[1]))
             return
         if not callable(network):
@@ -92,11 +93,11 @@ class Samples(Task):
 
     def reduced(self, network: PyTree) -> Task:
         """The moments for a linear network, the samples for any other."""
-        return self.moments if hasattr(network, "matrix") else self
+        return self.moments if is_linear(network) else self
 
     def least_loss(self, network: PyTree) -> Float[Array, ""]:
         """The loss of the best linear map of the network's rank; unknown for other networks."""
-        return self.moments.least_loss(network) if hasattr(network, "matrix") else super().least_loss(network)
+        return self.moments.least_loss(network) if is_linear(network) else super().least_loss(network)
 
     def null_loss(self) -> Float[Array, ""]:
         """L = (1/n) sum_samples |y|^2 / 2."""
