@@ -52,7 +52,8 @@ def solve(
 ) -> Trajectory:
     """Solve one problem.
 
-    Can be called inside `jax.jit`, `jax.vmap`, forward-mode derivatives, and the cell of a sweep.
+    Can be called inside `jax.jit`, `jax.vmap` and the cell of a sweep; has forward-mode derivatives
+    (`jax.jvp`, `jax.jacfwd`) with explicit solvers and under Descent.
 
     Args:
         problem: Where to start and what to learn.
