@@ -244,6 +244,23 @@ CASES = {
     ),
     "result of a factory": (lambda: lf.Descent(optax.sgd(0.1), steps=3), TypeError, r"not optax.sgd\(0.01\)"),
     "unknown hyperparameter": (lambda: lf.Descent(optax.sgd, steps=3, rate=0.1), TypeError, r"sgd does not take.*rate"),
+    "schedule of an axis value": (
+        lambda: sweep(
+            lambda lam: (
+                cell(0.0),
+                lf.Descent(optax.sgd, steps=3, learning_rate=optax.exponential_decay(lam, 5, 0.5)),
+            ),
+            {"lam": [0.1, 0.2]},
+            method=None,
+        ),
+        TypeError,
+        r"`learning_rate` is a function that closes over a value of an axis.*lf.Descent\(decayed",
+    ),
+    "given steps that end elsewhere": (
+        lambda: lf.Flow(t1=2.0, controller=diffrax.StepTo(ts=np.array([0.0, 0.5, 1.0]))),
+        ValueError,
+        r"StepTo needs times from 0 to t1=2, but they run from 0 to 1",
+    ),
     "no steps": (
         lambda: lf.Descent(optax.sgd, steps=0, learning_rate=0.1),
         ValueError,

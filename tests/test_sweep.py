@@ -163,6 +163,23 @@ def test_a_cell_may_return_its_method():
         np.testing.assert_allclose(diagram.loss.sel(eta=eta), alone, rtol=1e-12)
 
 
+def test_a_schedule_takes_its_rate_from_an_axis():
+    """By a factory of that number, as the error of the other way says."""
+
+    def decayed(rate):
+        return optax.sgd(optax.exponential_decay(rate, 10, 0.5))
+
+    def rate(eta):
+        start = lf.DiagonalNetwork((jnp.ones(2), 0.5 * jnp.ones(2)))
+        return lf.Problem(start, modes()), lf.Descent(decayed, rate=eta, steps=20)
+
+    diagram = lf.sweep(rate, {"eta": [0.01, 0.1]})
+
+    fixed = lf.Descent(optax.sgd, learning_rate=optax.exponential_decay(0.1, 10, 0.5), steps=20)
+    # Optax computes the schedule of a plain number in float32.
+    np.testing.assert_allclose(diagram.loss[1], lf.solve(rate(0.1)[0], fixed).observed["loss"], rtol=1e-6)
+
+
 def test_a_cell_may_solve_first_and_go_on_from_there(key):
     """Continual learning, compiled as one program."""
 

@@ -11,7 +11,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from layerflow._checks import require
+from layerflow._checks import is_concrete, require
 from layerflow.methods._course import Course, Path, Status, failed, masked, while_any
 
 
@@ -72,6 +72,13 @@ class Descent(eqx.Module):
         self.optimiser, self.batch, self.replace = optimiser, batch, replace
         number = lambda value: isinstance(value, float) or (eqx.is_array_like(value) and hasattr(value, "dtype"))
         self.hyperparameters = {k: jnp.asarray(v) if number(v) else v for k, v in hyperparameters.items()}
+        for name, function in {"optimiser": optimiser, **self.hyperparameters}.items():
+            if _hides_traced(function):
+                raise TypeError(
+                    f"Argument `{name}` is a function that closes over a value of an axis, where the program cannot "
+                    f"see it. Write a factory of that number, def decayed(rate): return "
+                    f"optax.sgd(optax.exponential_decay(rate, 100, 0.5)), and give it: lf.Descent(decayed, rate=...)."
+                )
         try:
             optimiser(**self.hyperparameters)
         except TypeError as error:
@@ -105,6 +112,17 @@ class Descent(eqx.Module):
             measured = masked(course.measure(run.moved), bad)
         status = jnp.where(bad, run.status, Status.REACHED_T1)
         return Path(measured, jnp.where(bad, jnp.nan, course.start + run.moved), status, run.step, run.step)
+
+
+def _hides_traced(function: Any) -> bool:
+    """Whether a function closes over a value that is being traced."""
+    for cell in getattr(function, "__closure__", None) or ():
+        try:
+            if not is_concrete(cell.cell_contents):
+                return True
+        except ValueError:  # a name that its function never bound
+            continue
+    return False
 
 
 class _Run(eqx.Module):

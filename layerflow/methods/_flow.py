@@ -111,6 +111,12 @@ class Flow(eqx.Module):
                 f"{name} does not estimate its error, so nothing can choose its step. Give fixed steps: "
                 f"controller=diffrax.ConstantStepSize(), dt0=0.01."
             )
+        if isinstance(self.controller, dfx.StepTo) and is_concrete(self.t1) and is_concrete(self.controller.ts):
+            first, last = float(self.controller.ts[0]), float(self.controller.ts[-1])
+            if first != 0 or last != float(self.t1):
+                raise ValueError(
+                    f"StepTo needs times from 0 to t1={float(self.t1):g}, but they run from {first:g} to {last:g}."
+                )
         if isinstance(self.controller, dfx.ConstantStepSize) and self.dt0 is None:
             raise TypeError("Fixed steps need their size: give `dt0`, for example dt0=0.01.")
         if not adaptive and isinstance(self.solver, dfx.AbstractImplicitSolver):
