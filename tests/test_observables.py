@@ -45,6 +45,19 @@ def test_a_diagonal_network_has_the_kernel_distance_of_its_dense_kernels(key, de
         np.testing.assert_allclose(lf.kernel_distance(end, lf.Problem(start, data)), expected, atol=1e-12)
 
 
+def test_a_linear_network_on_modes_has_the_kernel_distance_of_their_moments(key):
+    """Modes are uncorrelated inputs: E[x x^T] = diag(variance)."""
+    k1, k2 = jax.random.split(key)
+    start, end = lf.gaussian(k1, (4, 3, 1), std=0.7), lf.gaussian(k2, (4, 3, 1), std=0.7)
+    modes = lf.Modes(variance=jnp.array([1.0, 0.5, 0.2, 0.1]), target=1.0)
+    moments = lf.Moments(jnp.diag(modes.variance), modes.variance[None, :], jnp.full((1, 1), 2.0))
+
+    distances = [lf.kernel_distance(end, lf.Problem(start, task)) for task in (modes, moments)]
+
+    assert distances[1] > 0.01
+    np.testing.assert_allclose(*distances, rtol=1e-12)
+
+
 def test_ntk_is_the_closed_form_of_linear_networks(key):
     """K = I (x) X^T W1^T W1 X + W2 W2^T (x) X^T X, outputs first (THEORY section 10)."""
     network = lf.gaussian(key, (4, 3, 2), std=0.7)

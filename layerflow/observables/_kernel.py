@@ -108,7 +108,7 @@ def _product(vectors: tuple[Array, ...]) -> Any:
 
 
 def _linear_distance(
-    start: LinearNetwork, end: LinearNetwork, moving: list[int], xx: Float[Array, "inp inp"]
+    start: LinearNetwork, end: LinearNetwork, moving: list[int], xx: Float[Array, "inp inp"] | Float[Array, " inp"]
 ) -> Float[Array, ""]:
     """Distance for K = sum_l B_l (x) X^T A_l X over the layers l that move, from the small matrices alone.
 
@@ -121,6 +121,7 @@ def _linear_distance(
     transposed = lambda weights: tuple(w.T for w in reversed(weights))
     a0, da = _squares(start.weights, moved)
     b0, db = (terms[::-1] for terms in _squares(transposed(start.weights), transposed(moved)))
+    xx = jnp.diag(xx) if xx.ndim == 1 else xx
     layers = jnp.asarray(moving)
     b0, db, a0, da = b0[layers], db[layers], a0[layers] @ xx, da[layers] @ xx
     # K now - K0 as terms with a small factor each: subtracting the kernels, or squaring before
