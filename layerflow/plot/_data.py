@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerflow._diagram import RESERVED
+
 if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
 _FEW = 6
-_OWN = ("status", "num_steps", "end")
 
 
 def chosen(data: "xarray.Dataset | xarray.DataArray", variable: str | None) -> "xarray.DataArray":
@@ -22,7 +23,7 @@ def chosen(data: "xarray.Dataset | xarray.DataArray", variable: str | None) -> "
         raise TypeError(
             f"A diagram is needed, the xarray.Dataset of lf.sweep or a variable of it, not a {type(data).__name__}."
         )
-    measured = [name for name in data.data_vars if name not in _OWN]
+    measured = [name for name in data.data_vars if name not in RESERVED]
     if variable is None:
         if len(measured) != 1:
             raise ValueError(f"The diagram holds {', '.join(f'`{n}`' for n in measured)}: name one, variable=...")

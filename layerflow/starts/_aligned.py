@@ -75,12 +75,8 @@ def upstream(network: LinearNetwork, factor: ArrayLike) -> LinearNetwork:
     References:
         Kunin et al. (2024), arXiv:2406.06158.
     """
-    if len(network.weights) < 2:
-        raise ValueError("Weight can move from layer to layer only where there are two, but the network has one.")
-    factor = real_array(factor, "factor")
-    factor = require(factor, factor > 0, f"Argument `factor` needs to be positive, but it is {factor}.")
-    first, *middle, last = network.weights
-    return LinearNetwork((first / factor, *middle, last * factor), network.output_scale)
+    factor = _checked_factor(network, factor)
+    return _scaled(network, first=1 / factor, last=factor)
 
 
 def downstream(network: LinearNetwork, factor: ArrayLike) -> LinearNetwork:
@@ -100,9 +96,22 @@ def downstream(network: LinearNetwork, factor: ArrayLike) -> LinearNetwork:
         >>> import jax, layerflow as lf
         >>> network = lf.downstream(lf.gaussian(jax.random.key(0), (2, 2, 2)), 3.0)
     """
+    factor = _checked_factor(network, factor)
+    return _scaled(network, first=factor, last=1 / factor)
+
+
+def _checked_factor(network: LinearNetwork, factor: ArrayLike) -> Array:
+    """The factor by which weight moves between layers, or an error."""
+    if len(network.weights) < 2:
+        raise ValueError("Weight can move from layer to layer only where there are two, but the network has one.")
     factor = real_array(factor, "factor")
-    factor = require(factor, factor > 0, f"Argument `factor` needs to be positive, but it is {factor}.")
-    return upstream(network, 1 / factor)
+    return require(factor, factor > 0, f"Argument `factor` needs to be positive, but it is {factor}.")
+
+
+def _scaled(network: LinearNetwork, *, first: Array, last: Array) -> LinearNetwork:
+    """The network with its first and last layers times a factor each."""
+    w_first, *middle, w_last = network.weights
+    return LinearNetwork((w_first * first, *middle, w_last * last), network.output_scale)
 
 
 def orthogonal(
