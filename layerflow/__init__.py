@@ -4,8 +4,9 @@ from layerflow import plot
 from layerflow._compile_cache import enable_compile_cache
 from layerflow._keys import fold
 from layerflow._problem import Problem
-from layerflow._solve import Trajectory, solve
+from layerflow._solve import solve
 from layerflow._sweep import sweep
+from layerflow._trajectory import Trajectory
 from layerflow.engine._grid import paired, static
 from layerflow.engine._machine import Machine
 from layerflow.methods import Descent, Flow, Status
@@ -18,15 +19,27 @@ from layerflow.observables import (
     kernel_distance,
     layer_imbalance,
     layer_movement,
+    laziness,
     loss,
     mode_strengths,
     ntk,
     observable,
     on_test,
+    scaled_sharpness,
     sharpness,
     weight_norms,
 )
-from layerflow.starts import aligned, downstream, gaussian, lambda_balanced, orthogonal, symmetrised, upstream
+from layerflow.starts import (
+    aligned,
+    downstream,
+    gaussian,
+    lambda_balanced,
+    lambda_balanced_chain,
+    orthogonal,
+    symmetrised,
+    upstream,
+)
+from layerflow.summaries import first_time, grokking_delay, half_times, mode_order, plateaus, time_to_fraction
 from layerflow.tasks import Modes, Moments, Samples, Stream, Task, power_law_modes, random_regression, teacher
 
 __version__ = "0.1.0"
@@ -52,31 +65,40 @@ __all__ = [
     "downstream",
     "effective_rank",
     "enable_compile_cache",
+    "first_time",
     "fold",
     "function_distance",
     "gaussian",
+    "grokking_delay",
+    "half_times",
     "kernel_distance",
     "lambda_balanced",
+    "lambda_balanced_chain",
     "layer_imbalance",
     "layer_movement",
+    "laziness",
     "linear_model",
     "linearise",
     "loss",
+    "mode_order",
     "mode_strengths",
     "ntk",
     "observable",
     "on_test",
     "orthogonal",
     "paired",
+    "plateaus",
     "plot",
     "power_law_modes",
     "random_regression",
+    "scaled_sharpness",
     "sharpness",
     "solve",
     "static",
     "sweep",
     "symmetrised",
     "teacher",
+    "time_to_fraction",
     "upstream",
     "weight_norms",
 ]

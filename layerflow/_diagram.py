@@ -1,7 +1,7 @@
 """The diagram that a sweep returns: its numbers, labels and the facts of how it was made."""
 
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from jaxtyping import PRNGKeyArray
 from layerflow.engine._chunks import Batch
 from layerflow.engine._grid import Grid
 from layerflow.engine._machine import Machine
-from layerflow.engine._program import Observables
+from layerflow.engine._program import Wanted
 from layerflow.methods import Descent, Method, Status
 
 if TYPE_CHECKING:
@@ -27,11 +27,9 @@ class Results:
 
     def __init__(self, grid: Grid, batches: list[tuple[str, Batch]], variables: dict[str, Any], on: Machine) -> None:
         self.grid = grid
-        ts = batches[0][1].fixed[2]
-        times = () if ts is None else ts.shape
         shape = (len(batches), grid.cells)
-        on.check_results(sum(s.size * s.dtype.itemsize for s in variables.values()) * int(np.prod(shape + times)))
-        self.observed = {n: np.full(shape + times + s.shape, np.nan, s.dtype) for n, s in variables.items()}
+        on.check_results(sum(s.size * s.dtype.itemsize for s in variables.values()) * int(np.prod(shape)))
+        self.observed = {n: np.full(shape + s.shape, np.nan, s.dtype) for n, s in variables.items()}
         self.status = np.zeros(shape, np.uint8)
         self.num_steps = np.zeros(shape, np.int32)
         self.end = np.zeros(shape)
@@ -45,7 +43,7 @@ class Results:
         self.num_steps[number, cells] = keep(path.num_steps)
         self.end[number, cells] = keep(path.end)
 
-    def dataset(self, observe: Observables, batch: Batch) -> "xarray.Dataset":
+    def dataset(self, wanted: Wanted, batch: Batch) -> "xarray.Dataset":
         """The diagram, labelled."""
         import xarray
 
@@ -57,15 +55,16 @@ class Results:
         # Axes and time keep their names to themselves: no dimension of an observable has size -1.
         sizes = dict.fromkeys([*axes, "t", "step", *(name for axis in grid.axes for name in axis.arguments)], -1)
         for name, flat in self.observed.items():
-            labels = _labels(name, observe)
-            own = flat.shape[2 + (ts is not None) :]
+            labels = _labels(name, {**wanted.observe, **wanted.summary})
+            times = [] if ts is None or name in batch.frozen.summaries else [time_name]
+            own = flat.shape[2 + len(times) :]
             dims = labels["dims"] if len(labels["dims"]) == len(own) else ()
             # A name that means something else here, or another size, gives way to numbers.
             if len(dims) < len(own) or any(sizes.get(dim, size) != size for dim, size in zip(dims, own, strict=True)):
                 dims = [f"{name}_{i}" for i in range(len(own))]
             sizes |= dict(zip(dims, own, strict=True))
             attrs = {key: labels[key] for key in ("long_name", "units")}
-            data[name] = ([*axes, *([] if ts is None else [time_name]), *dims], grid.shaped(flat), attrs)
+            data[name] = ([*axes, *times, *dims], grid.shaped(flat), attrs)
         codes = [status for status in Status if status >= 0]
         data["status"] = (
             axes,
@@ -84,15 +83,15 @@ class Results:
                 n: v for n, v in axis.arguments.items() if n != axis.name and np.ndim(v) == 1 and not axis.static
             }
             coords |= {name: (axis.name, values) for name, values in vectors.items()}
-        if ts is not None:
+        if ts is not None and batch.paths:
             coords[time_name] = (time_name, np.asarray(ts), {"long_name": time_label, "units": "1"})
         return xarray.Dataset(data, coords)
 
 
-def _labels(variable: str, observe: Observables) -> dict[str, Any]:
-    """What the observable behind a variable says of itself."""
-    name = max((n for n in observe if variable == n or variable.startswith(f"{n}_")), key=len)
-    function = observe[name]
+def _labels(variable: str, functions: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:
+    """What the observable or summary behind a variable says of itself."""
+    name = max((n for n in functions if variable == n or variable.startswith(f"{n}_")), key=len)
+    function = functions[name]
     label = getattr(function, "long_name", None) or name.replace("_", " ")
     part = variable[len(name) :].replace("_", " ")
     return {"dims": getattr(function, "dims", ()), "long_name": label + part, "units": getattr(function, "units", "1")}

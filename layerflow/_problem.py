@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from layerflow._checks import real_array
-from layerflow.networks import is_weight
+from layerflow.networks import LinearisedNetwork, is_weight, linearise
 from layerflow.tasks import Task
 
 
@@ -92,6 +92,12 @@ class Problem(eqx.Module):
 
         gradient = jax.grad(lambda weights: task.loss(eqx.combine(weights, rest)))(weights)
         return jax.tree.map(downhill, gradient, weights, decay, rates)
+
+    @property
+    def linearised(self) -> "Problem":
+        """The same problem for the lazy twin of the network, from the same start."""
+        rates, decay = (LinearisedNetwork(coefficients, 0.0) for coefficients in (self.rates, self.decay))
+        return Problem(linearise(self.start), self.task, test=self.test, decay=decay, rates=rates)
 
     def _moving(self, network: PyTree) -> PyTree:
         """Which leaves of `network` move: its weights, except where the rate is None."""

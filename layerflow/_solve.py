@@ -8,38 +8,18 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree
 
 from layerflow._checks import is_concrete, require
 from layerflow._problem import Problem
-from layerflow.engine._program import Cell, Observables, Program, freeze, take_apart
+from layerflow._trajectory import Trajectory
+from layerflow.engine._program import Cell, Program, Wanted, freeze, take_apart
 from layerflow.methods import Descent, Method, Path
 from layerflow.observables import loss
 
 Times = ArrayLike | Sequence[float | int]
 Observe = Callable[..., Any] | Sequence[Callable[..., Any]] | Mapping[str, Callable[..., Any]]
-
-
-class Trajectory(eqx.Module):
-    """What `solve` returns.
-
-    Attributes:
-        ts: Where it was measured: gradient-flow time, or steps under Descent. None if only the end was.
-        observed: Each observable by name, time first if `ts` was given. NaN from where the
-            trajectory failed; the last value beyond an early stop.
-        network: Where it ended; NaN if it failed.
-        status: A member of `lf.Status`: 0 went to the end, 1 converged, 2 stopped at a
-            saddle, then one code per kind of failure.
-        num_steps: Steps taken, rejected ones included.
-        end: Where it stopped, in the units of `ts`.
-    """
-
-    ts: Float[Array, " t"] | Int[Array, " t"] | None
-    observed: dict[str, Array]
-    network: PyTree
-    status: Int[Array, ""]
-    num_steps: Int[Array, ""]
-    end: Float[Array, ""] | Int[Array, ""]
+Summarise = Observe
 
 
 def solve(
@@ -48,6 +28,7 @@ def solve(
     *,
     ts: Times | None = None,
     observe: Observe = loss,
+    summary: Summarise | None = None,
     key: PRNGKeyArray | None = None,
 ) -> Trajectory:
     """Solve one problem.
@@ -62,6 +43,7 @@ def solve(
             Only at the end if not given.
         observe: An observable, several, or a dict of them by name. An observable is a function
             of (network, problem) that returns an array or a dict of arrays.
+        summary: A function of the whole trajectory, several, or a dict of them by name; needs `ts`.
         key: Source of mini-batches.
 
     Returns:
@@ -82,16 +64,18 @@ def solve(
     if not isinstance(problem, Problem):
         raise TypeError(f"A Problem is needed, lf.Problem(start, task), but a {type(problem).__name__} came.")
     method = checked_method(method)
-    observe = named(observe)
+    wanted = checked_wanted(observe, summary, ts)
     times = checked_times(ts, type(method), method.end)
     static, structure, leaves, method_arrays = take_apart(Cell.of(problem, method))
     key = as_key(0 if key is None else key, "key")
-    frozen = freeze(static, structure, leaves, observe, jax.eval_shape(lambda: key))
+    frozen = freeze(static, structure, leaves, method_arrays, wanted, times, jax.eval_shape(lambda: key))
     method.check_precision(frozen.program.start.outputs.dtype)
     path = _travel(frozen.program, frozen.constants, leaves, method_arrays, times, key)
     return Trajectory(
+        problem=problem,
         ts=times,
         observed=dict(zip(frozen.variables, path.observed, strict=True)),
+        summary=dict(zip(frozen.summaries, path.summaries, strict=True)),
         network=frozen.network(path.weights, leaves),
         status=path.status,
         num_steps=path.num_steps,
@@ -132,34 +116,50 @@ def checked_method(method: Any) -> Method:
     return method
 
 
-def named(observe: Observe) -> Observables:
-    """Observables by name."""
-    if isinstance(observe, Mapping):
-        functions = dict(observe)
+def checked_wanted(observe: Observe, summary: Summarise | None, ts: Times | None) -> Wanted:
+    """Observables and summaries by name, or an error."""
+    observables = named(observe, "observe", "(network, problem)")
+    if summary is None:
+        return Wanted(observables, {})
+    if ts is None:
+        raise ValueError(
+            "A summary measures a whole path, so it needs times to measure at: ts=jnp.linspace(0, 40, 200)."
+        )
+    summaries = named(summary, "summary", "the trajectory")
+    both = sorted({*observables} & {*summaries})
+    if both:
+        raise ValueError(f"An observable and a summary are both called `{both[0]}`. Name one of them apart.")
+    return Wanted(observables, summaries)
+
+
+def named(given: Observe, argument: str, of: str) -> dict[str, Callable[..., Any]]:
+    """Functions by name, or an error that names the argument and what its functions are functions of."""
+    if isinstance(given, Mapping):
+        functions = dict(given)
     else:
-        if not callable(observe) and not isinstance(observe, Sequence):
-            raise TypeError(f"Argument `observe` needs functions of (network, problem), but it is {observe!r}.")
-        listed = [observe] if callable(observe) else list(observe)
-        for function in listed:
-            if not callable(function):
-                raise TypeError(
-                    f"An observable is a function of (network, problem), but a {type(function).__name__} came."
-                )
+        if not callable(given) and not isinstance(given, Sequence):
+            raise TypeError(f"Argument `{argument}` needs functions of {of}, but it is {given!r}.")
         functions = {}
-        for function in listed:
+        for function in [given] if callable(given) else given:
             name = getattr(function, "__name__", type(function).__name__)
-            if name == "<lambda>":
-                raise ValueError("A lambda has no name for its variable. Give it one: observe={'name': lambda ...}.")
+            if callable(function) and name == "<lambda>":
+                raise ValueError(
+                    f"A lambda has no name for its variable. Give it one: {argument}={{'name': lambda ...}}."
+                )
             if name in functions:
                 raise ValueError(
-                    f"Two observables are called `{name}`. Name them apart: observe={{'first': f, 'second': g}}."
+                    f"Argument `{argument}` holds two functions called `{name}`. Name them apart: "
+                    f"{argument}={{'first': f, 'second': g}}."
                 )
             functions[name] = function
     for name, function in functions.items():
         if not isinstance(name, str) or not callable(function):
-            raise TypeError(f"Argument `observe` maps names to functions of (network, problem), but holds {name!r}.")
+            raise TypeError(
+                f"Argument `{argument}` needs functions of {of}, or a dict of them by name, but `{name}` is a "
+                f"{type(function).__name__}."
+            )
     if not functions:
-        raise ValueError("Argument `observe` needs at least one observable, but it is empty.")
+        raise ValueError(f"Argument `{argument}` needs at least one function of {of}, but it is empty.")
     return functions
 
 

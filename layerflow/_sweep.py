@@ -14,11 +14,11 @@ from jaxtyping import Array, PRNGKeyArray
 from layerflow._checks import collect
 from layerflow._diagram import RESERVED, Results, facts_of
 from layerflow._problem import Problem
-from layerflow._solve import Observe, Times, as_key, checked_method, checked_times, named
+from layerflow._solve import Observe, Summarise, Times, as_key, checked_method, checked_times, checked_wanted
 from layerflow.engine._chunks import Batch
 from layerflow.engine._grid import Axis, Grid, make_axis
 from layerflow.engine._machine import Machine
-from layerflow.engine._program import Cell, Observables, freeze, take_apart
+from layerflow.engine._program import Cell, Wanted, freeze, take_apart
 from layerflow.engine._trace import trace
 from layerflow.methods import Method
 from layerflow.observables import loss
@@ -40,6 +40,8 @@ def sweep(
     root: int | np.integer | PRNGKeyArray = 0,
     ts: Times | None = None,
     observe: Observe = loss,
+    summary: Summarise | None = None,
+    paths: bool = True,
     progress: bool = True,
     on: Machine | None = None,
 ) -> "xarray.Dataset":
@@ -57,6 +59,9 @@ def sweep(
         root: Root key, or a number to make it from.
         ts: Where to measure: times for Flow, steps for Descent. Only at the end if not given.
         observe: An observable, several, or a dict of them by name.
+        summary: A function of a cell's whole trajectory (see `lf.Trajectory`), several, or a dict of
+            them by name, such as `lf.half_times`; needs `ts`. Returns an array or a dict of arrays.
+        paths: Keep the observables at `ts`; False keeps what the summaries say and no path.
         progress: Show a bar between chunks when a sweep takes longer than a second.
         on: What the computation may use.
 
@@ -80,20 +85,22 @@ def sweep(
         {'lam': 5, 'seed': 2}
     """
     begin = time.perf_counter()
-    observe = named(observe)
+    wanted = checked_wanted(observe, summary, ts)
+    if not paths and not wanted.summary:
+        raise ValueError("With paths=False a sweep keeps what summaries say, but there is none: give `summary`.")
     grid, takes_key = _grid(cell, axes or {}, seeds)
     root = as_key(root, "root")
     method = None if method is None else checked_method(method)
     on = Machine() if on is None else on
 
     batches = [
-        (words, _batch(cell, chosen, grid, takes_key, method, observe, ts, root))
+        (words, _batch(cell, chosen, grid, takes_key, method, wanted, ts, root, paths))
         for chosen, words in grid.combinations()
     ]
     kinds = {type(batch.frozen.program.method) for _, batch in batches}
     if ts is not None and len(kinds) > 1:
         raise TypeError("`ts` are times for Flow and steps for Descent: sweep the two apart, or measure at the end.")
-    variables = _same_variables([(words, batch.frozen.variables) for words, batch in batches], grid)
+    variables = _same_variables([(words, batch.kept) for words, batch in batches], grid)
     results = Results(grid, batches, variables, on)
     for words, batch in batches:
         _judge(batch, grid, words)
@@ -103,7 +110,7 @@ def sweep(
         "chunk": sizes[0] if len(sizes) == 1 else sizes,
         "compile_seconds": round(sum(b.compile_seconds for _, b in batches), 3),
     }
-    diagram = results.dataset(observe, batches[0][1])
+    diagram = results.dataset(wanted, batches[0][1])
     diagram.attrs |= facts | {"wall_seconds": round(time.perf_counter() - begin, 3)}
     return diagram
 
@@ -166,9 +173,10 @@ def _batch(
     grid: Grid,
     takes_key: bool,
     method: Method | None,
-    observe: Observables,
+    wanted: Wanted,
     ts: Times | None,
     root: PRNGKeyArray,
+    paths: bool,
 ) -> Batch:
     """Trace the cells of one combination of static values."""
     found: dict[str, Any] = {}
@@ -198,11 +206,11 @@ def _batch(
         if "concrete" not in str(error):
             raise
         raise _decides_shape(error) from error
-    leaves, _, _ = traced.outputs
-    frozen = freeze(found["static"], found["structure"], leaves, observe, key_shape)
-    (found["static"].method if method is None else method).check_precision(frozen.program.start.outputs.dtype)
+    leaves, method_arrays, _ = traced.outputs
     times = checked_times(ts, type(found["static"].method), None if method is None else method.end)
-    return Batch(frozen, traced, constants, found["messages"], times, root)
+    frozen = freeze(found["static"], found["structure"], leaves, method_arrays, wanted, times, key_shape)
+    (found["static"].method if method is None else method).check_precision(frozen.program.start.outputs.dtype)
+    return Batch(frozen, traced, constants, found["messages"], times, root, paths)
 
 
 def _returned(returned: Any, method: Method | None) -> tuple[Problem, Method]:
@@ -289,6 +297,6 @@ def _run(grid: Grid, batches: list[tuple[str, Batch]], results: Results, on: Mac
                 # The last chunk repeats its last cell up to full size, so that one program serves all.
                 filled = np.minimum(np.arange(begin, begin + size), grid.cells - 1)
                 path = jax.block_until_ready(batch.run(*_arguments(grid, filled)))
-                results.put(number, cells, dict(zip(batch.frozen.variables, path.observed, strict=True)), path)
+                results.put(number, cells, dict(zip(batch.kept, [*path.observed, *path.summaries], strict=True)), path)
                 bar.update(len(cells))
     return sizes

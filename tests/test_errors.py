@@ -311,7 +311,7 @@ CASES = {
     "two observables of one name": (
         lambda: sweep(observe=(two_a, two_b)),
         ValueError,
-        r"Two observables are called `two_a`",
+        r"`observe` holds two functions called `two_a`",
     ),
     "observable named like an axis": (lambda: sweep(observe={"lam": lf.loss}), ValueError, r"has the name of an axis"),
     "observable that returns text": (
@@ -322,7 +322,7 @@ CASES = {
     "observable that is none": (
         lambda: sweep(observe=[3]),
         TypeError,
-        r"function of \(network, problem\), but a int came",
+        r"`observe` needs functions of \(network, problem\), .* but `int` is a int",
     ),
     "observable without a name": (lambda: sweep(observe=lambda n, p: 0.0), ValueError, r"A lambda has no name"),
     "observable in NumPy": (
@@ -355,7 +355,7 @@ CASES = {
         ValueError,
         r"`x` holds \[nan\] at sample 1",
     ),
-    "no observable": (lambda: sweep(observe=[]), ValueError, r"at least one observable"),
+    "no observable": (lambda: sweep(observe=[]), ValueError, r"`observe` needs at least one function"),
     "samples of two lengths": (
         lambda: lf.Samples(jnp.ones((3, 2)), jnp.ones((4, 2))),
         ValueError,

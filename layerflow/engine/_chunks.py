@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key, PRNGKeyArray, PyTree
@@ -26,6 +27,7 @@ class Batch:
         messages: What to say of a cell that fails a check.
         ts: Where to measure.
         root: Seed s has the key fold_in(root, s).
+        paths: Whether to keep the observables.
     """
 
     def __init__(
@@ -36,8 +38,9 @@ class Batch:
         messages: list[str],
         ts: Array | None,
         root: PRNGKeyArray,
+        paths: bool,
     ) -> None:
-        self.frozen, self.build, self.messages = frozen, build, messages
+        self.frozen, self.build, self.messages, self.paths = frozen, build, messages, paths
         share, self._build_one, self.varies = split(build)
         self.compile_seconds = 0.0
         self.shared = self._compiled("share", share, constants)(constants)
@@ -57,8 +60,16 @@ class Batch:
     def fingerprint(self) -> str:
         """A digest of everything that was traced."""
         program = self.frozen.program
-        parts = [self.build, program.start, program.velocity, program.loss, program.extremes, program.measure]
+        parts = [self.build, *program.parts]
         return hashlib.sha256(" ".join(part.fingerprint for part in parts).encode()).hexdigest()
+
+    @property
+    def kept(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Name and shape, per cell, of all that the diagram keeps."""
+        ts = self.fixed[2]
+        over_time = () if ts is None else ts.shape
+        observed = {n: jax.ShapeDtypeStruct(over_time + v.shape, v.dtype) for n, v in self.frozen.variables.items()}
+        return (observed if self.paths else {}) | self.frozen.summaries
 
     def bytes_per_cell(self) -> int:
         """Rough size of one cell at work: its own arrays, the stages of a step, and what it measures."""
@@ -82,7 +93,8 @@ class Batch:
         leaves, method, _ = jax.tree.unflatten(self.build.structure, self._build_all(shared, (values, keys)))
         axes = jax.tree.unflatten(self.build.structure, [0 if varies else None for varies in self.varies])
         travel = lambda leaves, method, key: self.frozen.program.travel(constants, leaves, method, ts, key)
-        return lockstep(travel, (leaves, method, keys), (axes[0], axes[1], 0))
+        paths = lockstep(travel, (leaves, method, keys), (axes[0], axes[1], 0))
+        return paths if self.paths else eqx.tree_at(lambda paths: paths.observed, paths, [])
 
     def _check(
         self,
@@ -111,6 +123,7 @@ class Batch:
         """`function` compiled for arguments like these, or found compiled by an equal batch."""
         key = (
             name,
+            self.paths,
             self.build,
             self.frozen.program,
             jax.default_backend(),

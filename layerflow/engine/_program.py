@@ -10,13 +10,23 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from layerflow._movement import at_hand
+from layerflow._at_hand import at_hand
 from layerflow._problem import Problem
+from layerflow._trajectory import Trajectory
 from layerflow.engine._trace import Traced, trace
-from layerflow.methods import Course, Descent, Method, Path
+from layerflow.methods import Course, Descent, Method, Path, failed, masked
 from layerflow.tasks import Stream, Task
 
 Observables = Mapping[str, Callable[[Any, Problem], Any]]
+Summaries = Mapping[str, Callable[[Trajectory], Any]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a run measures: observables and, of whole paths, summaries, by name."""
+
+    observe: Observables
+    summary: Summaries
 
 
 class Cell(eqx.Module):
@@ -40,7 +50,9 @@ class Program:
     velocity: Traced
     loss: Traced
     extremes: Traced
+    follow: Traced
     measure: Traced
+    summarise: Traced | None
     unravel: Traced
     method_values: tuple[Any, ...]  # all of the method but its arrays
     method_structure: Any
@@ -65,12 +77,23 @@ class Program:
             start=call("start", leaves),
             velocity=lambda w, key, step: call("velocity", w, leaves, key, step),
             loss=lambda w: call("loss", w, leaves),
-            measure=lambda moved: call("measure", moved, leaves),
+            follow=lambda moved: call("follow", moved, leaves),
+            measure=lambda moved, peaks: call("measure", moved, peaks, leaves, method),
             unravel=lambda w: call("unravel", w, leaves),
             least_loss=least_loss,
             null_loss=null_loss,
         )
-        return eqx.combine(method, self.method).travel(course, ts, key)
+        path = eqx.combine(method, self.method).travel(course, ts, key)
+        if self.summarise is None:
+            return path
+        seen = (path.observed, path.weights, path.status.astype(int), path.num_steps.astype(int), path.end)
+        summaries = masked(call("summarise", ts, *seen, leaves), failed(path.status))
+        return eqx.tree_at(lambda path: path.summaries, path, summaries)
+
+    @property
+    def parts(self) -> list[Traced]:
+        """Everything that was traced."""
+        return [part for part in vars(self).values() if isinstance(part, Traced)]
 
 
 @dataclass(frozen=True)
@@ -80,64 +103,96 @@ class Frozen:
     program: Program
     constants: dict[str, list[Array]]
     variables: dict[str, jax.ShapeDtypeStruct]  # name and shape of each, in the order of `Path.observed`
-    network: Callable[[Array, list[Array]], PyTree]  # from moving weights and leaves back to the user's network
+    summaries: dict[str, jax.ShapeDtypeStruct]  # likewise, in the order of `Path.summaries`
+    network: Callable[[Array, list[Array]], PyTree]  # from all that moves and leaves back to the user's network
 
 
-def freeze(static: Cell, structure: Any, leaves: list[Any], observe: Observables, key: Any) -> Frozen:
+def freeze(
+    static: Cell, structure: Any, leaves: list[Any], method: PyTree, wanted: Wanted, ts: Any, key: Any
+) -> Frozen:
     """Trace a cell's functions.
 
     Args:
         static: The cell without its arrays.
         structure: Structure of the arrays of the cell, its method's apart.
         leaves: Those arrays, or `jax.ShapeDtypeStruct`s like them.
-        observe: Observables by name.
+        method: The method's arrays, or their shapes.
+        wanted: What to measure.
+        ts: Where to measure, or None.
         key: Shape and kind of the key of a cell.
     """
-    cell = _Functions(static, structure, observe)
+    cell = _Functions(static, structure, wanted)
     w = jax.eval_shape(cell.start, leaves)
     _check_weights(w, static)
     step = jax.ShapeDtypeStruct((), int)
+    peaks = jax.eval_shape(cell.follow, w, leaves)
     traced = {
         "start": trace(cell.start, leaves),
         "loss": trace(cell.loss, w, leaves),
         "velocity": trace(cell.velocity, w, leaves, key, step),
         "extremes": trace(cell.extremes, leaves),
-        "measure": trace(cell.measure, w, leaves),
+        "follow": trace(cell.follow, w, leaves),
+        "measure": trace(cell.measure, w, peaks, leaves, method),
         "unravel": trace(cell.unravel, w, leaves),
     }
+    measured, summarised = traced["measure"][0].outputs, []
+    if wanted.summary:
+        at_ts = [jax.ShapeDtypeStruct(ts.shape + value.shape, value.dtype) for value in measured]
+        end = step if isinstance(static.method, Descent) else jax.ShapeDtypeStruct((), w.dtype)
+        traced["summarise"] = trace(cell.summarise, jax.eval_shape(lambda: ts), at_ts, w, step, step, end, leaves)
+        summarised = traced["summarise"][0].outputs
     values, structure_of_method = jax.tree.flatten(static.method)
-    functions = {name: function for name, (function, _) in traced.items()}
+    functions: dict[str, Any] = {"summarise": None} | {name: function for name, (function, _) in traced.items()}
     program = Program(**functions, method_values=tuple(values), method_structure=structure_of_method)
-    constants = {name: constants for name, (_, constants) in traced.items()}
-    variables = dict(zip(cell.names, program.measure.outputs, strict=True))
-    return Frozen(program, constants, variables, cell.network)
+    return Frozen(
+        program,
+        constants={name: constants for name, (_, constants) in traced.items()},
+        variables=dict(zip(cell.names, measured, strict=True)),
+        summaries=dict(zip(cell.summary_names, summarised, strict=True)),
+        network=cell.network,
+    )
 
 
 class _Functions:
-    """A cell as functions of its leaves and of the flat vector w of its moving weights."""
+    """A cell as functions of its leaves and of the flat vector w of all that moves."""
 
-    def __init__(self, static: Cell, structure: Any, observe: Observables) -> None:
-        self.static, self.structure, self.observe = static, structure, observe
+    def __init__(self, static: Cell, structure: Any, wanted: Wanted) -> None:
+        self.static, self.structure, self.wanted = static, structure, wanted
+        follows = {name: getattr(function, "follow", None) for name, function in wanted.observe.items()}
+        self.followed = {name: follow for name, follow in follows.items() if follow is not None}
         self.names: list[str] = []  # of the variables, once `measure` was traced
+        self.summary_names: list[str] = []  # likewise
 
     def cell(self, leaves: list[Array]) -> Cell:
         return eqx.combine(jax.tree.unflatten(self.structure, leaves), self.static)
 
-    def ravelled(self, leaves: list[Array]) -> tuple[Array, Callable[[Array], PyTree], PyTree]:
-        """The weights at the start, the way back to their tree, and all the rest of the network."""
+    def problems(self, leaves: list[Array]) -> list[Problem]:
+        """The problem and, where an observable follows the two side by side, its linearised twin."""
         problem = self.cell(leaves).problem
-        weights, rest = problem.split(problem.start)
-        return *ravel_pytree(weights), rest
+        return [problem, problem.linearised] if self.followed else [problem]
+
+    def ravelled(self, leaves: list[Array]) -> tuple[Array, Callable[[Array], list[PyTree]], list[PyTree]]:
+        """The weights at the start, the way back to their trees, and all the rest of the networks."""
+        weights, rest = zip(*(problem.split(problem.start) for problem in self.problems(leaves)), strict=True)
+        return *ravel_pytree(list(weights)), list(rest)
 
     def start(self, leaves: list[Array]) -> Array:
         return self.ravelled(leaves)[0]
 
-    def unravel(self, w: Array, leaves: list[Array]) -> list[Array]:
-        return jax.tree.leaves(self.ravelled(leaves)[1](w))
+    def unravel(self, w: Array, leaves: list[Array]) -> list[list[Array]]:
+        return [jax.tree.leaves(weights) for weights in self.ravelled(leaves)[1](w)]
+
+    def networks(self, w: Array, leaves: list[Array]) -> list[PyTree]:
+        _, unravel, rest = self.ravelled(leaves)
+        return [eqx.combine(*parts) for parts in zip(unravel(w), rest, strict=True)]
 
     def network(self, w: Array, leaves: list[Array]) -> PyTree:
-        _, unravel, rest = self.ravelled(leaves)
-        return eqx.combine(unravel(w), rest)
+        return self.networks(w, leaves)[0]
+
+    def moved(self, moved: Array, leaves: list[Array]) -> list[tuple[PyTree, PyTree]]:
+        """Every network where the weights are `start + moved`, with its movement."""
+        start, unravel, _ = self.ravelled(leaves)
+        return list(zip(self.networks(start + moved, leaves), unravel(moved), strict=True))
 
     def velocity(self, w: Array, leaves: list[Array], key: PRNGKeyArray, step: Array) -> Array:
         cell, method = self.cell(leaves), self.static.method
@@ -149,7 +204,8 @@ class _Functions:
                 "A Stream gives fresh samples at every step and has no whole to follow: use Descent(..., batch=...), "
                 "or fix a sample, lf.Samples(*draw(key, n)), for Flow."
             )
-        return ravel_pytree(cell.problem.velocity(self.network(w, leaves), task))[0].astype(w.dtype)
+        pairs = zip(self.problems(leaves), self.networks(w, leaves), strict=True)
+        return ravel_pytree([problem.velocity(network, task) for problem, network in pairs])[0].astype(w.dtype)
 
     def loss(self, w: Array, leaves: list[Array]) -> Array:
         loss = self.cell(leaves).task.loss(self.network(w, leaves))
@@ -172,14 +228,52 @@ class _Functions:
             )
         return cell.task.least_loss(cell.problem.start), cell.task.null_loss()
 
-    def measure(self, moved: Array, leaves: list[Array]) -> list[Array]:
+    def follow(self, moved: Array, leaves: list[Array]) -> dict[str, Array]:
+        """What observables follow along the path, by the observable's name."""
+        if not self.followed:
+            return {}
+        movements = self.moved(moved, leaves)
+        networks, problem = [network for network, _ in movements], self.cell(leaves).problem
+        with at_hand(movements=movements):
+            return {name: follow(*networks, problem) for name, follow in self.followed.items()}
+
+    def measure(self, moved: Array, peaks: dict[str, Array], leaves: list[Array], method: PyTree) -> list[Array]:
         """All observables where the weights are `start + moved`."""
-        start, unravel, rest = self.ravelled(leaves)
-        network = eqx.combine(unravel(start + moved), rest)
-        with at_hand(network, unravel(moved)):
-            measured = _measured(self.observe, network, self.cell(leaves).problem)
-        self.names = list(measured)
-        return list(measured.values())
+        movements, problem = self.moved(moved, leaves), self.cell(leaves).problem
+        variables: dict[str, Array] = {}
+        with at_hand(movements=movements, method=eqx.combine(method, self.static.method)):
+            for name, function in self.wanted.observe.items():
+                with at_hand(peaks=peaks.get(name)):
+                    _add(variables, "observable", name, _called(name, function, movements[0][0], problem))
+        self.names = list(variables)
+        return list(variables.values())
+
+    def summarise(
+        self,
+        ts: Array,
+        observed: list[Array],
+        w: Array,
+        status: Array,
+        num_steps: Array,
+        end: Array,
+        leaves: list[Array],
+    ) -> list[Array]:
+        """All summaries of a path."""
+        trajectory = Trajectory(
+            problem=self.cell(leaves).problem,
+            ts=ts,
+            observed=dict(zip(self.names, observed, strict=True)),
+            summary={},
+            network=self.network(w, leaves),
+            status=status,
+            num_steps=num_steps,
+            end=end,
+        )
+        variables: dict[str, Array] = {}
+        for name, function in self.wanted.summary.items():
+            _add(variables, "summary", name, _called(name, function, trajectory))
+        self.summary_names = list(variables)
+        return list(variables.values())
 
 
 def take_apart(cell: Cell) -> tuple[Cell, Any, list[Array], PyTree]:
@@ -191,31 +285,28 @@ def take_apart(cell: Cell) -> tuple[Cell, Any, list[Array], PyTree]:
     return static, structure, leaves, method
 
 
-def _measured(observe: Observables, network: PyTree, problem: Problem) -> dict[str, Array]:
-    """Every observable by the name of its variable, as floating point numbers so that NaN can mark failure."""
-    variables: dict[str, Array] = {}
-    for name, function in observe.items():
-        try:
-            value = function(network, problem)
-        except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the user's function returns, or an error in the user's words."""
+    try:
+        return function(*arguments)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        raise TypeError(
+            f"`{name}` hands a JAX array to NumPy or Python, which cannot be compiled. Use jax.numpy: {error}"
+        ) from error
+
+
+def _add(variables: dict[str, Array], kind: str, name: str, value: Any) -> None:
+    """Add what was measured by the name of its variable, as floating point numbers so that NaN can mark failure."""
+    parts = {f"{name}_{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
+    for variable, part in parts.items():
+        if not eqx.is_array_like(part):
             raise TypeError(
-                f"The observable `{name}` hands a JAX array to NumPy or Python, which cannot be compiled. "
-                f"Use jax.numpy: {error}"
-            ) from error
-        parts = {f"{name}_{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
-        for variable, part in parts.items():
-            if not eqx.is_array_like(part):
-                raise TypeError(
-                    f"An observable returns an array or a dict of arrays, but `{variable}` returned a "
-                    f"{type(part).__name__}."
-                )
-            if variable in variables:
-                raise ValueError(
-                    f"Two observables are called `{variable}`. Name them apart: observe={{'a': f, 'b': g}}."
-                )
-            array = jnp.asarray(part)
-            variables[variable] = array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
-    return variables
+                f"A {kind} returns an array or a dict of arrays, but `{variable}` returned a {type(part).__name__}."
+            )
+        if variable in variables:
+            raise ValueError(f"Two observables are called `{variable}`. Name them apart: observe={{'a': f, 'b': g}}.")
+        array = jnp.asarray(part)
+        variables[variable] = array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
 
 
 def _check_weights(w: jax.ShapeDtypeStruct, static: Cell) -> None:

@@ -48,17 +48,23 @@ def failed(status: Int[Array, "..."]) -> Bool[Array, "..."]:
     return status >= Status.NOT_FINITE
 
 
-class Course(eqx.Module):
-    """One cell as a method sees it: functions of the flat vector of moving weights.
+Peaks = dict[str, Float[Array, "..."]]
 
-    `measure` alone takes their movement, weights - start, which has more digits.
+
+class Course(eqx.Module):
+    """One cell as a method sees it: functions of the flat vector w of all that moves.
+
+    That is the weights of the network and, where an observable compares the two, those of its
+    linearised twin. `follow` and `measure` take the movement, w - start, which has more digits;
+    `measure` also the largest values so far of `follow`, called peaks.
     """
 
     start: Float[Array, " size"]
     velocity: Callable[[Float[Array, " size"], PRNGKeyArray, Int[Array, ""]], Float[Array, " size"]]
     loss: Callable[[Float[Array, " size"]], Float[Array, ""]]
-    measure: Callable[[Float[Array, " size"]], list[Float[Array, "..."]]]
-    unravel: Callable[[Float[Array, " size"]], list[Array]]
+    follow: Callable[[Float[Array, " size"]], Peaks]
+    measure: Callable[[Float[Array, " size"], Peaks], list[Float[Array, "..."]]]
+    unravel: Callable[[Float[Array, " size"]], list[list[Array]]]  # one list of weights per network
     least_loss: Float[Array, ""]
     null_loss: Float[Array, ""]
 
@@ -71,6 +77,12 @@ class Path(eqx.Module):
     status: Int[Array, ""]
     num_steps: Int[Array, ""]
     end: Float[Array, ""] | Int[Array, ""]  # where it stopped, in the units of `ts`
+    summaries: list[Array] = eqx.field(default_factory=list)
+
+
+def higher(peaks: Peaks, values: Peaks) -> Peaks:
+    """The larger of each."""
+    return jax.tree.map(jnp.maximum, peaks, values)
 
 
 def masked(values: list[Array], bad: Bool[Array, "..."]) -> list[Array]:

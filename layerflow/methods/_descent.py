@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from layerflow._checks import is_concrete, require
-from layerflow.methods._course import Course, Path, Status, failed, masked, while_any
+from layerflow.methods._course import Course, Path, Peaks, Status, failed, higher, masked, while_any
 
 
 class Descent(eqx.Module):
@@ -90,6 +90,12 @@ class Descent(eqx.Module):
         """Where the method ends, in the units of `ts`."""
         return self.steps
 
+    @property
+    def step_size(self) -> Array | None:
+        """The learning rate, where it is a number."""
+        rate = self.hyperparameters.get("learning_rate")
+        return None if rate is None or callable(rate) else jnp.asarray(rate, float)
+
     def facts(self) -> dict[str, Any]:
         """What a record of the run says of the method; what varies from cell to cell is left out."""
         name = getattr(self.optimiser, "__name__", type(self.optimiser).__name__)
@@ -109,7 +115,7 @@ class Descent(eqx.Module):
         run = descender.run_to(self.steps, run)
         bad = failed(run.status)
         if measured is None:
-            measured = masked(course.measure(run.moved), bad)
+            measured = masked(course.measure(run.moved, run.peaks), bad)
         status = jnp.where(bad, run.status, Status.REACHED_T1)
         return Path(measured, jnp.where(bad, jnp.nan, course.start + run.moved), status, run.step, run.step)
 
@@ -129,7 +135,8 @@ class _Run(eqx.Module):
     """A descent under way."""
 
     moved: Float[Array, " size"]  # weights - start, see methods/_flow.py
-    optimiser: PyTree
+    optimisers: list[PyTree]  # one state per network, so that a twin changes nothing for its network
+    peaks: Peaks
     step: Int[Array, ""]
     status: Int[Array, ""]
 
@@ -144,8 +151,9 @@ class _Descender:
 
     def load(self) -> _Run:
         start = self.course.start
-        state = jax.tree.map(jnp.asarray, self.optimiser.init(self.course.unravel(start)))
-        return _Run(jnp.zeros_like(start), state, jnp.asarray(0), jnp.asarray(Status.RUNNING))
+        moved = jnp.zeros_like(start)
+        states = [jax.tree.map(jnp.asarray, self.optimiser.init(weights)) for weights in self.course.unravel(start)]
+        return _Run(moved, states, self.course.follow(moved), jnp.asarray(0), jnp.asarray(Status.RUNNING))
 
     def run_to(self, goal: Int[Array, ""], run: _Run) -> _Run:
         """Go on to step `goal`, or to where the cell fails."""
@@ -155,15 +163,24 @@ class _Descender:
     def visit(self, run: _Run, goal: Int[Array, ""]) -> tuple[_Run, tuple[list[Array], Bool[Array, ""]]]:
         """Go on to step `goal` and measure there."""
         run = self.run_to(goal, run)
-        return run, (self.course.measure(run.moved), ~failed(run.status))
+        return run, (self.course.measure(run.moved, run.peaks), ~failed(run.status))
 
     def _step(self, run: _Run, active: Bool[Array, ""]) -> _Run:
         course, unravel = self.course, self.course.unravel
         weights = course.start + run.moved
-        gradient = unravel(-course.velocity(weights, self.key, run.step))
-        with jax.numpy_dtype_promotion("standard"):  # optax counts on it
-            updates, state = self.optimiser.update(gradient, run.optimiser, unravel(weights))
-        moved, _ = ravel_pytree(optax.apply_updates(unravel(run.moved), updates))
+        gradients = unravel(-course.velocity(weights, self.key, run.step))
+        stepped = map(self._updated, gradients, run.optimisers, unravel(weights), unravel(run.moved))
+        trees, states = zip(*stepped, strict=True)
+        moved, _ = ravel_pytree(trees)
         status = jnp.where(jnp.all(jnp.isfinite(moved)), Status.RUNNING, Status.NOT_FINITE)
-        after = _Run(moved, state, run.step + 1, status)
+        peaks = higher(run.peaks, course.follow(moved))
+        after = _Run(moved, list(states), peaks, run.step + 1, status)
         return jax.tree.map(lambda new, old: jnp.where(active, new, old), after, run)
+
+    def _updated(
+        self, gradient: list[Array], state: PyTree, weights: list[Array], moved: list[Array]
+    ) -> tuple[PyTree, PyTree]:
+        """The movement of one network after one step, and the state of its optimiser."""
+        with jax.numpy_dtype_promotion("standard"):  # optax counts on it
+            updates, state = self.optimiser.update(gradient, state, weights)
+        return optax.apply_updates(moved, updates), state

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from layerflow.methods._course import Course, Path, Status, failed, masked, while_any
+from layerflow.methods._course import Course, Path, Peaks, Status, failed, higher, masked, while_any
 from layerflow.methods._unrolled import UnrolledStep
 
 
@@ -24,7 +24,9 @@ class Lane(eqx.Module):
     made_jump: Bool[Array, ""]
     status: Int[Array, ""]
     num_steps: Int[Array, ""]
+    peaks: Peaks  # largest values so far of what observables follow
     saved: Float[Array, "t size"]  # `moved` at `ts`, as far as reached
+    saved_peaks: Peaks  # likewise
     num_saved: Int[Array, ""]
 
     @property
@@ -70,6 +72,7 @@ class Stepper:
         t_next = jnp.minimum(t_next, self.t1)
         moved = jnp.zeros_like(start)
         solver_state = self.solver.init(self.term, t0, t_next, moved, None)
+        peaks = self.course.follow(moved)
         finite = jnp.all(jnp.isfinite(start)) & jnp.all(jnp.isfinite(self.term.vf(t0, moved, None)))
         return Lane(
             t=t0,
@@ -81,9 +84,15 @@ class Stepper:
             made_jump=jnp.asarray(False),
             status=jnp.where(finite, Status.RUNNING, Status.NOT_FINITE),
             num_steps=jnp.asarray(0),
-            saved=jnp.zeros((self.ts.shape[0], start.shape[0]), start.dtype),
+            peaks=peaks,
+            saved=self._rows(start),
+            saved_peaks=jax.tree.map(self._rows, peaks),
             num_saved=jnp.asarray(0),
         )
+
+    def _rows(self, value: Array) -> Array:
+        """Room for one value at each of `ts`."""
+        return jnp.zeros((self.ts.shape[0], *value.shape), value.dtype)
 
     def advance(self, lane: Lane) -> Lane:
         """One attempted step; a finished lane stays as it is."""
@@ -106,7 +115,7 @@ class Stepper:
         running = lane.running
         accepted = running & keep
         after = eqx.tree_at(
-            lambda lane: (lane.t, lane.t_next, lane.moved, lane.solver_state, lane.control, lane.made_jump),
+            lambda lane: (lane.t, lane.t_next, lane.moved, lane.solver_state, lane.control, lane.made_jump, lane.peaks),
             lane,
             (
                 hold(running, t, lane.t),
@@ -115,6 +124,7 @@ class Stepper:
                 hold(accepted, solver_state, lane.solver_state),
                 hold(running, control, lane.control),
                 hold(accepted, made_jump, lane.made_jump),
+                hold(accepted, higher(lane.peaks, self.course.follow(moved)), lane.peaks),
             ),
         )
         after = eqx.tree_at(lambda lane: lane.num_steps, after, lane.num_steps + running.astype(int))
@@ -173,9 +183,17 @@ class Stepper:
         def write(lane: Lane) -> Lane:
             t = self.ts[jnp.minimum(lane.num_saved, count - 1)]
             row = jnp.where(passed(lane), lane.num_saved, count)  # row `count` does not exist and is dropped
-            saved = lane.saved.at[row].set(interpolation.evaluate(t), mode="drop")
+            moved = interpolation.evaluate(t)
+            peaks = higher(before.peaks, self.course.follow(moved))
+            put = lambda rows, value: rows.at[row].set(value, mode="drop")
             return eqx.tree_at(
-                lambda lane: (lane.saved, lane.num_saved), lane, (saved, lane.num_saved + passed(lane).astype(int))
+                lambda lane: (lane.saved, lane.saved_peaks, lane.num_saved),
+                lane,
+                (
+                    put(lane.saved, moved),
+                    jax.tree.map(put, lane.saved_peaks, peaks),
+                    lane.num_saved + passed(lane).astype(int),
+                ),
             )
 
         return while_any(passed, write, after)
@@ -188,10 +206,11 @@ class Stepper:
         final = jnp.where(bad, 0.0, lane.moved)
         if self.with_ts:
             missing = jnp.arange(self.ts.shape[0]) >= lane.num_saved
-            moved = jnp.where(missing[:, None], final[None, :], lane.saved)
-            observed = masked(jax.vmap(self.course.measure)(moved), missing & bad)
+            fill = lambda rows, last: jax.vmap(lambda gone, row: jnp.where(gone, last, row))(missing, rows)
+            moved, peaks = fill(lane.saved, final), jax.tree.map(fill, lane.saved_peaks, lane.peaks)
+            observed = masked(jax.vmap(self.course.measure)(moved, peaks), missing & bad)
         else:
-            observed = masked(self.course.measure(final), bad)
+            observed = masked(self.course.measure(final, lane.peaks), bad)
         return Path(observed, weights, lane.status, lane.num_steps, lane.t)
 
 

@@ -3,6 +3,15 @@
 from layerflow.networks._diagonal import DiagonalNetwork
 from layerflow.networks._fields import constant, is_weight
 from layerflow.networks._linear import LinearNetwork, linear_model
-from layerflow.networks._linearised import is_linear, linearise
+from layerflow.networks._linearised import LinearisedNetwork, is_linear, linearise
 
-__all__ = ["DiagonalNetwork", "LinearNetwork", "constant", "is_linear", "is_weight", "linear_model", "linearise"]
+__all__ = [
+    "DiagonalNetwork",
+    "LinearNetwork",
+    "LinearisedNetwork",
+    "constant",
+    "is_linear",
+    "is_weight",
+    "linear_model",
+    "linearise",
+]

@@ -8,7 +8,8 @@ from layerflow.observables._basic import (
     mode_strengths,
 )
 from layerflow.observables._kernel import kernel_distance, ntk
-from layerflow.observables._network import accuracy, alignment, function_distance, sharpness, weight_norms
+from layerflow.observables._laziness import function_distance, laziness
+from layerflow.observables._network import accuracy, alignment, scaled_sharpness, sharpness, weight_norms
 from layerflow.observables._observable import observable, on_test
 
 __all__ = [
@@ -19,11 +20,13 @@ __all__ = [
     "kernel_distance",
     "layer_imbalance",
     "layer_movement",
+    "laziness",
     "loss",
     "mode_strengths",
     "ntk",
     "observable",
     "on_test",
+    "scaled_sharpness",
     "sharpness",
     "weight_norms",
 ]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from layerflow._movement import movement
+from layerflow._at_hand import movement
 from layerflow._problem import Problem
 from layerflow.networks import DiagonalNetwork, LinearNetwork
 from layerflow.observables._observable import observable
@@ -85,7 +85,7 @@ def mode_strengths(network: PyTree, problem: Problem) -> Float[Array, " mode"]:
     task = problem.task
     if isinstance(task, Modes):
         return network.matrix[0]
-    u, _, vt = jnp.linalg.svd(_moments(task, "mode_strengths").yx, full_matrices=False)
+    u, _, vt = jnp.linalg.svd(moments_of(task, "mode_strengths").yx, full_matrices=False)
     return jnp.sum((u.T @ network.matrix) * vt, axis=1)
 
 
@@ -115,7 +115,7 @@ def effective_rank(network: PyTree, problem: Problem) -> Float[Array, ""]:  # no
     return jnp.where(total == 0, 0.0, jnp.exp(entropy))
 
 
-def _moments(task: Any, name: str) -> Moments:
+def moments_of(task: Any, name: str) -> Moments:
     """The second moments of a task made of data."""
     if isinstance(task, Moments):
         return task

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from layerflow._movement import movement
+from layerflow._at_hand import movement
 from layerflow._problem import Problem
 from layerflow.networks import DiagonalNetwork, LinearNetwork
 from layerflow.observables._observable import observable
@@ -37,10 +37,15 @@ def ntk(network: PyTree, problem: Problem) -> Float[Array, "out_n out_n"]:
             f"which needs second moments only."
         )
     weights, rest = problem.split(network)
-    outputs = lambda weights: jax.vmap(eqx.combine(weights, rest))(task.x).reshape(task.x.shape[0], -1).T.ravel()
-    jacobian = jax.tree.leaves(jax.jacrev(outputs)(weights))
-    flat = jnp.concatenate([part.reshape(part.shape[0], -1) for part in jacobian], axis=1)
-    return flat @ flat.T
+    output = lambda weights, x: eqx.combine(weights, rest)(x).ravel()
+    outputs = jax.eval_shape(output, weights, task.x[0]).size
+    # Reverse mode takes one product per output, forward mode one per weight.
+    few_weights = sum(leaf.size for leaf in jax.tree.leaves(weights)) < outputs
+    derivative = (jax.jacfwd if few_weights else jax.jacrev)(output)
+    jacobian = jax.vmap(derivative, in_axes=(None, 0))(weights, task.x)
+    rows = outputs * task.x.shape[0]
+    flat = [part.swapaxes(0, 1).reshape(rows, -1) for part in jax.tree.leaves(jacobian)]
+    return sum((part @ part.T for part in flat), start=jnp.zeros((rows, rows), flat[0].dtype))
 
 
 @observable(long_name="kernel distance")
@@ -66,12 +71,12 @@ def kernel_distance(network: PyTree, problem: Problem) -> Float[Array, ""]:
     if type(network) in (LinearNetwork, DiagonalNetwork):
         moving = [layer for layer, w in enumerate(problem.split(network)[0].weights) if w is not None]
         distance: Any = _linear_distance if isinstance(network, LinearNetwork) else _diagonal_distance
-        return distance(problem.start, network, moving, _input_moment(problem.task))
+        return distance(problem.start, network, moving, input_moment(problem.task))
     k0, k1 = ntk(problem.start, problem), ntk(network, problem)
     return 0.5 * jnp.sum((k0 / jnp.linalg.norm(k0) - k1 / jnp.linalg.norm(k1)) ** 2)
 
 
-def _input_moment(task: Any) -> Float[Array, "inp inp"] | Float[Array, " inp"]:
+def input_moment(task: Any) -> Float[Array, "inp inp"] | Float[Array, " inp"]:
     """E[x x^T], or its diagonal for uncorrelated modes."""
     if isinstance(task, Samples):
         return task.x.T @ task.x / task.x.shape[0]

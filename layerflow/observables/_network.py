@@ -1,4 +1,4 @@
-"""Measurements of any network: predictions, weights, curvature, and the distance to another network."""
+"""Measurements of any network: predictions, weights and curvature."""
 
 import itertools
 from typing import Any
@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
+from layerflow._at_hand import method
 from layerflow._problem import Problem
 from layerflow.networks import LinearNetwork
 from layerflow.observables._observable import observable
-from layerflow.tasks import Modes, Moments, Samples, Stream
+from layerflow.tasks import Samples, Stream
 
 
 def samples_of(problem: Problem, name: str) -> Samples:
@@ -134,34 +135,23 @@ def _largest_eigenvalue(product: Any, size: int, steps: int, dtype: Any) -> Floa
     return jnp.linalg.eigvalsh(jnp.diag(diagonal) + off + off.T)[-1]
 
 
-def function_distance(network: PyTree, other: PyTree, problem: Problem) -> Float[Array, ""]:
-    """Root mean square distance between two networks on the inputs of the task.
-
-        sqrt(E |f(x) - g(x)|^2),    summed over outputs.
-
-    Args:
-        network, other: The two networks.
-        problem: Whose task gives the inputs: samples, or for linear networks moments or modes.
+@observable(long_name="learning rate × sharpness")
+def scaled_sharpness(network: PyTree, problem: Problem) -> Float[Array, ""]:
+    """The sharpness times the step size of descent: 2 is the edge of stability.
 
     Returns:
-        Array of shape (), in units of the output.
+        Array of shape ().
 
     Raises:
-        TypeError: If the task holds no inputs and a network is not linear.
+        TypeError: If the method is not `Descent` with a number as `learning_rate`.
+
+    References:
+        Cohen et al. (2021), arXiv:2103.00065.
     """
-    task = problem.task
-    if isinstance(task, Moments | Modes):
-        if not (hasattr(network, "matrix") and hasattr(other, "matrix")):
-            samples_of(problem, "function_distance of networks that are not linear")
-        gap = network.matrix - other.matrix
-        xx = task.xx if isinstance(task, Moments) else jnp.diag(task.variance)
-        return _safe_root(jnp.sum((gap @ xx) * gap))
-    x = samples_of(problem, "function_distance").x
-    gap = jax.vmap(network)(x) - jax.vmap(other)(x)
-    return _safe_root(jnp.sum(gap**2) / x.shape[0])
-
-
-def _safe_root(squared: Array) -> Array:
-    """The square root, with a finite derivative at zero."""
-    positive = squared > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+    step_size = getattr(method(), "step_size", None)
+    if step_size is None:
+        raise TypeError(
+            "scaled_sharpness multiplies by the step size, so it is measured under lf.Descent(..., learning_rate=0.1) "
+            "with a number, no schedule, as learning rate. Elsewhere use sharpness."
+        )
+    return step_size * sharpness(network, problem)

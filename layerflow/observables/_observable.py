@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree
 
 from layerflow._problem import Problem
 
@@ -12,14 +12,20 @@ Observable = Callable[[Any, Problem], Any]
 
 
 def observable(
-    *, dims: tuple[str, ...] = (), long_name: str | None = None, units: str = "1"
-) -> Callable[[Observable], Observable]:
-    """Say what an observable measures, for the labels of a diagram. Plain functions work too.
+    *,
+    dims: tuple[str, ...] = (),
+    long_name: str | None = None,
+    units: str = "1",
+    follow: Callable[[Any, Any, Problem], Array] | None = None,
+) -> Callable[[Callable[..., Any]], Any]:
+    """Say what an observable or a summary measures, for the labels of a diagram. Plain functions work too.
 
     Args:
         dims: Name of each dimension of the returned array; numbered if not given.
         long_name: Label for axes and colour bars; the name of the function if not given.
         units: Unit, "1" for pure numbers.
+        follow: A function of (network, linearised twin, problem) to evaluate at every step of the
+            two side by side. The observable then reads its largest values so far, see `laziness`.
 
     Example:
         >>> import jax.numpy as jnp, layerflow as lf
@@ -28,8 +34,8 @@ def observable(
         ...     return jnp.linalg.svd(network.matrix, compute_uv=False)
     """
 
-    def mark(function: Observable) -> Observable:
-        for name, value in (("dims", dims), ("long_name", long_name), ("units", units)):
+    def mark(function: Callable[..., Any]) -> Any:
+        for name, value in (("dims", dims), ("long_name", long_name), ("units", units), ("follow", follow)):
             setattr(function, name, value)
         return function
 
@@ -55,15 +61,24 @@ def on_test(function: Observable) -> Observable:
     """
     name = getattr(function, "__name__", type(function).__name__)
 
-    def measured_on_test(network: PyTree, problem: Problem) -> Any:
+    def tested(problem: Problem) -> Problem:
         if problem.test is None:
             raise ValueError(
                 f"on_test({name}) needs a test task, but the problem has none: lf.Problem(..., test=task)."
             )
-        return function(network, eqx.tree_at(lambda problem: problem.task, problem, problem.test))
+        return eqx.tree_at(lambda problem: problem.task, problem, problem.test)
+
+    def measured_on_test(network: PyTree, problem: Problem) -> Any:
+        return function(network, tested(problem))
+
+    follow: Any = getattr(function, "follow", None)
+    followed = lambda network, twin, problem: follow(network, twin, tested(problem))
 
     measured_on_test.__name__ = f"test_{name}"
     label = getattr(function, "long_name", None) or name
     return observable(
-        dims=getattr(function, "dims", ()), long_name=f"{label} on the test task", units=getattr(function, "units", "1")
+        dims=getattr(function, "dims", ()),
+        long_name=f"{label} on the test task",
+        units=getattr(function, "units", "1"),
+        follow=None if follow is None else followed,
     )(measured_on_test)

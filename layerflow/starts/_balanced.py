@@ -69,7 +69,7 @@ def two_layers(
     heavy = jnp.concatenate([larger, surplus])
     light = jnp.concatenate([smaller, jnp.zeros_like(surplus)])
     s1, s2 = jnp.where(lam > 0, light, heavy), jnp.where(lam > 0, heavy, light)
-    return LinearNetwork((r @ _rectangular(s1, hid, inp) @ v.T, u @ _rectangular(s2, out, hid) @ r.T))
+    return LinearNetwork((r @ rectangular(s1, hid, inp) @ v.T, u @ rectangular(s2, out, hid) @ r.T))
 
 
 def _checked(
@@ -121,7 +121,7 @@ def _layer_strengths(
     return heavy, jnp.where(zero, 0.0, strengths / jnp.where(zero, 1.0, heavy))
 
 
-def _rectangular(diagonal: Float[Array, " k"], rows: int, columns: int) -> Float[Array, "rows columns"]:
+def rectangular(diagonal: Float[Array, " k"], rows: int, columns: int) -> Float[Array, "rows columns"]:
     """The matrix with the leading part of `diagonal` on its diagonal."""
     return jnp.eye(rows, columns, dtype=diagonal.dtype) * _pad(diagonal, columns)[None, :]
 

@@ -1,0 +1,159 @@
+"""Linear networks of any depth with a given imbalance between each pair of layers."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
+
+from layerflow._checks import real_array, require
+from layerflow._numerics import safe_root
+from layerflow.networks import LinearNetwork
+from layerflow.starts._balanced import orthogonal_matrices, rectangular
+from layerflow.starts._gaussian import checked_widths
+
+
+def lambda_balanced_chain(
+    key: PRNGKeyArray,
+    lams: ArrayLike | Sequence[ArrayLike],
+    strengths: ArrayLike,
+    *,
+    widths: Sequence[int],
+) -> LinearNetwork:
+    """Draw a linear network of any depth with a given imbalance between each pair of layers.
+
+    The weights satisfy, for l = 0, ..., layers - 2,
+
+        w[l+1]^T w[l+1] - w[l] w[l]^T = lams[l] * I,    singular values of the product = strengths,
+
+    and gradient flow keeps the first for all time. Neighbouring layers share their singular vectors,
+    and the squared singular values of a mode grow by lams[l] from layer to layer. Where a layer of
+    units is wider than the narrowest, the squares of its surplus are sums of `lams`, which must not
+    be negative, and must be zero where the surplus ends at a narrower layer on both sides.
+
+    Args:
+        key: Source of the random singular vectors.
+        lams: Imbalance of each pair of neighbouring layers, shape (layers - 1,), or one number for all.
+        strengths: Singular values of the end-to-end matrix at t = 0, shape (min(widths),) or a
+            scalar for all.
+        widths: Width of every layer of units, input first.
+
+    Returns:
+        Network with one matrix of shape (out, inp) per layer; with two layers, that of
+        `lambda_balanced` for the same key.
+
+    Raises:
+        ValueError: If no such weights exist for these widths, there is one layer only, or
+            `lams` or `strengths` does not fit.
+
+    Example:
+        >>> import jax, layerflow as lf
+        >>> network = lf.lambda_balanced_chain(jax.random.key(0), (0.5, -0.2), 1.0, widths=(2, 2, 2, 2))
+        >>> w1, w2, w3 = network.weights
+        >>> (w3.T @ w3 - w2 @ w2.T).round(3).diagonal().tolist()
+        [-0.2..., -0.2...]
+
+    References:
+        Arora, Cohen, Hazan (2018), arXiv:1802.06509, for the conserved quantities of deep linear networks.
+    """
+    widths = checked_widths(widths)
+    lams, strengths = _checked(lams, strengths, widths)
+    squares = [[column] for column in layer_squares(lams, strengths).T]
+    for low, high in itertools.pairwise(sorted(set(widths))):
+        for begin, end in _runs([width >= high for width in widths]):
+            for layer, square in _surplus(lams, widths, low, begin, end):
+                squares[layer].append(jnp.full(high - low, square))
+    rotations = orthogonal_matrices(key, widths, lams.dtype)
+    values = [safe_root(jnp.concatenate(parts)) for parts in squares]
+    return LinearNetwork(
+        tuple(
+            after @ rectangular(value, after.shape[0], before.shape[0]) @ before.T
+            for value, (before, after) in zip(values, itertools.pairwise(rotations), strict=True)
+        )
+    )
+
+
+def layer_squares(lams: Float[Array, " pairs"], strengths: Float[Array, " modes"]) -> Float[Array, "modes layers"]:
+    """Squared singular values of every layer whose product is strengths^2 and whose steps are `lams`."""
+    heights = jnp.concatenate([jnp.zeros(1, lams.dtype), jnp.cumsum(lams)])
+    offsets = (heights - heights.min())[None, :]
+    layers = offsets.shape[1]
+    zero = strengths == 0
+    goal = 2 * jnp.log(jnp.where(zero, 1.0, strengths))[:, None]
+
+    def newton(_: Array, log_least: Float[Array, "modes 1"]) -> Float[Array, "modes 1"]:
+        least = jnp.exp(log_least)
+        gap = jnp.sum(jnp.log(least + offsets), axis=1, keepdims=True) - goal
+        return log_least - gap / jnp.sum(least / (least + offsets), axis=1, keepdims=True)
+
+    # The sum of logarithms is convex in that of the least square and bends once per layer, so from
+    # above, where all squares are as small as the least, Newton's method falls to the root.
+    log_least = jax.lax.fori_loop(0, layers + 10, newton, goal / layers)
+    return jnp.where(zero[:, None], 0.0, jnp.exp(log_least)) + offsets
+
+
+def _checked(
+    lams: ArrayLike | Sequence[ArrayLike], strengths: ArrayLike, widths: tuple[int, ...]
+) -> tuple[Float[Array, " pairs"], Float[Array, " modes"]]:
+    """Imbalances and strengths as vectors of one dtype, or an error."""
+    pairs, modes = len(widths) - 2, min(widths)
+    if pairs < 1:
+        raise ValueError(
+            f"An imbalance is one between two layers, but `widths` is {widths}, one layer. List at least three widths."
+        )
+    lams = jnp.stack([real_array(lam, "lams") for lam in lams]) if isinstance(lams, Sequence) else lams
+    lams, strengths = real_array(lams, "lams"), real_array(strengths, "strengths")
+    dtype = jnp.promote_types(lams.dtype, strengths.dtype)
+    for name, array, length, what in (
+        ("lams", lams, pairs, "imbalance per pair of layers"),
+        ("strengths", strengths, modes, "singular value per mode"),
+    ):
+        if array.shape not in ((), (length,)):
+            raise ValueError(
+                f"Argument `{name}` holds one {what}, so for widths {widths} it needs shape ({length},), but it has "
+                f"shape {array.shape}. For all alike pass one number."
+            )
+    strengths = require(
+        strengths, strengths >= 0, "Argument `strengths` holds singular values, which are not negative, but some are."
+    )
+    return jnp.broadcast_to(lams.astype(dtype), (pairs,)), jnp.broadcast_to(strengths.astype(dtype), (modes,))
+
+
+def _runs(flags: list[bool]) -> Iterator[tuple[int, int]]:
+    """First and last position of every run of True."""
+    for flag, run in itertools.groupby(range(len(flags)), key=flags.__getitem__):
+        positions = list(run)
+        if flag:
+            yield positions[0], positions[-1]
+
+
+def _surplus(
+    lams: Float[Array, " pairs"], widths: tuple[int, ...], low: int, begin: int, end: int
+) -> Iterator[tuple[int, Float[Array, ""]]]:
+    """Squared singular values beyond the first `low` for the layers of weights between two layers of units.
+
+    Units `begin` to `end` have them and their neighbours outside do not. So the square is 0 before
+    `begin` and after `end`, unless these are the input or the output of the network.
+    """
+    slack = 100 * jnp.finfo(lams.dtype).eps * jnp.sum(jnp.abs(lams))
+    reason = f"No linear network of widths {widths} has these imbalances: the singular values beyond the first {low} of"
+    mend = "Change `lams`, or make no hidden layer wider than its neighbours."
+    if begin > 0:
+        layers, sums = range(begin, end + 1), jnp.cumsum(lams[begin - 1 : end])
+        words = [_sum(begin - 1, layer - 1) for layer in layers]
+        if end < len(widths) - 1:
+            message = f"{reason} the layers around hidden layer {end} need {words[-1]} to be zero. {mend}"
+            lams = require(sums[-1], jnp.abs(sums[-1]) <= slack, message)
+            layers, sums = layers[:-1], sums[:-1]
+    else:
+        layers, sums = range(end), -jnp.cumsum(lams[:end][::-1])[::-1]
+        words = [f"-({_sum(layer, end - 1)})" for layer in layers]
+    for layer, square, formula in zip(layers, sums, words, strict=False):
+        message = f"{reason} weights[{layer}] have the square {formula}, which is negative. {mend}"
+        yield layer, jnp.maximum(require(square, square >= -slack, message), 0.0)
+
+
+def _sum(first: int, last: int) -> str:
+    """The sum of some imbalances, in words."""
+    return " + ".join(f"lams[{pair}]" for pair in range(first, last + 1))

@@ -1,0 +1,6 @@
+"""What is measured of whole paths: functions of a `Trajectory`."""
+
+from layerflow.summaries._plateaus import plateaus
+from layerflow.summaries._times import first_time, grokking_delay, half_times, mode_order, time_to_fraction
+
+__all__ = ["first_time", "grokking_delay", "half_times", "mode_order", "plateaus", "time_to_fraction"]
