@@ -38,6 +38,21 @@ def without_single(array: "xarray.DataArray", keep: tuple[str | None, ...]) -> "
     return array.squeeze([dim for dim in array.dims if array.sizes[dim] == 1 and dim not in keep], drop=True)
 
 
+def across_and_up(array: "xarray.DataArray", x: str | None, y: str | None) -> tuple[str, str]:
+    """The dimensions across and up: the last and the first, unless named."""
+    first, last = map(str, array.dims)
+    for name in (x, y):
+        if name is not None and name not in array.dims:
+            raise ValueError(f"`{name}` is no dimension of `{array.name}`, which has `{first}` and `{last}`.")
+    if x is None:
+        x = last if y in (None, first) else first
+    if y is None:
+        y = first if x == last else last
+    if x == y:
+        raise ValueError(f"Two different dimensions are needed, but `x` and `y` are both `{x}`.")
+    return x, y
+
+
 def tick_at_values(ax: "Axes", direction: str, values: np.ndarray) -> None:
     """Ticks where the values are, if they are few."""
     if len(values) <= _FEW:

@@ -4,7 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerflow.plot._data import axes_or_new, chosen, is_geometric, is_numeric, label, tick_at_values, without_single
+from layerflow.plot._data import (
+    across_and_up,
+    axes_or_new,
+    chosen,
+    is_geometric,
+    is_numeric,
+    label,
+    tick_at_values,
+    without_single,
+)
 
 if TYPE_CHECKING:
     import xarray
@@ -58,7 +67,7 @@ def heatmap(
             f"A heat map needs two dimensions, but `{array.name}` has {array.ndim}: {dict(array.sizes)}. Reduce the "
             f'others first, as in diagram.{array.name}.mean("seed") or .isel(t=-1).'
         )
-    x, y = _across_and_up(array, x, y)
+    x, y = across_and_up(array, x, y)
     array = array.transpose(y, x)
     for dim in (x, y):
         values = array[dim].values
@@ -83,21 +92,6 @@ def heatmap(
     if np.isnan(values).any():
         _explain_hatch(ax)
     return ax
-
-
-def _across_and_up(array: "xarray.DataArray", x: str | None, y: str | None) -> tuple[str, str]:
-    """The dimensions across and up."""
-    first, last = map(str, array.dims)
-    for name in (x, y):
-        if name is not None and name not in array.dims:
-            raise ValueError(f"`{name}` is no dimension of `{array.name}`, which has `{first}` and `{last}`.")
-    if x is None:
-        x = last if y in (None, first) else first
-    if y is None:
-        y = first if x == last else last
-    if x == y:
-        raise ValueError(f"A heat map needs two different dimensions, but `x` and `y` are both `{x}`.")
-    return x, y
 
 
 def _positions(ax: "Axes", array: "xarray.DataArray", dim: str, direction: str) -> np.ndarray:
