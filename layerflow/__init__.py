@@ -1,6 +1,7 @@
 """layerflow: gradient flow of layerwise linear models, whole phase diagrams in one call."""
 
 from layerflow import plot
+from layerflow._boundary import boundary
 from layerflow._compile_cache import enable_compile_cache
 from layerflow._keys import fold
 from layerflow._problem import Problem
@@ -61,6 +62,7 @@ __all__ = [
     "accuracy",
     "aligned",
     "alignment",
+    "boundary",
     "constant",
     "downstream",
     "effective_rank",

@@ -1,6 +1,7 @@
 """Pictures of diagrams: functions take labelled data, return matplotlib Axes, and never call show."""
 
+from layerflow.plot._boundary import boundary
 from layerflow.plot._curves import curves
 from layerflow.plot._heatmap import heatmap
 
-__all__ = ["curves", "heatmap"]
+__all__ = ["boundary", "curves", "heatmap"]
