@@ -45,7 +45,7 @@ class Results:
 
     def dataset(self, wanted: Wanted, batch: Batch) -> "xarray.Dataset":
         """The diagram, labelled."""
-        import xarray
+        from layerflow._dataset import Diagram
 
         grid, ts = self.grid, batch.fixed[2]
         descent = isinstance(batch.frozen.program.method, Descent)
@@ -85,7 +85,7 @@ class Results:
             coords |= {name: (axis.name, values) for name, values in vectors.items()}
         if ts is not None and batch.paths:
             coords[time_name] = (time_name, np.asarray(ts), {"long_name": time_label, "units": "1"})
-        return xarray.Dataset(data, coords)
+        return Diagram(data, coords)
 
 
 def _labels(variable: str, functions: Mapping[str, Callable[..., Any]]) -> dict[str, Any]:

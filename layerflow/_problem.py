@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from layerflow import _card
 from layerflow._checks import real_array
 from layerflow.networks import LinearisedNetwork, is_weight, linearise
 from layerflow.tasks import Task
@@ -67,6 +68,10 @@ class Problem(eqx.Module):
         self.decay, self.rates = _as_coefficients("decay", decay), _as_coefficients("rates", rates)
         _check_coefficients("decay", self.decay, start)
         _check_coefficients("rates", self.rates, start)
+
+    def __str__(self) -> str:
+        """A card: network, task, and what is not as usual."""
+        return _card.of_problem(self)
 
     def split(self, network: PyTree) -> tuple[PyTree, PyTree]:
         """The moving weights of `network`, and all the rest; `eqx.combine` undoes it."""

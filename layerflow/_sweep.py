@@ -108,6 +108,7 @@ def sweep(
 
     facts = facts_of(cell, batches[0][1], method, root) | {
         "chunk": sizes[0] if len(sizes) == 1 else sizes,
+        "chunk_bytes": max(batch.chunk_bytes for _, batch in batches),
         "compile_seconds": round(sum(b.compile_seconds for _, b in batches), 3),
     }
     diagram = results.dataset(wanted, batches[0][1])

@@ -43,13 +43,16 @@ class Batch:
         self.frozen, self.build, self.messages, self.paths = frozen, build, messages, paths
         share, self._build_one, self.varies = split(build)
         self.compile_seconds = 0.0
+        self.chunk_bytes = 0  # what one chunk takes while it runs, once one did
         self.shared = self._compiled("share", share, constants)(constants)
         self.fixed = (self.shared, frozen.constants, ts, root)
 
     def run(self, values: dict[str, Array], seeds: Int[Array, " cells"]) -> Path:
         """Solve some cells; every number of cells compiles once."""
         arguments = (*self.fixed, values, seeds)
-        return self._compiled("run", self._run, *arguments)(*arguments)
+        program = self._compiled("run", self._run, *arguments)
+        self.chunk_bytes = self.chunk_bytes or _working_set(program)
+        return program(*arguments)
 
     def check(self, values: dict[str, Array], seeds: Int[Array, " cells"]) -> list[Array]:
         """Judge the checks that the cell function made, for some cells."""
@@ -140,6 +143,15 @@ class Batch:
 def lockstep(travel: Callable[..., Path], cells: tuple[Any, ...], axes: tuple[Any, ...]) -> Path:
     """Let the cells of a chunk travel side by side; each step waits for all."""
     return jax.vmap(travel, in_axes=axes)(*cells)
+
+
+def _working_set(program: Any) -> int:
+    """Bytes that a compiled program takes while it runs."""
+    sizes = program.memory_analysis()
+    if sizes is None:  # not every backend tells
+        return 0
+    own = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
+    return own - sizes.alias_size_in_bytes
 
 
 def _keys(root: PRNGKeyArray, seeds: Int[Array, " cells"]) -> Key[Array, " cells"]:

@@ -31,6 +31,10 @@ class Task(eqx.Module):
     def loss(self, network: PyTree) -> Float[Array, ""]:
         """The loss of `network` on all of the task, L = E|f(x) - y|^2 / 2 (Eq. 2)."""
 
+    def __str__(self) -> str:
+        """What the task is and its sizes, in a few words."""
+        return type(self).__name__
+
     def check(self, network: PyTree) -> None:
         """Raise an error in the user's words if `network` cannot be trained on this task."""
 

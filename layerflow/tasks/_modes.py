@@ -44,6 +44,10 @@ class Modes(Task):
         self.variance = jnp.broadcast_to(variance, (modes,))
         self.target = jnp.broadcast_to(target, (modes,))
 
+    def __str__(self) -> str:
+        """What the task is and its sizes, in a few words."""
+        return f"Modes, {self.target.shape[0]} of them"
+
     def check(self, network: PyTree) -> None:
         """Raise unless `network` is a linear map from the modes to one output."""
         linear_map(network, self, (1, self.target.shape[0]))

@@ -102,6 +102,10 @@ class Moments(Task):
             raise ValueError(f"Argument `yx` is E[y x^T] and needs shape (out, inp), but it has shape {yx.shape}.")
         return cls(jnp.eye(yx.shape[1], dtype=yx.dtype), yx, yx @ yx.T if yy is None else yy)
 
+    def __str__(self) -> str:
+        """What the task is and its sizes, in a few words."""
+        return f"Moments of {self.yx.shape[1]} inputs and {self.yx.shape[0]} outputs"
+
     def check(self, network: PyTree) -> None:
         """Raise unless `network` is a linear map that fits."""
         linear_map(network, self, (self.yx.shape[0], self.yx.shape[1]))

@@ -37,6 +37,10 @@ class Samples(Task):
     def __init__(self, x: ArrayLike, y: ArrayLike) -> None:
         self.x, self.y = sample_pair(x, y)
 
+    def __str__(self) -> str:
+        """What the task is and its sizes, in a few words."""
+        return f"Samples, {self.x.shape[0]} of inputs {self.x.shape[1:]} and targets {self.y.shape[1:]}"
+
     def check(self, network: PyTree) -> None:
         """Raise unless `network` takes one input and gives one target."""
         if is_linear(network) and self.x.ndim == self.y.ndim == 2:

@@ -52,6 +52,10 @@ class Stream(Task):
         self.draw = draw
         self.seen = _drawn(draw, jax.random.key(0) if key is None else key, sample)
 
+    def __str__(self) -> str:
+        """What the task is and its sizes, in a few words."""
+        return f"Stream of inputs {self.seen.x.shape[1:]} and targets {self.seen.y.shape[1:]}"
+
     def check(self, network: PyTree) -> None:
         """Raise unless `network` takes one input and gives one target."""
         self.seen.check(network)

@@ -1,0 +1,115 @@
+"""What `print` shows of a problem and of a diagram: a few lines on what it is and whether to trust it."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+
+from layerflow.methods import Status
+
+if TYPE_CHECKING:
+    import xarray
+
+    from layerflow._problem import Problem
+
+
+def card(title: str, lines: Iterable[tuple[str, str]]) -> str:
+    """A title and named lines below it."""
+    return "\n".join([title, *(f"  {name:9} {text}" for name, text in lines)])
+
+
+def of_problem(problem: "Problem") -> str:
+    """The card of a problem."""
+    start = problem.start
+    moving, rest = problem.split(start)
+    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree) if hasattr(leaf, "size"))
+    kept = f", {count(rest)} more numbers do not move" if count(rest) else ""
+    widths = "-".join(map(str, start.widths)) + ", " if hasattr(start, "widths") else ""
+    lines = [
+        ("network", f"{type(start).__name__}, {widths}{count(moving)} weights{kept}"),
+        ("task", str(problem.task)),
+    ]
+    if problem.test is not None:
+        lines.append(("test", str(problem.test)))
+    for name, usual in (("decay", 0.0), ("rates", 1.0)):
+        value = getattr(problem, name)
+        if not (isinstance(value, float) and value == usual):
+            lines.append((name, ", ".join(map(_number, jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None)))))
+    return card("Problem", lines)
+
+
+def of_diagram(diagram: "xarray.Dataset") -> str:
+    """The card of a diagram, whole or in part."""
+    attrs, status = diagram.attrs, diagram["status"]
+    sizes = " x ".join(f"{size} {name}" for name, size in status.sizes.items())
+    lines = [
+        ("axes", ", ".join(map(_range, (diagram[name] for name in status.dims if name in diagram.coords)))),
+        ("measured", ", ".join(_measured(diagram))),
+        ("method", method_in_words(attrs)),
+        ("cells", f"{status.size} done, {_failures(status.values)}"),
+        (
+            "steps",
+            f"{np.median(diagram['num_steps']):.0f} in the median cell, {int(diagram['num_steps'].max())} at most",
+        ),
+        ("seconds", f"{attrs['wall_seconds']:.2f}, of which {attrs['compile_seconds']:.2f} for compiling"),
+        ("memory", f"{_in_bytes(diagram.nbytes)} of results, {_in_bytes(attrs['chunk_bytes'])} to compute a chunk"),
+        ("made", f"{attrs['dtype']} on {attrs['device']}, layerflow {attrs['layerflow_version']}, {attrs['created']}"),
+    ]
+    cells = f"{status.size} cell{'' if status.size == 1 else 's'}"
+    title = f"Diagram of `{attrs['title']}`: {f'{sizes} = ' if sizes else ''}{cells}"
+    return card(title, [line for line in lines if line[1]])
+
+
+def method_in_words(attrs: dict[str, Any]) -> str:
+    """How the cells were solved, from the facts of a diagram."""
+    if attrs["method"] == "Flow":
+        tolerance = f", rtol {attrs['rtol']:g}" if "rtol" in attrs else ""
+        end = f" to t = {attrs['t1']:g}" if "t1" in attrs else ""
+        return f"gradient flow{end}, {attrs['solver']}{tolerance}"
+    steps, rate = attrs.get("steps"), attrs.get("learning_rate")
+    batch = f", batches of {attrs['batch']}" if "batch" in attrs else ""
+    return f"{'' if steps is None else f'{steps} steps of '}{attrs['optimiser']}{_at_rate(rate)}{batch}"
+
+
+def _at_rate(rate: Any) -> str:
+    return f" at rate {rate:g}" if isinstance(rate, int | float) else ""
+
+
+def _measured(diagram: "xarray.Dataset") -> Iterable[str]:
+    """Every variable with its own dimensions."""
+    for name, variable in diagram.data_vars.items():
+        if name not in ("status", "num_steps", "end"):
+            own = [str(dim) for dim in variable.dims if dim not in diagram["status"].dims]
+            yield f"{name} ({', '.join(own)})" if own else str(name)
+
+
+def _range(axis: "xarray.DataArray") -> str:
+    """The name of an axis and from where to where it runs."""
+    first, last = axis.values[0], axis.values[-1]
+    number = lambda value: f"{value:g}" if isinstance(value, int | float | np.number) else str(value)
+    return f"{axis.name} {number(first)}" + ("" if axis.size == 1 else f" to {number(last)}")
+
+
+def _failures(status: np.ndarray) -> str:
+    """How many cells failed, and how."""
+    codes, counts = np.unique(status, return_counts=True)
+    failed = {Status(int(code)): int(n) for code, n in zip(codes, counts, strict=True) if code >= Status.NOT_FINITE}
+    how = ", ".join(f"{n} {code.name.lower()}" for code, n in failed.items())
+    return f"{sum(failed.values())} failed" + (f" ({how})" if how else "")
+
+
+def _in_bytes(size: float) -> str:
+    """A size with the unit that suits it."""
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = min(int(np.log2(max(size, 1)) // 10), len(units) - 1)
+    return f"{size / 2 ** (10 * power):.3g} {units[power]}"
+
+
+def _number(leaf: Any) -> str:
+    """A coefficient: its value if it is known and one number."""
+    if leaf is None:
+        return "frozen"
+    if isinstance(leaf, jax.core.Tracer) or np.ndim(leaf) > 0:
+        return f"array of shape {np.shape(leaf)}"
+    return f"{float(leaf):g}"
