@@ -13,6 +13,7 @@ import numpy as np
 _LABELS = {
     "lam": ("layer imbalance λ", "weight²"),
     "weight_to_target": ("weight-to-target ratio", "1"),
+    "target_scale": ("target scale", "1"),
     "learning_rate": ("learning rate", "1"),
     "depth": ("depth", "layers"),
     "width": ("width", "units"),

@@ -1,0 +1,54 @@
+"""The command `layerflow`: figures of the paper by name, and diagrams of your own data.
+
+Turns float64 on (unless told otherwise) and keeps compiled programs in the user's cache folder.
+"""
+
+import contextlib
+import io
+import re
+import sys
+from typing import Annotated
+
+import tyro
+
+from layerflow.cli._data import Data
+from layerflow.cli._diagram import Diagram
+from layerflow.cli._figure import Figure, List
+from layerflow.cli._shared import UserError
+
+Command = (
+    Annotated[Figure, tyro.conf.subcommand("figure")]
+    | Annotated[List, tyro.conf.subcommand("list")]
+    | Annotated[Diagram, tyro.conf.subcommand("diagram")]
+    | Annotated[Data, tyro.conf.subcommand("data")]
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line; errors end it with one line and exit code 2."""
+    try:
+        _parsed(arguments).run()
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+    except (UserError, ValueError, TypeError, ImportError, MemoryError, OSError) as error:
+        print(f"layerflow: {' '.join(str(error).split())}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("layerflow: interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _parsed(arguments: list[str] | None) -> Figure | List | Diagram | Data:
+    """The command as typed; tyro's boxed complaint is brought down to one line."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(Command, prog="layerflow", description=__doc__, args=arguments)
+    except SystemExit as stop:
+        if stop.code in (None, 0):
+            raise
+        words = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
+        inside = [line.strip("│| ") for line in words.splitlines()[1:]]  # the first line is the box's title
+        parts = re.split(r"Argument helptext|For full helptext|[─-]{4,}", " ".join(inside))
+        complaint = next((part for part in parts if part.strip()), "The command was not understood")
+        raise UserError(f"{' '.join(complaint.split()).rstrip('.')}. See `layerflow --help`.") from None

@@ -1,0 +1,5 @@
+"""`python -m layerflow.cli`, where the command itself is not on the path."""
+
+from layerflow.cli import main
+
+main()

@@ -1,0 +1,71 @@
+"""What the commands share: settings before anything is computed, and files after."""
+
+import contextlib
+import pathlib
+import tempfile
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.figure import Figure
+
+MethodName = Literal["flow", "descent"]
+Dtype = Literal["float64", "float32"]
+
+
+class UserError(Exception):
+    """Something the user can mend, said in one line."""
+
+
+def set_up(dtype: Dtype) -> None:
+    """Choose the precision and keep compiled programs; before anything is computed."""
+    import jax
+
+    jax.config.update("jax_enable_x64", dtype == "float64")
+    from layerflow import enable_compile_cache
+
+    with contextlib.suppress(OSError):  # a cache that cannot be kept is no reason to stop
+        enable_compile_cache()
+
+
+def check_positive(**values: float | None) -> None:
+    """Raise if a flag that needs a positive number has another."""
+    for name, value in values.items():
+        if value is not None and not value > 0:
+            raise UserError(f"--{name.replace('_', '-')} needs to be positive, but it is {value}.")
+
+
+def writable(folder: pathlib.Path) -> pathlib.Path:
+    """`folder`, made and tried out before anything is computed."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--out {folder} cannot be written: {error.strerror}. Name another folder.") from None
+    return folder
+
+
+def save(picture: "Figure", diagram: "xarray.Dataset", stem: pathlib.Path) -> list[pathlib.Path]:
+    """Write the picture and the numbers; returns the files."""
+    png, pdf, nc = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf", "nc"))
+    picture.savefig(png, dpi=200)
+    picture.set_layout_engine("none")  # keep the layout just found
+    picture.savefig(pdf, dpi=200)
+    diagram.to_netcdf(nc, engine="scipy")
+    return [png, pdf, nc]
+
+
+def report(
+    title: str, diagram: "xarray.Dataset", notes: Iterable[str], files: list[pathlib.Path], begin: float
+) -> None:
+    """Say what was done and where it lies."""
+    print(title)
+    print(diagram)
+    for note in notes:
+        print(f"  note      {note}")
+    for file in files:
+        print(f"  file      {file}")
+    print(f"  all in    {time.perf_counter() - begin:.1f} s")
