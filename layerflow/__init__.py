@@ -41,7 +41,18 @@ from layerflow.starts import (
     upstream,
 )
 from layerflow.summaries import first_time, grokking_delay, half_times, mode_order, plateaus, time_to_fraction
-from layerflow.tasks import Modes, Moments, Samples, Stream, Task, power_law_modes, random_regression, teacher
+from layerflow.tasks import (
+    Modes,
+    Moments,
+    Samples,
+    Stream,
+    Task,
+    digits,
+    power_law_modes,
+    principal_components,
+    random_regression,
+    teacher,
+)
 
 __version__ = "0.1.0"
 
@@ -64,6 +75,7 @@ __all__ = [
     "alignment",
     "boundary",
     "constant",
+    "digits",
     "downstream",
     "effective_rank",
     "enable_compile_cache",
@@ -92,6 +104,7 @@ __all__ = [
     "plateaus",
     "plot",
     "power_law_modes",
+    "principal_components",
     "random_regression",
     "scaled_sharpness",
     "sharpness",

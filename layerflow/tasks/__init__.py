@@ -1,6 +1,8 @@
 """What is to be learned: a task gives the loss of a network."""
 
 from layerflow.tasks._base import Task
+from layerflow.tasks._components import PrincipalComponents, principal_components
+from layerflow.tasks._digits import digits
 from layerflow.tasks._modes import Modes
 from layerflow.tasks._moments import Moments
 from layerflow.tasks._regression import random_regression
@@ -11,10 +13,13 @@ from layerflow.tasks._teacher import power_law_modes, teacher
 __all__ = [
     "Modes",
     "Moments",
+    "PrincipalComponents",
     "Samples",
     "Stream",
     "Task",
+    "digits",
     "power_law_modes",
+    "principal_components",
     "random_regression",
     "teacher",
 ]
