@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from layerflow._checks import is_concrete
 from layerflow.methods import Status
 
 if TYPE_CHECKING:
@@ -110,6 +111,6 @@ def _number(leaf: Any) -> str:
     """A coefficient: its value if it is known and one number."""
     if leaf is None:
         return "frozen"
-    if isinstance(leaf, jax.core.Tracer) or np.ndim(leaf) > 0:
+    if not is_concrete(leaf) or np.ndim(leaf) > 0:
         return f"array of shape {np.shape(leaf)}"
     return f"{float(leaf):g}"

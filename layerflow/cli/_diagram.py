@@ -57,12 +57,14 @@ class Diagram:
     """Layer imbalance, from and to."""
     target_scale: tuple[float, float] = (0.1, 10.0)
     """Factor on the targets, from and to, in even ratios."""
-    grid: int = 20
-    """Points along each axis."""
+    grid: int = 21
+    """Points along each axis; an odd number puts one at the middle of λ."""
     seeds: int = 1
     """Random starts in each cell."""
     observe: tuple[Observable, ...] = ("kernel_distance", "loss")
     """What to measure at the end, one panel each."""
+    boundary: float | None = None
+    """Draw over every panel the line where the first observable has this value, with its band over seeds."""
     t1: float = 40.0
     """Horizon in gradient-flow time, learning rate times steps."""
     method: MethodName = "flow"
@@ -88,7 +90,7 @@ class Diagram:
         widths = self._all_widths(train.x.shape[1], train.y.shape[1])
         diagram = self._sweep(train, test, widths)
         network = "-".join(map(str, widths))
-        title = f"{self.data.stem}: {network} from {_STARTS[self.start]}"
+        title = f"{self.data.stem}: {network} from {_STARTS[self.start]}, at t = {self.t1:g}"
         files = save(self._draw(diagram, title), diagram, folder / self.data.stem)
         report(title, diagram, (), files, begin)
 
@@ -135,7 +137,9 @@ class Diagram:
         if self.whiten or self.components is not None:
             inputs = principal_components(data.x, self.components, whiten=self.whiten)
         train = Samples(inputs(data.x), data.y)
-        return train, None if data.x_test is None else Samples(inputs(data.x_test), data.y_test)
+        if data.x_test is None or data.y_test is None:
+            return train, None
+        return train, Samples(inputs(data.x_test), data.y_test)
 
     def _all_widths(self, inp: int, out: int) -> tuple[int, ...]:
         """Widths of all layers of units."""
@@ -180,6 +184,7 @@ class Diagram:
 
     def _draw(self, diagram: "xarray.Dataset", title: str) -> Any:
         """One panel per observable."""
+        from layerflow import boundary
         from layerflow.plot._panels import over_seeds, panels
 
         drawn = []
@@ -187,7 +192,11 @@ class Diagram:
             log = name not in ("accuracy", "test_accuracy", "effective_rank")
             how = {"log": log} if log else {"cmap": "cividis"}
             drawn.append((over_seeds(diagram[name], log=log), how))
-        return panels(drawn, x="target_scale", title=title)
+        line = None
+        if self.boundary is not None:
+            log = drawn[0][1].get("log", False)
+            line = boundary(diagram[self.observe[0]], self.boundary, x="target_scale", log=log)
+        return panels(drawn, x="target_scale", title=title, line=line)
 
 
 _STARTS = {

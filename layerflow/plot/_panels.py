@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerflow.plot._boundary import boundary
 from layerflow.plot._data import label
 from layerflow.plot._heatmap import heatmap
 
@@ -13,13 +14,20 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def panels(drawn: "Sequence[tuple[xarray.DataArray, Mapping[str, Any]]]", *, x: str, title: str) -> "Figure":
+def panels(
+    drawn: "Sequence[tuple[xarray.DataArray, Mapping[str, Any]]]",
+    *,
+    x: str,
+    title: str,
+    line: "xarray.Dataset | None" = None,
+) -> "Figure":
     """Heat maps side by side that share the vertical axis.
 
     Args:
         drawn: For each panel its values, of two dimensions, and what to tell `heatmap` besides.
         x: Dimension across.
         title: Above all.
+        line: A boundary found in the first panel, to draw over every one.
     """
     from matplotlib.figure import Figure
 
@@ -28,8 +36,13 @@ def panels(drawn: "Sequence[tuple[xarray.DataArray, Mapping[str, Any]]]", *, x: 
         first = figure.axes[0] if number else None
         ax = figure.add_subplot(1, len(drawn), number + 1, sharey=first)
         heatmap(array, x=x, ax=ax, **how)
-        ax.collections[0].colorbar.set_label("")  # it would stand next to the other panel's axis
-        ax.set_title(label(array), fontsize="medium")
+        ax.figure.axes[-1].set_ylabel("")  # the colour bar's: it would stand next to the other panel's axis
+        told = ""
+        if line is not None:
+            boundary(line, ax=ax)
+            # In the title of the panel it was found in: a legend would lie over the map.
+            told = "" if number else f", line at {line.attrs['level']}"
+        ax.set_title(f"{label(array)}{told}", fontsize="medium")
         if number:
             ax.set_ylabel("")
             ax.tick_params(labelleft=False)

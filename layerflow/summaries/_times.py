@@ -165,7 +165,7 @@ def mode_order(trajectory: Trajectory) -> Float[Array, " mode"]:
         ValueError: If `mode_strengths` is not observed.
     """
     times = half_times(trajectory)
-    place = 1.0 + jnp.argsort(jnp.argsort(times))
+    place = 1 + jnp.argsort(jnp.argsort(times)).astype(times.dtype)
     return jnp.where(jnp.isfinite(times), place, jnp.inf)
 
 
