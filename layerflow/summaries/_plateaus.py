@@ -12,7 +12,7 @@ from layerflow.summaries._times import path_of
 
 
 def plateaus(
-    *, flat: float = 0.1, shortest: float = 0.02, least: float = 0.01, most: int = 8, of: str = "loss"
+    *, flat: float = 0.2, shortest: float = 0.02, least: float = 0.01, most: int = 8, of: str = "loss"
 ) -> Callable[[Trajectory], dict[str, Array]]:
     """Summary: where the loss rests, from saddle to saddle.
 
@@ -23,7 +23,7 @@ def plateaus(
         1/2 sum over unlearned modes of E_i S_i^2,
 
     and one more where the loss has come to rest, if `ts` go on long enough. A drop is not seen if
-    faster ones ten times its rate lie both before and after it.
+    drops of more than 1/`flat` times its rate lie both before and after it.
 
     Args:
         flat: How slow, relative to the slower of the drops on either side.
