@@ -100,7 +100,7 @@ def _failures(status: np.ndarray) -> str:
     return f"{sum(failed.values())} failed" + (f" ({how})" if how else "")
 
 
-def _in_bytes(size: float) -> str:
+def _in_bytes(size: int) -> str:
     """A size with the unit that suits it."""
     units = ("B", "KiB", "MiB", "GiB", "TiB")
     power = min(int(np.log2(max(size, 1)) // 10), len(units) - 1)

@@ -443,6 +443,75 @@ CASES = {
     ),
     "a heat map of a list": (lambda: lf.plot.heatmap([1, 2]), TypeError, r"A diagram is needed"),
     "curves over nothing there": (lambda: lf.plot.curves(sweep(), x="t"), ValueError, r"`t` is no dimension of `loss`"),
+    "a chain with a surplus that cannot be": (
+        lambda: lf.lambda_balanced_chain(KEY, (0.5, 0.0), 1.0, widths=(2, 3, 2, 2)),
+        ValueError,
+        r"No linear network of widths \(2, 3, 2, 2\).*hidden layer 1 need lams\[0\] to be zero",
+    ),
+    "a chain that would need a negative square": (
+        lambda: lf.lambda_balanced_chain(KEY, (0.5, 0.5), 1.0, widths=(3, 3, 3, 2)),
+        ValueError,
+        r"weights\[0\] have the square -\(lams\[0\] \+ lams\[1\]\), which is negative",
+    ),
+    "imbalances for another depth": (
+        lambda: lf.lambda_balanced_chain(KEY, (0.5, 0.0, 1.0), 1.0, widths=(2, 2, 2, 2)),
+        ValueError,
+        r"`lams` holds one imbalance per pair of layers.*needs shape \(2,\), but it has shape \(3,\)",
+    ),
+    "a chain of one layer": (
+        lambda: lf.lambda_balanced_chain(KEY, 0.0, 1.0, widths=(2, 2)),
+        ValueError,
+        r"at least three widths",
+    ),
+    "an infeasible chain on an axis": (
+        lambda: sweep(lambda lam: lf.Problem(lf.lambda_balanced_chain(KEY, lam, 0.1, widths=(2, 3, 2)), TASK)),
+        ValueError,
+        r"No linear network of widths.*First at lam=1.0",
+    ),
+    "laziness by itself": (
+        lambda: lf.laziness(NETWORK, PROBLEM),
+        TypeError,
+        r"measured along them: lf.solve",
+    ),
+    "scaled sharpness of a flow": (
+        lambda: lf.solve(PROBLEM, FLOW, observe=lf.scaled_sharpness),
+        TypeError,
+        r"measured under lf.Descent\(..., learning_rate=0.1\)",
+    ),
+    "summary without times": (
+        lambda: lf.solve(PROBLEM, FLOW, summary=lf.plateaus()),
+        ValueError,
+        r"needs times to measure at: ts=",
+    ),
+    "summary of what is not observed": (
+        lambda: lf.solve(PROBLEM, FLOW, ts=[0.0, 1.0], summary=lf.half_times),
+        ValueError,
+        r"half_times reads the path of `mode_strengths`, but these are observed: loss",
+    ),
+    "plateaus of a vector": (
+        lambda: lf.solve(
+            PROBLEM, FLOW, ts=[0.0, 1.0], observe=lf.mode_strengths, summary=lf.plateaus(of="mode_strengths")
+        ),
+        ValueError,
+        r"one number at each time, but `mode_strengths` has shape \(2,\)",
+    ),
+    "summary that returns text": (
+        lambda: lf.solve(PROBLEM, FLOW, ts=[0.0, 1.0], summary={"s": lambda path: "slow"}),
+        TypeError,
+        r"A summary returns an array",
+    ),
+    "one name for an observable and a summary": (
+        lambda: lf.solve(PROBLEM, FLOW, ts=[0.0, 1.0], summary={"loss": lf.plateaus()}),
+        ValueError,
+        r"both called `loss`",
+    ),
+    "paths dropped and no summary": (
+        lambda: sweep(ts=[0.0, 1.0], paths=False),
+        ValueError,
+        r"keeps what summaries say, but there is none",
+    ),
+    "fraction beyond the way": (lambda: lf.time_to_fraction(1.5), ValueError, r"in \(0, 1\], but it is 1.5"),
+    "no plateaus to tell of": (lambda: lf.plateaus(most=0), ValueError, r"`most` needs to be positive"),
 }
 
 

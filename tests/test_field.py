@@ -47,6 +47,57 @@ def test_orthogonal_layers_have_equal_singular_values(key):
         np.testing.assert_allclose(np.linalg.svd(w, compute_uv=False), gain, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("widths", "lams"),
+    [
+        ((3, 3, 3, 3), (0.7, -1.2)),  # square: any imbalance
+        ((2, 3, 3, 2), (1.0, -1.0)),  # a surplus that begins and ends
+        ((4, 3, 2, 3, 5), (-0.3, 0.2, 0.4)),  # a bottleneck: lighter towards it, heavier behind it
+        ((2, 2, 2, 2, 2), (1e4, -1e4, 3.0)),
+        ((3, 2, 2), (-0.5,)),
+    ],
+)
+def test_a_chain_has_its_imbalances_and_its_strengths(key, widths, lams):
+    strengths = np.linspace(2.0, 0.1, min(widths))
+    network = lf.lambda_balanced_chain(key, lams, strengths, widths=widths)
+
+    for lam, before, after in zip(lams, network.weights, network.weights[1:], strict=False):
+        scale = abs(before).max() ** 2 + abs(after).max() ** 2
+        np.testing.assert_allclose(after.T @ after - before @ before.T, lam * np.eye(len(before)), atol=1e-14 * scale)
+    scale = np.prod([np.linalg.norm(w, 2) for w in network.weights])
+    found = np.linalg.svd(network.matrix, compute_uv=False)[: min(widths)]
+    np.testing.assert_allclose(found, strengths, atol=1e-14 * scale)
+
+
+def test_a_chain_of_two_layers_is_lambda_balanced_and_flow_keeps_all_of_its_imbalances(key, regression):
+    for w, expected in zip(
+        lf.lambda_balanced_chain(key, -0.5, 0.3, widths=(4, 3, 3)).weights,
+        lf.lambda_balanced(key, -0.5, 0.3, inp=4, hid=3, out=3).weights,
+        strict=True,
+    ):
+        np.testing.assert_allclose(w, expected, atol=1e-14)
+    problem = lf.Problem(lf.lambda_balanced_chain(key, (-0.4, 0.3), 0.5, widths=(4, 3, 3, 3)), regression)
+
+    ends = lf.solve(problem, lf.Flow(t1=2.0, rtol=1e-9), observe=lf.layer_imbalance).observed
+
+    np.testing.assert_allclose(ends["layer_imbalance_hidden1"], -0.4 * np.eye(3), atol=1e-7)
+    np.testing.assert_allclose(ends["layer_imbalance_hidden2"], 0.3 * np.eye(3), atol=1e-7)
+
+
+def test_a_chain_differentiates_by_its_imbalances(key):
+    """Forward, reverse and finite differences agree; at zero strength the derivative is finite."""
+    first = lambda lam: (
+        lf.lambda_balanced_chain(key, jnp.stack([lam, jnp.asarray(0.1)]), 0.5, widths=(2,) * 4).weights[0].sum()
+    )
+    h = 1e-5
+    expected = (first(0.4 + h) - first(0.4 - h)) / (2 * h)
+
+    np.testing.assert_allclose(jax.jacfwd(first)(0.4), expected, rtol=1e-8)
+    np.testing.assert_allclose(jax.grad(first)(0.4), expected, rtol=1e-8)
+    still = lambda lam: lf.lambda_balanced_chain(key, lam, 0.0, widths=(2,) * 4).matrix.sum()
+    assert np.isfinite(jax.grad(still)(0.0))
+
+
 def test_power_law_modes_follow_their_power():
     variance = lf.power_law_modes(50, exponent=1.6, target=2.0).variance
 
@@ -140,6 +191,18 @@ def test_descent_is_stable_up_to_two_over_the_sharpness():
     for factor, stable in ((1.9, True), (2.1, False)):
         method = lf.Descent(optax.sgd, learning_rate=factor / sharpness, steps=200)
         assert (lf.solve(problem, method).observed["loss"] < 1e-6) == stable
+
+
+def test_scaled_sharpness_is_that_of_each_cells_own_step_size():
+    """2 at the edge of stability: the learning rate is an axis, and on a parabola the curvature is 3."""
+    task = lf.Modes(variance=jnp.array([3.0, 1.0]), target=1.0)
+
+    def cell(eta):
+        return lf.Problem(lf.linear_model(jnp.zeros(2)), task), lf.Descent(optax.sgd, learning_rate=eta, steps=50)
+
+    diagram = lf.sweep(cell, {"eta": [0.1, 0.6]}, ts=[0, 50], observe=lf.scaled_sharpness)
+
+    np.testing.assert_allclose(diagram.scaled_sharpness, [[0.3, 0.3], [1.8, 1.8]], rtol=1e-12)
 
 
 def test_alignment_is_one_for_aligned_layers_and_less_for_others(key, regression):

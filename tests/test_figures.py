@@ -1,13 +1,11 @@
-"""The claims of the paper's figures, and the command that draws them."""
+"""The claims of the paper's figures."""
 
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-import xarray
 
-from layerflow.cli import main
 from layerflow.figures import FIGURES
 
 
@@ -59,50 +57,6 @@ def test_figure_6b_is_rich_at_small_ratio_and_lazy_at_large():
         (50, -0.5, -6.0),
     ):
         assert abs(at(ratio, difference) - expected) < 0.6
-
-
-def test_the_command_draws_saves_and_says_what_it_did(tmp_path, capsys):
-    main(["figure", "6a", "--grid", "4", "--seeds", "2", "--out", str(tmp_path)])
-
-    said = capsys.readouterr().out
-    for ending in ("png", "pdf", "nc"):
-        assert (tmp_path / f"figure_6a.{ending}").stat().st_size > 1000
-        assert f"figure_6a.{ending}" in said
-    assert "4 lam x 4 weight_to_target x 2 seed = 32 cells" in said
-    assert "gradient flow to t = 39.99, Tsit5, rtol 1e-06, float64 on cpu" in said
-    with xarray.open_dataset(tmp_path / "figure_6a.nc", engine="scipy") as read:
-        assert dict(read.sizes) == {"lam": 4, "weight_to_target": 4, "seed": 2}
-
-
-def test_the_command_lists_the_figures(capsys):
-    main(["list"])
-
-    said = capsys.readouterr().out
-    assert all(f"{name} " in said for name in FIGURES)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["figure", "6aa"], "Did you mean 6a?"),
-        (["figure", "6a", "--grid", "0"], "--grid needs a positive whole number"),
-        (["figure", "6a", "--grid", "many"], "--grid"),
-        (["figure", "6a", "--dtype", "float16"], "float16"),
-        (["figure", "6a", "--bogus"], "--bogus"),
-        (["figure", "6a", "--out", "/dev/null/figures"], "cannot be written"),
-        ([], "figure"),
-    ],
-)
-def test_the_command_ends_bad_input_with_one_line_and_exit_code_2(arguments, words, capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-
-    said = capsys.readouterr()
-    assert stop.value.code == 2
-    assert said.out == ""
-    assert said.err.startswith("layerflow: ")
-    assert words in said.err
-    assert said.err.count("\n") == 1
 
 
 def test_importing_layerflow_is_light_and_changes_no_setting():

@@ -1,5 +1,6 @@
 """What is measured, against definitions evaluated another way."""
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,6 +69,53 @@ def test_ntk_is_the_closed_form_of_linear_networks(key):
 
     expected = np.kron(np.eye(2), x @ w1.T @ w1 @ x.T) + np.kron(w2 @ w2.T, x @ x.T)
     np.testing.assert_allclose(kernel, expected, atol=1e-12)
+
+
+class FewWeights(eqx.Module):
+    """Three outputs of two weights: forward mode is the cheaper one."""
+
+    weights: jax.Array
+
+    def __call__(self, x):
+        a, b = self.weights
+        return jnp.stack([jnp.sin(a * x[0]), b * x[1] * a, jnp.tanh(b * x[0] + a)])
+
+
+@pytest.mark.parametrize("kind", ["few weights", "many weights", "convolution"])
+def test_ntk_is_the_square_of_the_jacobian_for_any_network(key, kind):
+    """Whichever mode of differentiation is the cheaper one; outputs first."""
+    if kind == "convolution":
+        network = eqx.nn.Sequential([eqx.nn.Conv2d(1, 2, 2, key=key), eqx.nn.Lambda(jnp.tanh)])
+        x = jax.random.normal(key, (4, 1, 3, 3))
+    else:
+        network = FewWeights(jnp.array([0.3, -0.7])) if kind == "few weights" else eqx.nn.MLP(2, 3, 4, 1, key=key)
+        x = jax.random.normal(key, (4, 2))
+    with jax.numpy_rank_promotion("allow"):
+        y = jnp.zeros_like(jax.vmap(network)(x))
+        problem = lf.Problem(network, lf.Samples(x, y))
+        weights, rest = problem.split(network)
+        flat, unravel = jax.flatten_util.ravel_pytree(weights)
+        outputs = lambda w: jax.vmap(eqx.combine(unravel(w), rest))(x).reshape(len(x), -1).T.ravel()
+        j = np.asarray(jax.jacfwd(outputs)(flat))
+        kernel = lf.ntk(network, problem)
+
+    np.testing.assert_allclose(kernel, j @ j.T, atol=1e-13)
+
+
+def test_the_empirical_distance_is_the_closed_form_of_linear_networks(key, coloured_samples):
+    """A linear network that does not say so goes through its Jacobians."""
+    k1, k2 = jax.random.split(key)
+    start, end = (lf.gaussian(k, (4, 3, 2), std=0.7) for k in (k1, k2))
+
+    class Own(eqx.Module):
+        weights: tuple
+
+        def __call__(self, x):
+            return self.weights[1] @ (self.weights[0] @ x)
+
+    empirical = lf.kernel_distance(Own(end.weights), lf.Problem(Own(start.weights), coloured_samples))
+
+    np.testing.assert_allclose(empirical, lf.kernel_distance(end, lf.Problem(start, coloured_samples)), atol=1e-10)
 
 
 def test_the_kernel_distance_keeps_its_digits_on_the_lazy_side():

@@ -30,7 +30,7 @@ def set_up(dtype: Dtype) -> None:
         enable_compile_cache()
 
 
-def check_positive(**values: float | None) -> None:
+def check_positive(**values: float | int | None) -> None:
     """Raise if a flag that needs a positive number has another."""
     for name, value in values.items():
         if value is not None and not value > 0:

