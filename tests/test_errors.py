@@ -505,6 +505,17 @@ CASES = {
         ValueError,
         r"both called `loss`",
     ),
+    "one variable from an observable and a summary": (
+        lambda: lf.solve(
+            PROBLEM,
+            FLOW,
+            ts=[0.0, 1.0],
+            observe={"loss": lf.loss, "rest_count": lf.loss},
+            summary={"rest": lf.plateaus()},
+        ),
+        ValueError,
+        r"both give `rest_count`",
+    ),
     "paths dropped and no summary": (
         lambda: sweep(ts=[0.0, 1.0], paths=False),
         ValueError,

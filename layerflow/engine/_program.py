@@ -141,6 +141,7 @@ def freeze(
         end = step if isinstance(static.method, Descent) else jax.ShapeDtypeStruct((), w.dtype)
         traced["summarise"] = trace(cell.summarise, jax.eval_shape(lambda: ts), at_ts, w, step, step, end, leaves)
         summarised = traced["summarise"][0].outputs
+    _check_apart(cell.names, cell.summary_names)
     values, structure_of_method = jax.tree.flatten(static.method)
     functions: dict[str, Any] = {"summarise": None} | {name: function for name, (function, _) in traced.items()}
     program = Program(**functions, method_values=tuple(values), method_structure=structure_of_method)
@@ -307,6 +308,12 @@ def _add(variables: dict[str, Array], kind: str, name: str, value: Any) -> None:
             raise ValueError(f"Two observables are called `{variable}`. Name them apart: observe={{'a': f, 'b': g}}.")
         array = jnp.asarray(part)
         variables[variable] = array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
+
+
+def _check_apart(variables: list[str], summaries: list[str]) -> None:
+    for name in variables:
+        if name in summaries:
+            raise ValueError(f"An observable and a summary both give `{name}`. Name one of them apart: {{'other': f}}.")
 
 
 def _check_weights(w: jax.ShapeDtypeStruct, static: Cell) -> None:

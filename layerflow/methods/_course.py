@@ -1,14 +1,19 @@
 """What a method is told of one cell, and what it gives back."""
 
+import dataclasses
 import enum
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, Literal, TypeVar
 
+import diffrax as dfx
 import equinox as eqx
+import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from layerflow._checks import is_concrete
 
 
 class Status(enum.IntEnum):
@@ -109,6 +114,46 @@ def _(axis_size, in_batched, flag):  # noqa: ARG001
 State = TypeVar("State", bound=eqx.Module)
 
 
-def while_any(condition: Callable[[State], Array], body: Callable[[State], State], state: State) -> State:
-    """`jax.lax.while_loop` that goes on while any cell does; `body` must leave finished cells alone."""
-    return jax.lax.while_loop(lambda state: any_cell(condition(state)), body, state)
+@dataclasses.dataclass(frozen=True)
+class Loop:
+    """How a loop is written down, which decides how it differentiates.
+
+    Attributes:
+        kind: "lax" for forward mode of any order, "checkpointed" for reverse mode, "bounded" for both
+            modes and any order.
+        max_steps: Needed by "bounded".
+    """
+
+    kind: Literal["lax", "checkpointed", "bounded"] = "lax"
+    max_steps: int | None = None
+
+    def __call__(self, condition: Callable[[State], Array], body: Callable[[State], State], state: State) -> State:
+        """`jax.lax.while_loop` that goes on while any cell does; `body` must leave finished cells alone."""
+        anyone = lambda state: any_cell(condition(state))
+        if self.kind == "lax":
+            return eqxi.nondifferentiable_backward(jax.lax.while_loop(anyone, body, state), msg=_FORWARD_ONLY)
+        checkpoints = _CHECKPOINTS if self.kind == "checkpointed" else None
+        return eqxi.while_loop(anyone, body, state, kind=self.kind, max_steps=self.max_steps, checkpoints=checkpoints)
+
+
+_FORWARD_ONLY = (
+    "This method differentiates in forward mode (jax.jvp, jax.jacfwd). For jax.grad and jax.jacrev give it "
+    "adjoint=diffrax.RecursiveCheckpointAdjoint()."
+)
+_CHECKPOINTS = 100  # states kept for reverse mode; a loop of n steps is run about log(n)/log(100) times more
+
+
+def loop_of(adjoint: Any, most: Int[Array, ""]) -> Loop:
+    """The loop that differentiates as asked for."""
+    if adjoint is None or isinstance(adjoint, dfx.ForwardMode):
+        return Loop("lax")
+    if isinstance(adjoint, dfx.RecursiveCheckpointAdjoint):
+        return Loop("checkpointed")
+    if not isinstance(adjoint, dfx.DirectAdjoint):
+        raise TypeError(
+            f"Argument `adjoint` needs diffrax.ForwardMode(), diffrax.RecursiveCheckpointAdjoint() or "
+            f"diffrax.DirectAdjoint(), but it is {adjoint!r}."
+        )
+    if not is_concrete(most):
+        raise TypeError("With DirectAdjoint the number of steps decides the shape of the program: give a plain number.")
+    return Loop("bounded", int(most))

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from layerflow._checks import is_concrete, require
-from layerflow.methods._course import Course, Path, Peaks, Status, failed, higher, masked, while_any
+from layerflow.methods._course import Course, Loop, Path, Peaks, Status, failed, higher, loop_of, masked
 
 
 class Descent(eqx.Module):
@@ -27,6 +28,7 @@ class Descent(eqx.Module):
         batch: Samples per step; the whole task at every step if not given.
         replace: Draw each batch anew from all samples, in place of running through them in a
             fresh order every epoch.
+        adjoint: How the descent differentiates, see `Flow`.
         **hyperparameters: Handed to the factory. Floats and arrays can be axes of a sweep and
             do not recompile; flags, whole numbers and schedules do.
 
@@ -43,6 +45,7 @@ class Descent(eqx.Module):
     steps: Int[Array, ""]
     batch: int | None = eqx.field(static=True)
     replace: bool = eqx.field(static=True)
+    loop: Loop = eqx.field(static=True)
     hyperparameters: dict[str, Any]
 
     def __init__(
@@ -52,6 +55,7 @@ class Descent(eqx.Module):
         steps: ArrayLike,
         batch: int | None = None,
         replace: bool = False,
+        adjoint: dfx.AbstractAdjoint | None = None,
         **hyperparameters: Any,
     ) -> None:
         if isinstance(optimiser, tuple) or not callable(optimiser):
@@ -70,6 +74,7 @@ class Descent(eqx.Module):
             raise ValueError(f"Argument `batch` counts samples: a whole number of at least 1, not {batch!r}.")
         self.steps = require(steps, steps > 0, f"Argument `steps` needs to be positive, but it is {steps}.")
         self.optimiser, self.batch, self.replace = optimiser, batch, replace
+        self.loop = loop_of(adjoint, self.steps)
         number = lambda value: isinstance(value, float) or (eqx.is_array_like(value) and hasattr(value, "dtype"))
         self.hyperparameters = {k: jnp.asarray(v) if number(v) else v for k, v in hyperparameters.items()}
         for name, function in {"optimiser": optimiser, **self.hyperparameters}.items():
@@ -147,7 +152,7 @@ class _Descender:
     def __init__(self, method: Descent, course: Course, key: PRNGKeyArray) -> None:
         cast = lambda leaf: leaf.astype(course.start.dtype) if eqx.is_inexact_array(leaf) else leaf
         self.optimiser = method.optimiser(**jax.tree.map(cast, method.hyperparameters))
-        self.course, self.key = course, key
+        self.course, self.key, self.loop = course, key, method.loop
 
     def load(self) -> _Run:
         start = self.course.start
@@ -158,7 +163,7 @@ class _Descender:
     def run_to(self, goal: Int[Array, ""], run: _Run) -> _Run:
         """Go on to step `goal`, or to where the cell fails."""
         active = lambda run: (run.step < goal) & (run.status == Status.RUNNING)
-        return while_any(active, lambda run: self._step(run, active(run)), run)
+        return self.loop(active, lambda run: self._step(run, active(run)), run)
 
     def visit(self, run: _Run, goal: Int[Array, ""]) -> tuple[_Run, tuple[list[Array], Bool[Array, ""]]]:
         """Go on to step `goal` and measure there."""

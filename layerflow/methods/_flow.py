@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from layerflow._checks import is_concrete, real_array, require
-from layerflow.methods._course import Course, Path, while_any
+from layerflow.methods._course import Course, Loop, Path, loop_of
 from layerflow.methods._stepper import Stepper
 
 
@@ -27,6 +27,9 @@ class Flow(eqx.Module):
             `atol`.
         dt0: First step; chosen by the controller if not given. Fixed steps need it.
         max_steps: A cell that takes more steps than this fails.
+        adjoint: How the flow differentiates: `diffrax.ForwardMode()` (the default: `jax.jvp`, `jax.jacfwd`,
+            any order), `diffrax.RecursiveCheckpointAdjoint()` (`jax.grad`, `jax.jacrev`, once) or
+            `diffrax.DirectAdjoint()` (either mode, any order; slower, and best with a small `max_steps`).
         until: Stop early. A number: when the loss is at most that. "converged": when the loss is
             above the least that networks of this shape can reach by at most rtol/100, and what it
             still falls, |velocity|^2 t, is at most rtol; both relative to the loss of the zero
@@ -51,6 +54,7 @@ class Flow(eqx.Module):
     controller: dfx.AbstractStepSizeController
     dt0: Float[Array, ""] | None
     max_steps: Int[Array, ""]
+    loop: Loop = eqx.field(static=True)
     until: Literal["converged"] | Float[Array, ""] | None
 
     def __init__(
@@ -63,6 +67,7 @@ class Flow(eqx.Module):
         controller: dfx.AbstractStepSizeController | None = None,
         dt0: ArrayLike | None = None,
         max_steps: ArrayLike = 100_000,
+        adjoint: dfx.AbstractAdjoint | None = None,
         until: Literal["converged"] | ArrayLike | None = None,
     ) -> None:
         self.t1 = _positive(t1, "t1", "gradient-flow time")
@@ -85,6 +90,7 @@ class Flow(eqx.Module):
         self.max_steps = require(
             max_steps, max_steps > 0, f"Argument `max_steps` needs to be positive, not {max_steps}."
         )
+        self.loop = loop_of(adjoint, self.max_steps)
         if isinstance(until, str) and until != "converged":
             raise ValueError(f'Argument `until` takes "converged", a loss to stop at, or None, but it is "{until}".')
         self.until = until if until is None or isinstance(until, str) else real_array(until, "until")
@@ -159,7 +165,7 @@ class Flow(eqx.Module):
     def travel(self, course: Course, ts: Float[Array, " t"] | None, key: PRNGKeyArray) -> Path:
         """Integrate one cell; vmapped, all cells step in lockstep until the last one ends."""
         stepper = Stepper(self, course, ts)
-        lane = while_any(lambda lane: lane.running, stepper.advance, stepper.load())
+        lane = self.loop(lambda lane: lane.running, stepper.advance, stepper.load())
         return stepper.finish(lane)
 
 

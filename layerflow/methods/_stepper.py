@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from layerflow.methods._course import Course, Path, Peaks, Status, failed, higher, masked, while_any
+from layerflow.methods._course import Course, Path, Peaks, Status, failed, higher, masked
 from layerflow.methods._unrolled import UnrolledStep
 
 
@@ -174,6 +174,11 @@ class Stepper:
     def _save(self, before: Lane, after: Lane, accepted: Bool[Array, ""], dense: dict[str, Any]) -> Lane:
         """Write the state at all of `ts` that this step passed."""
         interpolation = self.solver.interpolation_cls(t0=before.t, t1=before.t_next, **dense)
+        # A loop over the few times that a step passes, except where reverse mode would have to keep its states.
+        write = self._write_passed if self.flow.loop.kind == "lax" else self._write_where
+        return write(before, after, accepted, interpolation)
+
+    def _write_passed(self, before: Lane, after: Lane, accepted: Bool[Array, ""], interpolation: Any) -> Lane:
         count = self.ts.shape[0]
 
         def passed(lane: Lane) -> Bool[Array, ""]:
@@ -196,7 +201,24 @@ class Stepper:
                 ),
             )
 
-        return while_any(passed, write, after)
+        return self.flow.loop(passed, write, after)
+
+    def _write_where(self, before: Lane, after: Lane, accepted: Bool[Array, ""], interpolation: Any) -> Lane:
+        number = jnp.arange(self.ts.shape[0])
+        passed = accepted & (number >= before.num_saved) & (self.ts <= before.t_next)
+        # Times that were not passed are evaluated inside the step, where nothing overflows.
+        moved = jax.vmap(interpolation.evaluate)(jnp.where(passed, self.ts, before.t))
+        peaks = jax.vmap(lambda moved: higher(before.peaks, self.course.follow(moved)))(moved)
+        put = lambda rows, values: jax.vmap(jnp.where)(passed, values, rows)
+        return eqx.tree_at(
+            lambda lane: (lane.saved, lane.saved_peaks, lane.num_saved),
+            after,
+            (
+                put(after.saved, moved),
+                jax.tree.map(put, after.saved_peaks, peaks),
+                after.num_saved + jnp.sum(passed),
+            ),
+        )
 
     def finish(self, lane: Lane) -> Path:
         """Measure; what lies beyond a stop holds its last value, beyond a failure it is NaN."""
