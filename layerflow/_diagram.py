@@ -55,8 +55,10 @@ class Results:
         # Axes and time keep their names to themselves: no dimension of an observable has size -1.
         sizes = dict.fromkeys([*axes, "t", "step", *(name for axis in grid.axes for name in axis.arguments)], -1)
         for name, flat in self.observed.items():
-            labels = _labels(name, {**wanted.observe, **wanted.summary})
-            times = [] if ts is None or name in batch.frozen.summaries else [time_name]
+            by = next((axis for axis in wanted.derivative if name.endswith(f"_d_{axis}")), None)
+            of = name if by is None else name.removesuffix(f"_d_{by}")
+            labels = _labels(of, {**wanted.observe, **wanted.summary})
+            times = [] if ts is None or of in batch.frozen.summaries else [time_name]
             own = flat.shape[2 + len(times) :]
             dims = labels["dims"] if len(labels["dims"]) == len(own) else ()
             # A name that means something else here, or another size, gives way to numbers.
@@ -64,6 +66,11 @@ class Results:
                 dims = [f"{name}_{i}" for i in range(len(own))]
             sizes |= dict(zip(dims, own, strict=True))
             attrs = {key: labels[key] for key in ("long_name", "units")}
+            if by is not None:
+                attrs = {
+                    "long_name": f"derivative of {labels['long_name']} by {by}",
+                    "units": f"{labels['units']}/[{by}]",
+                }
             data[name] = ([*axes, *times, *dims], grid.shaped(flat), attrs)
         codes = [status for status in Status if status >= 0]
         data["status"] = (
@@ -83,7 +90,7 @@ class Results:
                 n: v for n, v in axis.arguments.items() if n != axis.name and np.ndim(v) == 1 and not axis.static
             }
             coords |= {name: (axis.name, values) for name, values in vectors.items()}
-        if ts is not None and batch.paths:
+        if ts is not None and batch.wanted.paths:
             coords[time_name] = (time_name, np.asarray(ts), {"long_name": time_label, "units": "1"})
         return Diagram(data, coords)
 

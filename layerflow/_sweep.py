@@ -1,9 +1,10 @@
 """Sweep a cell function over a grid: a phase diagram in one call."""
 
+import dataclasses
 import inspect
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -42,6 +43,7 @@ def sweep(
     observe: Observe = loss,
     summary: Summarise | None = None,
     paths: bool = True,
+    derivative: Sequence[str] = (),
     progress: bool = True,
     on: Machine | None = None,
 ) -> "xarray.Dataset":
@@ -62,6 +64,8 @@ def sweep(
         summary: A function of a cell's whole trajectory (see `lf.Trajectory`), several, or a dict of
             them by name, such as `lf.half_times`; needs `ts`. Returns an array or a dict of arrays.
         paths: Keep the observables at `ts`; False keeps what the summaries say and no path.
+        derivative: Names of axes to differentiate by. For every variable `v` and axis `a` the diagram
+            then holds `v_d_a`, the derivative of each cell by its own axis value, in forward mode.
         progress: Show a bar between chunks when a sweep takes longer than a second.
         on: What the computation may use.
 
@@ -89,12 +93,13 @@ def sweep(
     if not paths and not wanted.summary:
         raise ValueError("With paths=False a sweep keeps what summaries say, but there is none: give `summary`.")
     grid, takes_key = _grid(cell, axes or {}, seeds)
+    wanted = dataclasses.replace(wanted, paths=paths, derivative=_differentiable(derivative, grid))
     root = as_key(root, "root")
     method = None if method is None else checked_method(method)
     on = Machine() if on is None else on
 
     batches = [
-        (words, _batch(cell, chosen, grid, takes_key, method, wanted, ts, root, paths))
+        (words, _batch(cell, chosen, grid, takes_key, method, wanted, ts, root))
         for chosen, words in grid.combinations()
     ]
     kinds = {type(batch.frozen.program.method) for _, batch in batches}
@@ -168,6 +173,20 @@ def _match_arguments(cell: CellFunction, given: list[str]) -> bool:
     return "key" in names or takes_all
 
 
+def _differentiable(names: Sequence[str], grid: Grid) -> tuple[str, ...]:
+    """The axes to differentiate by, or an error."""
+    names = (names,) if isinstance(names, str) else tuple(names)
+    numbers = {n for axis in grid.inner for n, v in axis.arguments.items() if v.dtype.kind == "f" and v.ndim == 1}
+    for name in names:
+        if name not in numbers:
+            there = ", ".join(sorted(numbers)) or "none"
+            raise ValueError(
+                f"Argument `derivative` names axes of floating point numbers (here: {there}), but `{name}` is not one. "
+                f"Whole numbers, lf.static values and seeds have no derivative."
+            )
+    return names
+
+
 def _batch(
     cell: CellFunction,
     chosen: dict[str, Any],
@@ -177,7 +196,6 @@ def _batch(
     wanted: Wanted,
     ts: Times | None,
     root: PRNGKeyArray,
-    paths: bool,
 ) -> Batch:
     """Trace the cells of one combination of static values."""
     found: dict[str, Any] = {}
@@ -211,7 +229,7 @@ def _batch(
     times = checked_times(ts, type(found["static"].method), None if method is None else method.end)
     frozen = freeze(found["static"], found["structure"], leaves, method_arrays, wanted, times, key_shape)
     (found["static"].method if method is None else method).check_precision(frozen.program.start.outputs.dtype)
-    return Batch(frozen, traced, constants, found["messages"], times, root, paths)
+    return Batch(frozen, traced, constants, found["messages"], times, root, wanted)
 
 
 def _returned(returned: Any, method: Method | None) -> tuple[Problem, Method]:
@@ -297,7 +315,7 @@ def _run(grid: Grid, batches: list[tuple[str, Batch]], results: Results, on: Mac
                 cells = np.arange(begin, min(begin + size, grid.cells))
                 # The last chunk repeats its last cell up to full size, so that one program serves all.
                 filled = np.minimum(np.arange(begin, begin + size), grid.cells - 1)
-                path = jax.block_until_ready(batch.run(*_arguments(grid, filled)))
-                results.put(number, cells, dict(zip(batch.kept, [*path.observed, *path.summaries], strict=True)), path)
+                kept, path = jax.block_until_ready(batch.run(*_arguments(grid, filled)))
+                results.put(number, cells, dict(zip(batch.kept, kept, strict=True)), path)
                 bar.update(len(cells))
     return sizes

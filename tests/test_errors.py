@@ -521,6 +521,17 @@ CASES = {
         ValueError,
         r"keeps what summaries say, but there is none",
     ),
+    "derivative by what is no axis": (
+        lambda: sweep(derivative=("scale",)),
+        ValueError,
+        r"names axes of floating point numbers \(here: lam\), but `scale` is not one",
+    ),
+    "derivative by whole numbers": (
+        lambda: sweep(axes={"lam": [0, 1]}, derivative="lam"),
+        ValueError,
+        r"\(here: none\), but `lam` is not one",
+    ),
+    "adjoint that is none": (lambda: lf.Flow(t1=1.0, adjoint="reverse"), TypeError, r"`adjoint` needs diffrax"),
     "fraction beyond the way": (lambda: lf.time_to_fraction(1.5), ValueError, r"in \(0, 1\], but it is 1.5"),
     "no plateaus to tell of": (lambda: lf.plateaus(most=0), ValueError, r"`most` needs to be positive"),
 }

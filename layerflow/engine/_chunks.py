@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key, PRNGKeyArray, PyTree
 
-from layerflow.engine._program import Frozen
+from layerflow.engine._program import Frozen, Wanted
 from layerflow.engine._trace import Traced, split
 from layerflow.methods import Path
 
@@ -27,7 +27,7 @@ class Batch:
         messages: What to say of a cell that fails a check.
         ts: Where to measure.
         root: Seed s has the key fold_in(root, s).
-        paths: Whether to keep the observables.
+        wanted: What to keep of each cell.
     """
 
     def __init__(
@@ -38,17 +38,17 @@ class Batch:
         messages: list[str],
         ts: Array | None,
         root: PRNGKeyArray,
-        paths: bool,
+        wanted: Wanted,
     ) -> None:
-        self.frozen, self.build, self.messages, self.paths = frozen, build, messages, paths
+        self.frozen, self.build, self.messages, self.wanted = frozen, build, messages, wanted
         share, self._build_one, self.varies = split(build)
         self.compile_seconds = 0.0
         self.chunk_bytes = 0  # what one chunk takes while it runs, once one did
         self.shared = self._compiled("share", share, constants)(constants)
         self.fixed = (self.shared, frozen.constants, ts, root)
 
-    def run(self, values: dict[str, Array], seeds: Int[Array, " cells"]) -> Path:
-        """Solve some cells; every number of cells compiles once."""
+    def run(self, values: dict[str, Array], seeds: Int[Array, " cells"]) -> tuple[list[Array], Path]:
+        """Solve some cells; every number of cells compiles once. What is `kept` of each, and the paths besides."""
         arguments = (*self.fixed, values, seeds)
         program = self._compiled("run", self._run, *arguments)
         self.chunk_bytes = self.chunk_bytes or _working_set(program)
@@ -72,7 +72,8 @@ class Batch:
         ts = self.fixed[2]
         over_time = () if ts is None else ts.shape
         observed = {n: jax.ShapeDtypeStruct(over_time + v.shape, v.dtype) for n, v in self.frozen.variables.items()}
-        return (observed if self.paths else {}) | self.frozen.summaries
+        values = (observed if self.wanted.paths else {}) | self.frozen.summaries
+        return values | {f"{n}_d_{axis}": shape for axis in self.wanted.derivative for n, shape in values.items()}
 
     def bytes_per_cell(self) -> int:
         """Rough size of one cell at work: its own arrays, the stages of a step, and what it measures."""
@@ -91,13 +92,35 @@ class Batch:
         root: PRNGKeyArray,
         values: dict[str, Array],
         seeds: Array,
+    ) -> tuple[list[Array], Path]:
+        def travel(values: dict[str, Array]) -> tuple[list[Array], Path]:
+            path = self._travel(shared, constants, ts, root, values, seeds)
+            kept = [*(path.observed if self.wanted.paths else []), *path.summaries]
+            return kept, eqx.tree_at(lambda path: (path.observed, path.summaries), path, ([], []))
+
+        kept, path = travel(values)
+        slopes = []
+        for axis in self.wanted.derivative:
+            by_axis = lambda along, axis=axis: travel(values | {axis: along})[0]
+            # Cells do not depend on one another, so one direction holds the derivatives of all.
+            _, slope = jax.jvp(by_axis, (values[axis],), (jnp.ones_like(values[axis]),))
+            slopes += [jnp.where(jnp.isnan(value), value, d) for value, d in zip(kept, slope, strict=True)]
+        return [*kept, *slopes], path
+
+    def _travel(
+        self,
+        shared: list[Array],
+        constants: PyTree,
+        ts: Array | None,
+        root: PRNGKeyArray,
+        values: dict[str, Array],
+        seeds: Array,
     ) -> Path:
         keys = _keys(root, seeds)
         leaves, method, _ = jax.tree.unflatten(self.build.structure, self._build_all(shared, (values, keys)))
         axes = jax.tree.unflatten(self.build.structure, [0 if varies else None for varies in self.varies])
         travel = lambda leaves, method, key: self.frozen.program.travel(constants, leaves, method, ts, key)
-        paths = lockstep(travel, (leaves, method, keys), (axes[0], axes[1], 0))
-        return paths if self.paths else eqx.tree_at(lambda paths: paths.observed, paths, [])
+        return lockstep(travel, (leaves, method, keys), (axes[0], axes[1], 0))
 
     def _check(
         self,
@@ -126,7 +149,7 @@ class Batch:
         """`function` compiled for arguments like these, or found compiled by an equal batch."""
         key = (
             name,
-            self.paths,
+            (self.wanted.paths, self.wanted.derivative),
             self.build,
             self.frozen.program,
             jax.default_backend(),

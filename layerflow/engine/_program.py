@@ -23,10 +23,16 @@ Summaries = Mapping[str, Callable[[Trajectory], Any]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run measures: observables and, of whole paths, summaries, by name."""
+    """What a run measures: observables and, of whole paths, summaries, by name.
+
+    A sweep may leave the paths of the observables out of the diagram, and add derivatives of all
+    that it keeps by some of its axes.
+    """
 
     observe: Observables
     summary: Summaries
+    paths: bool = True
+    derivative: tuple[str, ...] = ()
 
 
 class Cell(eqx.Module):

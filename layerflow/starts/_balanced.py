@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from layerflow._checks import real_array, require
+from layerflow._numerics import safe_root
 from layerflow.networks import LinearNetwork
 
 
@@ -63,12 +64,14 @@ def two_layers(
     inp, hid, out = v.shape[0], r.shape[0], u.shape[0]
     lam, strengths = _checked(lam, strengths, inp, hid, out)
     modes = min(inp, hid, out)
-    larger, smaller = _layer_strengths(jnp.abs(lam), strengths)
+    # Not jnp.abs, whose derivative at 0 is neither that of the one side nor of the other.
+    size = jnp.where(lam >= 0, lam, -lam)
+    larger, smaller = _layer_strengths(size, strengths)
     # Hidden units beyond the modes carry the imbalance alone: sqrt(|lam|) in the heavier layer.
-    surplus = jnp.full(hid - modes, jnp.sqrt(jnp.abs(lam)))
+    surplus = jnp.full(hid - modes, safe_root(size))
     heavy = jnp.concatenate([larger, surplus])
     light = jnp.concatenate([smaller, jnp.zeros_like(surplus)])
-    s1, s2 = jnp.where(lam > 0, light, heavy), jnp.where(lam > 0, heavy, light)
+    s1, s2 = jnp.where(lam >= 0, light, heavy), jnp.where(lam >= 0, heavy, light)
     return LinearNetwork((r @ rectangular(s1, hid, inp) @ v.T, u @ rectangular(s2, out, hid) @ r.T))
 
 
