@@ -2,6 +2,7 @@
 
 from layerflow import plot
 from layerflow._boundary import boundary
+from layerflow._calibrate import Calibration, calibrate
 from layerflow._compile_cache import enable_compile_cache
 from layerflow._keys import fold
 from layerflow._problem import Problem
@@ -57,6 +58,7 @@ from layerflow.tasks import (
 __version__ = "0.1.0"
 
 __all__ = [
+    "Calibration",
     "Descent",
     "DiagonalNetwork",
     "Flow",
@@ -74,6 +76,7 @@ __all__ = [
     "aligned",
     "alignment",
     "boundary",
+    "calibrate",
     "constant",
     "digits",
     "downstream",
