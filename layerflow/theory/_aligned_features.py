@@ -84,6 +84,5 @@ def _aligned_features(
     a, b = 2 * n / z, 2 * m / z
     grown = growth(e * t / z, sign * target, a, b)
     more, less = grown.halves(a, b)
-    start = (n - m) / z
-    output = start + (sign * target - start) * grown.way(a, b)
+    output = grown.output(a, b, (n - m) / z, sign * target)
     return AlignedFeatures(sign * more, -sign * less, sign * output, more + less, grown.factor())

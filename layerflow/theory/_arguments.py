@@ -1,5 +1,6 @@
 """What every closed form asks of its arguments: real finite numbers of shapes that broadcast."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,9 +20,14 @@ def ensure(array: Array, holds: Callable[[Any], Any], needs: str) -> Array:
     return require(array, right, f"{needs}, but it holds {entries[~right].flat[0] if not right.all() else ''}.")
 
 
+def _real(value: ArrayLike, name: str) -> Array:
+    """`value` as an array of real numbers, of a weak type if it is a Python number."""
+    return real_array(jnp.asarray(float(value)) if isinstance(value, bool | int | float) else value, name)
+
+
 def finite(value: ArrayLike, name: str) -> Array:
     """`value` as an array of finite real numbers."""
-    return ensure(real_array(value, name), lambda x: abs(x) < np.inf, f"Argument `{name}` needs finite numbers")
+    return ensure(_real(value, name), lambda x: abs(x) < np.inf, f"Argument `{name}` needs finite numbers")
 
 
 def positive(value: ArrayLike, name: str, what: str) -> Array:
@@ -44,7 +50,7 @@ def below(value: Array, target: Array, name: str) -> Array:
 def times(t: ArrayLike) -> Array:
     """Times of a flow that begins at t = 0."""
     needs = "The flow starts at t = 0, so argument `t` needs finite times that are not negative"
-    return ensure(real_array(t, "t"), lambda x: (x >= 0) & (x < np.inf), needs)
+    return ensure(_real(t, "t"), lambda x: (x >= 0) & (x < np.inf), needs)
 
 
 def variances(variance: ArrayLike) -> Array:
@@ -58,10 +64,8 @@ def together(vectors: tuple[str, ...] = (), /, **values: ArrayLike) -> list[Arra
     Python numbers take the dtype of the arrays, as they do elsewhere in JAX.
     """
     arrays = {name: finite(value, name) for name, value in values.items()}
-    typed = [array for name, array in arrays.items() if not isinstance(values[name], bool | int | float)]
-    dtype = jnp.result_type(float)
-    for number, array in enumerate(typed):
-        dtype = jnp.promote_types(dtype, array.dtype) if number else array.dtype
+    dtypes = [array.dtype for array in arrays.values() if not array.weak_type]
+    dtype = functools.reduce(jnp.promote_types, dtypes) if dtypes else jnp.result_type(float)
     for name in vectors:
         if arrays[name].ndim < 1:
             raise ValueError(f"Argument `{name}` holds one number per unit, so its last axis is p, but it is a scalar.")

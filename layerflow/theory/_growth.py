@@ -32,9 +32,12 @@ class Growth(eqx.Module):
         """A gamma / 2 and B / (2 gamma), whose difference is f and whose sum is Sigma."""
         return 0.5 * self.up * quotient(a, self.down), 0.5 * self.down * quotient(b, self.up)
 
-    def way(self, a: Array, b: Array) -> Float[Array, "*shape"]:
-        """The share of the way from S0 to S that f has gone."""
-        return self.h * (quotient(a, self.down) + quotient(b, self.up))
+    def output(self, a: Array, b: Array, start: Array, target: Array) -> Float[Array, "*shape"]:
+        """f, from S0 = `start`, and S = `target`."""
+        more, less = self.halves(a, b)
+        risen = start + (target - start) * self.h * (quotient(a, self.down) + quotient(b, self.up))
+        # Where all weights have shrunk, as on the way to the saddle, the sum would cancel.
+        return jnp.where(more + less < jnp.abs(start), more - less, risen)
 
 
 def growth(

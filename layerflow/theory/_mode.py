@@ -152,5 +152,5 @@ def _layer_pair(
     a, b = 2 * aligned**2, 2 * opposed**2
     grown = growth(e * t, target, a, b)
     up, down = grown.roots()
-    strength = a0 * b0 + (target - a0 * b0) * grown.way(a, b)
+    strength = grown.output(a, b, a0 * b0, target)
     return LayerPair(aligned * up + opposed * down, aligned * up - opposed * down, strength)

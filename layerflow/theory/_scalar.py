@@ -224,7 +224,7 @@ def _state(
     return ScalarNetwork(
         a=aligned + opposed,
         b=signed(aligned - opposed, z),
-        output=start + (target - start) * grown.way(a, b),
+        output=grown.output(a, b, start, target),
         growth=grown.factor(),
         weight_scale=scale,
         ntk=2 * scale / jnp.abs(z),

@@ -253,7 +253,9 @@ def _unlearned(
     length = (jnp.maximum(jnp.maximum(odds, y), 0.0) + 30 - y)[..., None]
     u = y[..., None] + length * _rows(nodes, alpha)
     unlearned = jax.nn.sigmoid(odds[..., None] - u) ** 2
-    return jnp.sum(length * _rows(weights, alpha) * u ** (-1 / (alpha[..., None] + 1)) * unlearned, axis=-1)
+    # Not u ** p, whose derivative holds u ** (p - 1) and overflows at the first nodes.
+    power = jnp.exp(-jnp.log(u) / (alpha[..., None] + 1))
+    return jnp.sum(length * _rows(weights, alpha) * power * unlearned, axis=-1)
 
 
 def _rows(row: Float[Array, " node"], like: Float[Array, "*shape"]) -> Float[Array, "*shape node"]:
