@@ -156,7 +156,7 @@ def compute_law(alpha: ArrayLike, start: ArrayLike, target: ArrayLike) -> Comput
 
     References:
         Nam et al. (2024), arXiv:2404.17563, whose constants 0.68 and 0.70 of 2 L / S^2 (for alpha = 0.3
-        and 0.6, S = 5, R(0) = 0.01) we cannot confirm: the minimum is 0.97 and 0.79, for alpha = 0.9
+        and 0.6, S = 5, R(0) = 0.01) we cannot confirm: the minimum is 0.95 and 0.79, for alpha = 0.9
         theirs and ours are 0.64 and 0.65.
     """
     return _compute_law(*_checked(alpha, start, target))
