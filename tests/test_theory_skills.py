@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy.integrate import quad, solve_ivp
+from scipy.optimize import minimize_scalar
 from scipy.special import zeta
 
 from layerflow import theory
@@ -126,6 +127,24 @@ def test_optimal_parameters_are_those_of_least_loss(alpha):
     assert abs(np.log(candidates[np.argmin(losses)] / best)) < 0.03
     np.testing.assert_allclose(law.loss(compute), losses.min(), rtol=3e-3)
     np.testing.assert_allclose(law.parameters(compute) * law.time(compute), compute, rtol=1e-12)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+def test_compute_law_is_the_minimum_of_its_envelope(alpha):
+    """2 L / S^2 = C^(-alpha / (alpha + 2)) x^(alpha / (alpha + 2)) G(x), minimised without its derivative."""
+    power = alpha + 1
+
+    def envelope(log_x):
+        speed = 2 * 5.0 * np.exp(log_x) / zeta(power)
+        # In v = 1 / q, whose integrand falls off beyond the odds of 499.
+        integrand = lambda v: v ** (alpha - 1) * (1 + np.exp(min(speed * v**power, 700.0)) / 499) ** -2.0
+        integral = quad(integrand, 1, max((40 / speed) ** (1 / power), 1.1), epsabs=1e-13, epsrel=1e-13, limit=500)[0]
+        return np.exp(alpha / (alpha + 2) * log_x) * (integral + 1 / alpha) / zeta(power)
+
+    least = minimize_scalar(envelope, bounds=(-4, 6), method="bounded", options={"xatol": 1e-9})
+    law = theory.compute_law(alpha, 0.01, 5.0)
+    np.testing.assert_allclose(law.loss.constant, 12.5 * least.fun, rtol=1e-10)
+    np.testing.assert_allclose(law.parameters.constant, np.exp(-least.x / (alpha + 2)), rtol=1e-5)
 
 
 def test_integral_of_what_is_not_learned():

@@ -134,7 +134,7 @@ def _sigmoidal(
     size = sign * start
     x = 2 * sign * target * e * t
     rising = x >= 0
-    distance = jnp.where(rising, x, -x)  # unlike that of abs, its derivative at 0 is one-sided: the formulas meet
+    distance = jnp.where(rising, x, -x)  # spelled out, as its derivative at 0 has to be one-sided
     decay, slowing = jnp.exp(-distance), 2 * e * t * size * phi1(distance)
     # One function on both sides of x = 0, written so that no exponential grows.
     return sign * quotient(size * jnp.where(rising, 1.0, decay), jnp.where(rising, decay, 1.0) + slowing)
