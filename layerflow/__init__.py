@@ -1,6 +1,6 @@
 """layerflow: gradient flow of layerwise linear models, whole phase diagrams in one call."""
 
-from layerflow import plot
+from layerflow import plot, theory
 from layerflow._boundary import boundary
 from layerflow._calibrate import Calibration, calibrate
 from layerflow._compile_cache import enable_compile_cache
@@ -11,7 +11,7 @@ from layerflow._sweep import sweep
 from layerflow._trajectory import Trajectory
 from layerflow.engine._grid import paired, static
 from layerflow.engine._machine import Machine
-from layerflow.methods import Descent, Flow, Status
+from layerflow.methods import Descent, Exact, Flow, Status
 from layerflow.networks import DiagonalNetwork, LinearNetwork, constant, linear_model, linearise
 from layerflow.observables import (
     accuracy,
@@ -61,6 +61,7 @@ __all__ = [
     "Calibration",
     "Descent",
     "DiagonalNetwork",
+    "Exact",
     "Flow",
     "LinearNetwork",
     "Machine",
@@ -116,6 +117,7 @@ __all__ = [
     "sweep",
     "symmetrised",
     "teacher",
+    "theory",
     "time_to_fraction",
     "upstream",
     "weight_norms",

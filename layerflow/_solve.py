@@ -70,6 +70,7 @@ def solve(
     key = as_key(0 if key is None else key, "key")
     frozen = freeze(static, structure, leaves, method_arrays, wanted, times, jax.eval_shape(lambda: key))
     method.check_precision(frozen.program.start.outputs.dtype)
+    frozen.program.check_gauge(frozen.constants, leaves, method_arrays, frozen.variables)
     path = _travel(frozen.program, frozen.constants, leaves, method_arrays, times, key)
     return Trajectory(
         problem=problem,
@@ -110,8 +111,8 @@ def checked_method(method: Any) -> Method:
     """A method, or an error."""
     if not isinstance(method, Method):
         raise TypeError(
-            f"Argument `method` needs lf.Flow(t1=...) or lf.Descent(optax.sgd, steps=..., ...), but it is "
-            f"{'missing' if method is None else f'a {type(method).__name__}'}."
+            f"Argument `method` needs lf.Flow(t1=...), lf.Exact(t1=...) or lf.Descent(optax.sgd, steps=..., ...), but "
+            f"it is {'missing' if method is None else f'a {type(method).__name__}'}."
         )
     return method
 

@@ -1,20 +1,34 @@
 """One cell as traced functions of flat arrays, ready to travel."""
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from layerflow._at_hand import at_hand
+from layerflow._checks import require
 from layerflow._problem import Problem
 from layerflow._trajectory import Trajectory
 from layerflow.engine._trace import Traced, trace
-from layerflow.methods import Course, Descent, Method, Path, failed, masked
+from layerflow.methods import (
+    Course,
+    Descent,
+    Exact,
+    Method,
+    Path,
+    assumed_within,
+    closed_form,
+    exact_networks,
+    failed,
+    masked,
+)
 from layerflow.tasks import Stream, Task
 
 Observables = Mapping[str, Callable[[Any, Problem], Any]]
@@ -60,6 +74,8 @@ class Program:
     measure: Traced
     summarise: Traced | None
     unravel: Traced
+    exact: Traced | None
+    gauge: Traced | None
     method_values: tuple[Any, ...]  # all of the method but its arrays
     method_structure: Any
 
@@ -86,6 +102,7 @@ class Program:
             follow=lambda moved: call("follow", moved, leaves),
             measure=lambda moved, peaks: call("measure", moved, peaks, leaves, method),
             unravel=lambda w: call("unravel", w, leaves),
+            exact=None if self.exact is None else lambda ts: call("exact", ts, leaves),
             least_loss=least_loss,
             null_loss=null_loss,
         )
@@ -100,6 +117,31 @@ class Program:
     def parts(self) -> list[Traced]:
         """Everything that was traced."""
         return [part for part in vars(self).values() if isinstance(part, Traced)]
+
+    def check_gauge(
+        self, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree, names: Iterable[str]
+    ) -> None:
+        """Raise for an observable that depends on a rotation which the closed form does not know."""
+        if self.gauge is None:
+            return
+        for name, gap in zip(names, _gauge_gaps(self, constants, leaves, method), strict=True):
+            require(
+                gap,
+                ~(gap > _GAUGE),
+                f"The closed form knows the weights up to a rotation of the hidden units, but `{name}` changes with "
+                f"it. Measure what does not (the matrix, Gram matrices, kernels), or use lf.Flow(t1=...).",
+            )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gauge_gaps(
+    program: Program, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree
+) -> list[Array]:
+    assert program.gauge is not None
+    return program.gauge(constants["gauge"], leaves, method)
+
+
+_GAUGE = 1e-3  # relative change of an observable beyond which it depends on the rotation
 
 
 @dataclass(frozen=True)
@@ -148,8 +190,15 @@ def freeze(
         traced["summarise"] = trace(cell.summarise, jax.eval_shape(lambda: ts), at_ts, w, step, step, end, leaves)
         summarised = traced["summarise"][0].outputs
     _check_apart(cell.names, cell.summary_names)
+    if isinstance(static.method, Exact):
+        count = 1 if ts is None else ts.shape[0] + 1
+        traced["exact"] = trace(cell.exact, jax.ShapeDtypeStruct((count,), w.dtype), leaves)
+        if cell.up_to_rotation:
+            traced["gauge"] = trace(cell.gauge, leaves, method)
     values, structure_of_method = jax.tree.flatten(static.method)
-    functions: dict[str, Any] = {"summarise": None} | {name: function for name, (function, _) in traced.items()}
+    functions: dict[str, Any] = dict.fromkeys(("summarise", "exact", "gauge")) | {
+        name: function for name, (function, _) in traced.items()
+    }
     program = Program(**functions, method_values=tuple(values), method_structure=structure_of_method)
     return Frozen(
         program,
@@ -167,6 +216,12 @@ class _Functions:
         self.static, self.structure, self.wanted = static, structure, wanted
         follows = {name: getattr(function, "follow", None) for name, function in wanted.observe.items()}
         self.followed = {name: follow for name, follow in follows.items() if follow is not None}
+        if self.followed and isinstance(static.method, Exact):
+            raise TypeError(
+                f"{', '.join(self.followed)} follows the path step by step, which a closed form does not take. Use "
+                f"lf.Flow(t1=...)."
+            )
+        self.up_to_rotation = False  # whether that is all that the closed form knows, once `exact` was traced
         self.names: list[str] = []  # of the variables, once `measure` was traced
         self.summary_names: list[str] = []  # likewise
 
@@ -254,6 +309,42 @@ class _Functions:
                     _add(variables, "observable", name, _called(name, function, movements[0][0], problem))
         self.names = list(variables)
         return list(variables.values())
+
+    def closed(self, leaves: list[Array]) -> tuple[Any, Problem]:
+        """The closed form, and the problem with its task as linear networks see it."""
+        cell = self.cell(leaves)
+        problem = eqx.tree_at(lambda p: p.task, cell.problem, cell.task, is_leaf=lambda node: isinstance(node, Task))
+        form = closed_form(problem)
+        if isinstance(form, str):
+            raise ValueError(f"No closed form holds: {form}. Use lf.Flow(t1=...).")
+        self.up_to_rotation = form.up_to_rotation
+        return form, problem
+
+    def exact(self, ts: Array, leaves: list[Array]) -> tuple[Array, Array]:
+        """The movement at `ts` by the closed form, and whether its assumptions hold."""
+        (form, problem), (start, _, _) = self.closed(leaves), self.ravelled(leaves)
+        networks = exact_networks(form, problem, ts)
+        weights = jax.vmap(lambda network: ravel_pytree(problem.split(network)[0])[0])(networks)
+        held = [a.violation <= assumed_within(start.dtype) for a in form.assumptions(problem)]
+        return weights - start[None, :], jnp.all(jnp.stack([jnp.asarray(True), *held]))
+
+    def gauge(self, leaves: list[Array], method: PyTree) -> list[Array]:
+        """By how much each observable at the end changes with a rotation of the hidden units, relatively."""
+        (form, problem), (start, _, _) = self.closed(leaves), self.ravelled(leaves)
+        ends = exact_networks(form, problem, method.t1[None].astype(start.dtype))
+        w1, w2 = (w[0] for w in ends.weights)
+        hid = w1.shape[0]
+        turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(hid, hid)))
+        turn = jnp.asarray(turn, w1.dtype)
+        flat = lambda weights: ravel_pytree(
+            problem.split(eqx.tree_at(lambda network: network.weights, problem.start, weights))[0]
+        )[0]
+        plain, turned = (
+            self.measure(flat(weights) - start, {}, leaves, method) for weights in ((w1, w2), (turn @ w1, w2 @ turn.T))
+        )
+        floor = jnp.finfo(start.dtype).eps ** 0.5
+        size = lambda array: jnp.abs(array).max(initial=0.0)
+        return [size(a - b) / (size(a) + size(b) + floor) for a, b in zip(plain, turned, strict=True)]
 
     def summarise(
         self,

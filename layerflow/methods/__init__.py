@@ -1,9 +1,25 @@
 """How to travel through weight space, and until when: the only place that talks to diffrax and optax."""
 
+from layerflow.methods._closed_forms import closed_form, exact_networks
 from layerflow.methods._course import Course, Path, Status, failed, masked
 from layerflow.methods._descent import Descent
+from layerflow.methods._exact import Applies, Exact, assumed_within
 from layerflow.methods._flow import Flow
 
-Method = Flow | Descent
+Method = Flow | Descent | Exact
 
-__all__ = ["Course", "Descent", "Flow", "Method", "Path", "Status", "failed", "masked"]
+__all__ = [
+    "Applies",
+    "Course",
+    "Descent",
+    "Exact",
+    "Flow",
+    "Method",
+    "Path",
+    "Status",
+    "assumed_within",
+    "closed_form",
+    "exact_networks",
+    "failed",
+    "masked",
+]

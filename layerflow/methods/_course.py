@@ -27,6 +27,7 @@ class Status(enum.IntEnum):
     STALLED = 5
     OUT_OF_STEPS = 6
     SOLVER_FAILED = 7
+    OUTSIDE = 8
     RUNNING = -1  # never leaves the engine
 
     @property
@@ -44,6 +45,7 @@ _MEANINGS = {
     Status.STALLED: "the step size shrank to nothing",
     Status.OUT_OF_STEPS: "took max_steps steps before the end",
     Status.SOLVER_FAILED: "the solver's implicit stage found no solution",
+    Status.OUTSIDE: "outside of what the closed form assumes",
     Status.RUNNING: "still under way",
 }
 
@@ -61,7 +63,8 @@ class Course(eqx.Module):
 
     That is the weights of the network and, where an observable compares the two, those of its
     linearised twin. `follow` and `measure` take the movement, w - start, which has more digits;
-    `measure` also the largest values so far of `follow`, called peaks.
+    `measure` also the largest values so far of `follow`, called peaks. `exact` gives the movement by
+    the closed form, and whether its assumptions hold, where there is one.
     """
 
     start: Float[Array, " size"]
@@ -70,6 +73,7 @@ class Course(eqx.Module):
     follow: Callable[[Float[Array, " size"]], Peaks]
     measure: Callable[[Float[Array, " size"], Peaks], list[Float[Array, "..."]]]
     unravel: Callable[[Float[Array, " size"]], list[list[Array]]]  # one list of weights per network
+    exact: Callable[[Float[Array, " t"]], tuple[Float[Array, "t size"], Bool[Array, ""]]] | None
     least_loss: Float[Array, ""]
     null_loss: Float[Array, ""]
 

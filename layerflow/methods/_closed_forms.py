@@ -1,0 +1,267 @@
+"""Which closed form holds for a problem, how far its assumptions are violated, and the weights it gives.
+
+`layerflow.theory` has the formulas, of arrays; here they meet networks and tasks.
+"""
+
+import abc
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from layerflow import theory
+from layerflow._checks import collect
+from layerflow._problem import Problem
+from layerflow.networks import DiagonalNetwork, LinearNetwork
+from layerflow.tasks import Modes, Moments
+
+
+@dataclasses.dataclass(frozen=True)
+class Assumption:
+    """What a closed form assumes of the numbers of a problem.
+
+    Attributes:
+        needs: What needs to hold, in words, and how to have it.
+        violation: How far it is from holding, relative; zero if it does.
+    """
+
+    needs: str
+    violation: Float[Array, ""]
+
+
+class ClosedForm(abc.ABC):
+    """One result of the theory, applied to problems.
+
+    Attributes:
+        name: What the result is called.
+        up_to_rotation: Whether it knows the weights only up to a rotation of the hidden units.
+    """
+
+    name: str
+    up_to_rotation = False
+
+    @abc.abstractmethod
+    def unfit(self, problem: Problem) -> str | None:
+        """Why the kind of network or task does not fit; None if it does."""
+
+    def assumptions(self, problem: Problem) -> list[Assumption]:
+        """What is assumed of the numbers, with its violation."""
+        return []
+
+    @abc.abstractmethod
+    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> tuple[Float[Array, "t ..."], ...]:
+        """Every layer at the times `ts`."""
+
+
+class LinearModel(ClosedForm):
+    """One layer on any data: every axis of the inputs learns exponentially (Eq. 10)."""
+
+    name = "exponential modes of a linear model (Eq. 10)"
+
+    def unfit(self, problem: Problem) -> str | None:
+        network = problem.start
+        if not isinstance(network, LinearNetwork | DiagonalNetwork) or len(network.weights) != 1:
+            return "it is no linear network of one layer"
+        if isinstance(network, DiagonalNetwork) and not isinstance(_data(problem), Modes):
+            return "its modes are coupled by data: only on Modes is a diagonal network one mode each"
+        return None
+
+    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> tuple[Float[Array, "t ..."], ...]:
+        network, data = problem.start, _data(problem)
+        (w,), scale = network.weights, jnp.asarray(network.output_scale, network.weights[0].dtype)
+        if isinstance(data, Modes):  # each mode by itself: w has shape (inp,) or (1, inp)
+            variance, axes, slope = data.variance, None, data.variance * data.target
+        else:
+            variance, axes = jnp.linalg.eigh(data.xx)
+            w, slope = w @ axes, data.yx @ axes
+        # With f = scale * w x a mode moves at E scale^2 to S / scale. Where nothing excites it, it stays.
+        excited = variance * jnp.abs(scale) > jnp.finfo(variance.dtype).eps * jnp.abs(variance).max()
+        target = jnp.where(excited, slope / jnp.where(excited, variance * scale, 1.0), 0.0)
+        wide = lambda array: jnp.broadcast_to(array, (len(ts), *w.shape))
+        late = ts.reshape(-1, *[1] * w.ndim)
+        moved = theory.exponential(
+            wide(late), wide(w), wide(target), wide(jnp.where(excited, jnp.maximum(variance, 0.0) * scale**2, 0.0))
+        )
+        return (moved if axes is None else moved @ axes.T,)
+
+
+class LayerPairs(ClosedForm):
+    """Independent modes of two layers each, of any sizes (Eqs. 6 and 8)."""
+
+    name = "modes of two layers (Eqs. 6, 8; Theorem I.1 at width 1)"
+
+    def unfit(self, problem: Problem) -> str | None:
+        if not isinstance(problem.start, DiagonalNetwork) or len(problem.start.weights) != 2:
+            return "it is no diagonal network of two layers"
+        return None if isinstance(_data(problem), Modes) else "its modes are coupled: give the task as Modes"
+
+    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> tuple[Float[Array, "t ..."], ...]:
+        task, (a, b) = _data(problem), problem.start.weights
+        z = 1 / jnp.asarray(problem.start.output_scale, a.dtype)
+        # A mode is a scalar network of width 1; there the output scale has its place.
+        moved = theory.scalar_network(
+            ts[:, None], a[:, None], b[:, None], task.target, output_scale=z, variance=task.variance
+        )
+        return moved.a[..., 0], moved.b[..., 0]
+
+
+class DeepModes(ClosedForm):
+    """Independent modes of more than two equal layers (THEORY: u' = L E u^(2 - 2/L) (S - u))."""
+
+    name = "deep modes of equal layers"
+
+    def unfit(self, problem: Problem) -> str | None:
+        network = problem.start
+        if not isinstance(network, DiagonalNetwork) or len(network.weights) < 3:
+            return "it is no diagonal network of three layers or more"
+        if not isinstance(network.output_scale, float) or network.output_scale != 1:
+            return "its output scale is not 1"
+        return None if isinstance(_data(problem), Modes) else "its modes are coupled: give the task as Modes"
+
+    def assumptions(self, problem: Problem) -> list[Assumption]:
+        layers, target = jnp.stack(problem.start.weights), _data(problem).target
+        strength = jnp.prod(layers, axis=0)
+        size = jnp.abs(layers).max()
+        spread = jnp.abs(jnp.abs(layers) - jnp.abs(layers[:1])).max() / jnp.where(size > 0, size, 1.0)
+        outside = jnp.maximum(-strength, strength - target).max()
+        return [
+            Assumption("all layers of a mode are equal in size", spread),
+            Assumption("every mode starts between 0 and its target", jnp.where(outside < 0, 0.0, 1.0 + outside)),
+        ]
+
+    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> tuple[Float[Array, "t ..."], ...]:
+        task, layers = _data(problem), problem.start.weights
+        start = problem.start.strengths
+        inside = (start > 0) & (start < task.target)
+        safe = lambda value, other: jnp.where(inside, value, other)
+        strength = theory.deep_mode(
+            ts[:, None], safe(start, 0.5), safe(task.target, 1.0), len(layers), safe(task.variance, 1.0)
+        )
+        size = jnp.where(inside, strength, jnp.nan) ** (1 / len(layers))
+        return tuple(jnp.sign(w) * size for w in layers)
+
+
+class ScalarNetwork(ClosedForm):
+    """One input, one output and any width, from any start (Theorem I.1)."""
+
+    name = "scalar network of any width (Theorem I.1)"
+
+    def unfit(self, problem: Problem) -> str | None:
+        network = problem.start
+        if isinstance(network, LinearNetwork) and len(network.weights) == 2:
+            return None if (network.widths[0], network.widths[2]) == (1, 1) else "it has more than one input or output"
+        return "it is no linear network of two layers"
+
+    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> tuple[Float[Array, "t ..."], ...]:
+        (w1, w2), data = problem.start.weights, _data(problem)
+        variance, slope = (
+            (data.variance[0], data.variance[0] * data.target[0])
+            if isinstance(data, Modes)
+            else (data.xx[0, 0], data.yx[0, 0])
+        )
+        z = 1 / jnp.asarray(problem.start.output_scale, w1.dtype)
+        target = jnp.where(variance > 0, slope / jnp.where(variance > 0, variance, 1.0), 0.0)
+        moved = theory.scalar_network(ts, w1[:, 0], w2[0], target, output_scale=z, variance=variance)
+        return moved.a[..., None], moved.b[:, None, :]
+
+
+class BalancedNetwork(ClosedForm):
+    """Two layers, lambda-balanced, on whitened inputs: the matrix Riccati solution."""
+
+    name = "lambda-balanced network on whitened inputs (matrix Riccati)"
+    up_to_rotation = True
+
+    def unfit(self, problem: Problem) -> str | None:
+        network = problem.start
+        if isinstance(network, LinearNetwork) and len(network.weights) == 2:
+            return None
+        return "it is no linear network of two layers"
+
+    def assumptions(self, problem: Problem) -> list[Assumption]:
+        w1, w2 = problem.start.weights
+        xx, _ = self._moments(problem)
+        variance = jnp.trace(xx) / xx.shape[0]
+        eye = jnp.eye(xx.shape[0], dtype=xx.dtype)
+        imbalance, lam = self._imbalance(problem)
+        size = jnp.sum(w1**2) + jnp.sum(w2**2)
+        off = jnp.abs(imbalance - lam * jnp.eye(len(w1), dtype=w1.dtype)).max()
+        return [
+            Assumption(
+                "the inputs are whitened, E[x x^T] = c I (random_regression(whiten=True), principal_components)",
+                jnp.abs(xx - variance * eye).max() / jnp.where(variance > 0, variance, 1.0),
+            ),
+            Assumption(
+                "the start is lambda-balanced, w2^T w2 - w1 w1^T = lam I (lambda_balanced, aligned)",
+                off / jnp.where(size > 0, size, 1.0),
+            ),
+        ]
+
+    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> tuple[Float[Array, "t ..."], ...]:
+        w1, w2 = problem.start.weights
+        xx, yx = self._moments(problem)
+        _, lam = self._imbalance(problem)
+        variance = jnp.trace(xx) / xx.shape[0]
+        scale = jnp.asarray(problem.start.output_scale, w1.dtype)
+        # Layers times the root of the output scale, at that speed, learn as if the scale were 1.
+        root, sign = jnp.sqrt(jnp.abs(scale)), jnp.sign(scale)
+        target = sign * yx / jnp.where(variance > 0, variance, 1.0)
+        path = theory.balanced_path(root * w1, root * w2, root**2 * lam, target, ts * variance * jnp.abs(scale))
+        factor = path.factor @ _nearest_rotation(path.factor, root * jnp.concatenate([w1.T, w2]))
+        factor = factor / root
+        return factor[:, : w1.shape[1]].mT, factor[:, w1.shape[1] :]
+
+    def _moments(self, problem: Problem) -> tuple[Float[Array, "inp inp"], Float[Array, "out inp"]]:
+        data = _data(problem)
+        if isinstance(data, Modes):
+            return jnp.diag(data.variance), (data.variance * data.target)[None, :]
+        return data.xx, data.yx
+
+    def _imbalance(self, problem: Problem) -> tuple[Float[Array, "hid hid"], Float[Array, ""]]:
+        w1, w2 = problem.start.weights
+        imbalance = w2.T @ w2 - w1 @ w1.T
+        return imbalance, jnp.trace(imbalance) / len(w1)
+
+
+def _nearest_rotation(factor: Float[Array, "t n h"], start: Float[Array, "n h"]) -> Float[Array, "t h h"]:
+    """Rotations of the hidden units that bring each factor as near to the start as can be.
+
+    What may be measured does not change under them, so they have no derivative.
+    """
+    u, _, vt = jnp.linalg.svd(jax.lax.stop_gradient(factor.mT @ start))
+    return jax.lax.stop_gradient(u @ vt)
+
+
+FORMS: tuple[ClosedForm, ...] = (LinearModel(), LayerPairs(), DeepModes(), ScalarNetwork(), BalancedNetwork())
+
+
+def closed_form(problem: Problem) -> ClosedForm | str:
+    """The closed form for problems of this kind, or why there is none."""
+    data = _data(problem)
+    if not isinstance(data, Modes | Moments):
+        return f"closed forms are of linear networks on Modes, Moments or Samples, not on {type(problem.task).__name__}"
+    for name, usual in (("decay", 0.0), ("rates", 1.0)):
+        value = getattr(problem, name)
+        if not (isinstance(value, float) and value == usual):
+            return f"closed forms have no `{name}` of their own: leave it at {usual:g}"
+    reasons = {}
+    for form in FORMS:
+        reason = form.unfit(problem)
+        if reason is None:
+            return form
+        reasons[form.name] = reason
+    return "; ".join(f"not {name}, for {reason}" for name, reason in reasons.items())
+
+
+def exact_networks(form: ClosedForm, problem: Problem, ts: Float[Array, " t"]) -> PyTree:
+    """The network of the closed form at the times `ts`, stacked along the first axis of its weights."""
+    with collect():  # the formulas' own checks: what they ask for is told by `assumptions`
+        weights = form.weights(problem, ts)
+    return eqx.tree_at(lambda network: network.weights, problem.start, weights)
+
+
+def _data(problem: Problem) -> Any:
+    """The task in the form that linear networks see of it."""
+    return problem.task.reduced(problem.start)
