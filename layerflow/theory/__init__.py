@@ -1,8 +1,21 @@
-"""Closed forms of layerwise linear models, which know nothing of the rest of the library."""
+"""Closed forms of layerwise linear models: arrays in, arrays out, and nothing of the engine they are checked against."""
 
+from layerflow.theory._aligned import aligned_matrix, aligned_strengths, saturation_times
 from layerflow.theory._aligned_features import AlignedFeatures, aligned_features
+from layerflow.theory._balanced import (
+    Balanced,
+    Violations,
+    balanced_limit,
+    balanced_network,
+    balanced_path,
+    balanced_violations,
+    sign_obstruction,
+)
+from layerflow.theory._collapse import Collapse, collapsed
+from layerflow.theory._conserved import conserved_difference, conserved_imbalances, conserved_scalar, decayed
 from layerflow.theory._deep import deep_mode, deep_time
 from layerflow.theory._mode import LayerPair, exponential, layer_pair, sigmoidal
+from layerflow.theory._neuron import Neuron, single_neuron, symmetric_factorisation
 from layerflow.theory._richness import (
     ends_at_saddle,
     frozen_kernel_output,
@@ -27,17 +40,39 @@ from layerflow.theory._stages import (
     sigmoidal_time,
     stages_separate,
 )
+from layerflow.theory._transition import (
+    balanced_strength,
+    transition,
+    transition_exponential,
+    transition_sigmoidal,
+)
 
 __all__ = [
     "AlignedFeatures",
+    "Balanced",
+    "Collapse",
     "ComputeLaw",
     "LayerPair",
+    "Neuron",
     "ScalarNetwork",
     "ScalingLaw",
+    "Violations",
     "aligned_features",
+    "aligned_matrix",
+    "aligned_strengths",
+    "balanced_limit",
+    "balanced_network",
+    "balanced_path",
+    "balanced_strength",
+    "balanced_violations",
+    "collapsed",
     "compute_law",
+    "conserved_difference",
+    "conserved_imbalances",
+    "conserved_scalar",
     "critical_speed_ratio",
     "data_law",
+    "decayed",
     "deep_mode",
     "deep_time",
     "ends_at_saddle",
@@ -51,16 +86,23 @@ __all__ = [
     "layer_pair",
     "parameter_law",
     "plateau_losses",
+    "saturation_times",
     "scalar_network",
     "scalar_network_limit",
     "scalar_network_time",
     "sigmoidal",
     "sigmoidal_time",
+    "sign_obstruction",
+    "single_neuron",
     "skill_frequencies",
     "skill_loss",
     "skill_strengths_in_data",
     "skill_strengths_in_parameters",
     "skill_strengths_in_time",
     "stages_separate",
+    "symmetric_factorisation",
     "time_law",
+    "transition",
+    "transition_exponential",
+    "transition_sigmoidal",
 ]
