@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from layerflow import _card
 from layerflow._checks import real_array
 from layerflow.networks import LinearisedNetwork, is_weight, linearise
 from layerflow.tasks import Task
@@ -71,6 +70,8 @@ class Problem(eqx.Module):
 
     def __str__(self) -> str:
         """A card: network, task, and what is not as usual."""
+        from layerflow import _card  # which knows diagrams too, far above this file
+
         return _card.of_problem(self)
 
     def split(self, network: PyTree) -> tuple[PyTree, PyTree]:

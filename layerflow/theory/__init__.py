@@ -1,4 +1,4 @@
-"""Closed forms of layerwise linear models: arrays in, arrays out, and nothing of the engine they are checked against."""
+"""Closed forms of layerwise linear models: arrays in, arrays out, nothing of the engine they are checked against."""
 
 from layerflow.theory._aligned import aligned_matrix, aligned_strengths, saturation_times
 from layerflow.theory._aligned_features import AlignedFeatures, aligned_features
