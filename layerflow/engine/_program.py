@@ -25,7 +25,7 @@ from layerflow.methods import (
     Path,
     assumed_within,
     closed_form,
-    exact_networks,
+    exact_weights,
     failed,
     masked,
 )
@@ -320,27 +320,28 @@ class _Functions:
         self.up_to_rotation = form.up_to_rotation
         return form, problem
 
+    def flat(self, problem: Problem, layers: tuple[Array, ...]) -> Array:
+        """The flat vector of a linear network with these layers."""
+        network = eqx.tree_at(lambda network: network.weights, problem.start, layers)
+        return ravel_pytree(problem.split(network)[0])[0]
+
     def exact(self, ts: Array, leaves: list[Array]) -> tuple[Array, Array]:
         """The movement at `ts` by the closed form, and whether its assumptions hold."""
         (form, problem), (start, _, _) = self.closed(leaves), self.ravelled(leaves)
-        networks = exact_networks(form, problem, ts)
-        weights = jax.vmap(lambda network: ravel_pytree(problem.split(network)[0])[0])(networks)
+        weights = jax.vmap(lambda layers: self.flat(problem, layers))(exact_weights(form, problem, ts))
         held = [a.violation <= assumed_within(start.dtype) for a in form.assumptions(problem)]
         return weights - start[None, :], jnp.all(jnp.stack([jnp.asarray(True), *held]))
 
     def gauge(self, leaves: list[Array], method: PyTree) -> list[Array]:
         """By how much each observable at the end changes with a rotation of the hidden units, relatively."""
         (form, problem), (start, _, _) = self.closed(leaves), self.ravelled(leaves)
-        ends = exact_networks(form, problem, method.t1[None].astype(start.dtype))
-        w1, w2 = (w[0] for w in ends.weights)
+        w1, w2 = (w[0] for w in exact_weights(form, problem, method.t1[None].astype(start.dtype)))
         hid = w1.shape[0]
         turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(hid, hid)))
         turn = jnp.asarray(turn, w1.dtype)
-        flat = lambda weights: ravel_pytree(
-            problem.split(eqx.tree_at(lambda network: network.weights, problem.start, weights))[0]
-        )[0]
         plain, turned = (
-            self.measure(flat(weights) - start, {}, leaves, method) for weights in ((w1, w2), (turn @ w1, w2 @ turn.T))
+            self.measure(self.flat(problem, layers) - start, {}, leaves, method)
+            for layers in ((w1, w2), (turn @ w1, w2 @ turn.T))
         )
         floor = jnp.finfo(start.dtype).eps ** 0.5
         size = lambda array: jnp.abs(array).max(initial=0.0)

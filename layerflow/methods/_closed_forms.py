@@ -7,10 +7,9 @@ import abc
 import dataclasses
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float
 
 from layerflow import theory
 from layerflow._checks import collect
@@ -255,11 +254,10 @@ def closed_form(problem: Problem) -> ClosedForm | str:
     return "; ".join(f"not {name}, for {reason}" for name, reason in reasons.items())
 
 
-def exact_networks(form: ClosedForm, problem: Problem, ts: Float[Array, " t"]) -> PyTree:
-    """The network of the closed form at the times `ts`, stacked along the first axis of its weights."""
+def exact_weights(form: ClosedForm, problem: Problem, ts: Float[Array, " t"]) -> tuple[Float[Array, "t ..."], ...]:
+    """Every layer at the times `ts` by the closed form."""
     with collect():  # the formulas' own checks: what they ask for is told by `assumptions`
-        weights = form.weights(problem, ts)
-    return eqx.tree_at(lambda network: network.weights, problem.start, weights)
+        return form.weights(problem, ts)
 
 
 def _data(problem: Problem) -> Any:
