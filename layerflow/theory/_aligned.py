@@ -6,7 +6,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from layerflow._checks import require
 from layerflow.theory._matrices import measured, real_arrays, times
-from layerflow.theory._special import phi1
+from layerflow.theory._special import phi1, quotient
 
 
 def aligned_strengths(strengths: ArrayLike, targets: ArrayLike, t: ArrayLike) -> Float[Array, "*t mode"]:
@@ -44,12 +44,12 @@ def aligned_strengths(strengths: ArrayLike, targets: ArrayLike, t: ArrayLike) ->
     u0, rho, t = *_modes(u0, rho), times(t)
     if t.ndim > 1:
         raise ValueError(f"Argument `t` needs shape () or (t,), but it has shape {t.shape}.")
-    late = t[..., None] * jnp.ones_like(rho)
+    late = jnp.broadcast_to(t[..., None], (*t.shape, *rho.shape))
     u0, rho = jnp.broadcast_to(u0, late.shape), jnp.broadcast_to(rho, late.shape)
     x = 2 * rho * late
     total = jnp.exp(-x) + 2 * late * u0 * phi1(x)
     # The sum underflows only for modes that start at 0.
-    return u0 / jnp.where(total > 0, total, 1.0)
+    return quotient(u0, total)
 
 
 def aligned_matrix(

@@ -161,11 +161,12 @@ def _leftover(rates: Float[Array, " n"], t: Float[Array, ""]) -> Float[Array, "n
 def _log_slope(z: Float[Array, "..."]) -> Float[Array, "..."]:
     """coth z - 1 / z for z >= 0."""
     small = z < 0.3
+    near = jnp.where(small, z, 0.0)
     series = jnp.zeros_like(z)
     for c in (4 / 18243225, -1382 / 638512875, 2 / 93555, -1 / 4725, 2 / 945, -1 / 45, 1 / 3):
-        series = series * z**2 + c
+        series = series * near**2 + c
     far = jnp.where(small, 1.0, z)
-    return jnp.where(small, z * series, 1 / jnp.tanh(far) - 1 / far)
+    return jnp.where(small, near * series, 1 / jnp.tanh(far) - 1 / far)
 
 
 @jax.custom_jvp

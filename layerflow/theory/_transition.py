@@ -5,7 +5,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from layerflow._numerics import safe_root
 from layerflow.theory._matrices import real_arrays, times
-from layerflow.theory._special import phi1
+from layerflow.theory._special import phi1, quotient
 
 
 def transition(t: ArrayLike, lam: ArrayLike, target: ArrayLike, strength: ArrayLike) -> Float[Array, "..."]:
@@ -50,15 +50,15 @@ def transition(t: ArrayLike, lam: ArrayLike, target: ArrayLike, strength: ArrayL
     s, start = jnp.where(flip, -target, target), jnp.where(flip, -strength, strength)
     k = safe_root(lam**2 + 4 * start**2)
     larger = 0.5 * (k + 2 * jnp.abs(start))
-    smaller = jnp.where(larger > 0, 0.25 * lam**2 / jnp.where(larger > 0, larger, 1.0), 0.0)
+    smaller = quotient(0.25 * lam**2, larger)
     a, b = jnp.where(start > 0, larger, smaller), jnp.where(start > 0, smaller, larger)
     r = safe_root(s**2 + 0.25 * lam**2)
     # r - s, without the cancellation.
-    rest = jnp.where(r > 0, 0.25 * lam**2 / jnp.where(r > 0, r + s, 1.0), 0.0)
+    rest = quotient(0.25 * lam**2, r + s)
     e, h = jnp.exp(-2 * r * t), t * phi1(2 * r * t)
     m, n = e + (a + rest) * h, 0.5 * (1 + e) + (s + b) * h
     # M reaches 0 by underflow where A is 0.
-    return h * (a / jnp.where(m > 0, m, 1.0) + b / n)
+    return h * (quotient(a, m) + b / n)
 
 
 def transition_sigmoidal(t: ArrayLike, target: ArrayLike, strength: ArrayLike) -> Float[Array, "..."]:
@@ -93,7 +93,7 @@ def transition_sigmoidal(t: ArrayLike, target: ArrayLike, strength: ArrayLike) -
     grown = 2 * start * t * phi1(x)
     decay = jnp.where(s > 0, jnp.exp(-x), 1.0)
     total = decay + grown
-    return grown / jnp.where(total > 0, total, 1.0)
+    return quotient(grown, total)
 
 
 def transition_exponential(t: ArrayLike, lam: ArrayLike) -> Float[Array, "..."]:
