@@ -64,6 +64,8 @@ def of_diagram(diagram: "xarray.Dataset") -> str:
 
 def method_in_words(attrs: dict[str, Any]) -> str:
     """How the cells were solved, from the facts of a diagram."""
+    if attrs["method"] == "Exact":
+        return "closed form" + (f" to t = {attrs['t1']:g}" if "t1" in attrs else "")
     if attrs["method"] == "Flow":
         tolerance = f", rtol {attrs['rtol']:g}" if "rtol" in attrs else ""
         end = f" to t = {attrs['t1']:g}" if "t1" in attrs else ""
@@ -71,6 +73,15 @@ def method_in_words(attrs: dict[str, Any]) -> str:
     steps, rate = attrs.get("steps"), attrs.get("learning_rate")
     batch = f", batches of {attrs['batch']}" if "batch" in attrs else ""
     return f"{'' if steps is None else f'{steps} steps of '}{attrs['optimiser']}{_at_rate(rate)}{batch}"
+
+
+def _verified(diagram: "xarray.Dataset") -> str:
+    """What holding the cells against theory showed; nothing if that was not asked for."""
+    if "error_over_tolerance" not in diagram or np.isnan(diagram["error_over_tolerance"]).all():
+        return ""
+    text = f"{int(diagram['verified'].sum())} cells, worst error {float(diagram['error_over_tolerance'].max()):.2g} of "
+    text += "what the tolerance allows"
+    return text + (f", worst drift {float(diagram['drift'].max()):.2g}" if "drift" in diagram else "")
 
 
 def _at_rate(rate: Any) -> str:

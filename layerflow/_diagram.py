@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     import xarray
 
 RESERVED = ("status", "num_steps", "end")
+_OF_VERIFICATION = {
+    "drift": {"long_name": "drift of the layer imbalances relative to |weights|²", "units": "1"},
+    "error_over_tolerance": {"long_name": "worst error over what the tolerance allows", "units": "1"},
+}
 
 
 class Results:
@@ -55,8 +59,12 @@ class Results:
         # Axes and time keep their names to themselves: no dimension of an observable has size -1.
         sizes = dict.fromkeys([*axes, "t", "step", *(name for axis in grid.axes for name in axis.arguments)], -1)
         for name, flat in self.observed.items():
+            if name in batch.frozen.verified and not name.endswith("_error"):
+                data[name] = (axes, grid.shaped(flat), _OF_VERIFICATION[name])
+                continue
             by = next((axis for axis in wanted.derivative if name.endswith(f"_d_{axis}")), None)
             of = name if by is None else name.removesuffix(f"_d_{by}")
+            of = of.removesuffix("_error") if name in batch.frozen.verified else of
             labels = _labels(of, {**wanted.observe, **wanted.summary})
             times = [] if ts is None or of in batch.frozen.summaries else [time_name]
             own = flat.shape[2 + len(times) :]
@@ -66,12 +74,17 @@ class Results:
                 dims = [f"{name}_{i}" for i in range(len(own))]
             sizes |= dict(zip(dims, own, strict=True))
             attrs = {key: labels[key] for key in ("long_name", "units")}
+            if name in batch.frozen.verified:
+                attrs["long_name"] = f"error of {labels['long_name']} against the closed form"
             if by is not None:
                 attrs = {
                     "long_name": f"derivative of {labels['long_name']} by {by}",
                     "units": f"{labels['units']}/[{by}]",
                 }
             data[name] = ([*axes, *times, *dims], grid.shaped(flat), attrs)
+        if wanted.verify:
+            _, ratio, _ = data["error_over_tolerance"]
+            data["verified"] = (axes, ratio <= 1, {"long_name": "held against theory and found within the tolerance"})
         codes = [status for status in Status if status >= 0]
         data["status"] = (
             axes,

@@ -44,6 +44,7 @@ def sweep(
     summary: Summarise | None = None,
     paths: bool = True,
     derivative: Sequence[str] = (),
+    verify: bool = False,
     progress: bool = True,
     on: Machine | None = None,
 ) -> "xarray.Dataset":
@@ -66,6 +67,12 @@ def sweep(
         paths: Keep the observables at `ts`; False keeps what the summaries say and no path.
         derivative: Names of axes to differentiate by. For every variable `v` and axis `a` the diagram
             then holds `v_d_a`, the derivative of each cell by its own axis value, in forward mode.
+        verify: Hold every cell against theory. For each observable `v` the diagram then holds `v_error`,
+            the distance from the closed form where one holds; `drift`, how far layer imbalances
+            are from their conservation (or decay) law, relative to |weights|^2; and
+            `error_over_tolerance`, the worst of these over what a hundred times the method's
+            tolerance of the weights allows. Cells at most 1 there are `verified`, as in
+            `diagram.loss.where(diagram.verified)`.
         progress: Show a bar between chunks when a sweep takes longer than a second.
         on: What the computation may use.
 
@@ -93,7 +100,7 @@ def sweep(
     if not paths and not wanted.summary:
         raise ValueError("With paths=False a sweep keeps what summaries say, but there is none: give `summary`.")
     grid, takes_key = _grid(cell, axes or {}, seeds)
-    wanted = dataclasses.replace(wanted, paths=paths, derivative=_differentiable(derivative, grid))
+    wanted = dataclasses.replace(wanted, paths=paths, derivative=_differentiable(derivative, grid), verify=verify)
     root = as_key(root, "root")
     method = None if method is None else checked_method(method)
     on = Machine() if on is None else on
@@ -117,6 +124,10 @@ def sweep(
         "compile_seconds": round(sum(b.compile_seconds for _, b in batches), 3),
     }
     diagram = results.dataset(wanted, batches[0][1])
+    if verify:
+        for name in ("error_over_tolerance", "drift"):
+            if name in diagram:
+                facts[f"worst_{name}"] = float(diagram[name].max())
     diagram.attrs |= facts | {"wall_seconds": round(time.perf_counter() - begin, 3)}
     return diagram
 

@@ -73,7 +73,8 @@ class Batch:
         over_time = () if ts is None else ts.shape
         observed = {n: jax.ShapeDtypeStruct(over_time + v.shape, v.dtype) for n, v in self.frozen.variables.items()}
         values = (observed if self.wanted.paths else {}) | self.frozen.summaries
-        return values | {f"{n}_d_{axis}": shape for axis in self.wanted.derivative for n, shape in values.items()}
+        slopes = {f"{n}_d_{axis}": shape for axis in self.wanted.derivative for n, shape in values.items()}
+        return values | slopes | self.frozen.verified
 
     def bytes_per_cell(self) -> int:
         """Rough size of one cell at work: its own arrays, the stages of a step, and what it measures."""
@@ -105,7 +106,7 @@ class Batch:
             # Cells do not depend on one another, so one direction holds the derivatives of all.
             _, slope = jax.jvp(by_axis, (values[axis],), (jnp.ones_like(values[axis]),))
             slopes += [jnp.where(jnp.isnan(value), value, d) for value, d in zip(kept, slope, strict=True)]
-        return [*kept, *slopes], path
+        return [*kept, *slopes, *path.verified], eqx.tree_at(lambda path: path.verified, path, [])
 
     def _travel(
         self,
@@ -149,7 +150,7 @@ class Batch:
         """`function` compiled for arguments like these, or found compiled by an equal batch."""
         key = (
             name,
-            (self.wanted.paths, self.wanted.derivative),
+            (self.wanted.paths, self.wanted.derivative, self.wanted.verify),
             self.build,
             self.frozen.program,
             jax.default_backend(),

@@ -25,6 +25,7 @@ from layerflow.methods import (
     Path,
     assumed_within,
     closed_form,
+    conserved_drift,
     exact_weights,
     failed,
     masked,
@@ -39,14 +40,15 @@ Summaries = Mapping[str, Callable[[Trajectory], Any]]
 class Wanted:
     """What a run measures: observables and, of whole paths, summaries, by name.
 
-    A sweep may leave the paths of the observables out of the diagram, and add derivatives of all
-    that it keeps by some of its axes.
+    A sweep may leave the paths of the observables out of the diagram, add derivatives of all that it
+    keeps by some of its axes, and verify what it measures against closed forms and conservation laws.
     """
 
     observe: Observables
     summary: Summaries
     paths: bool = True
     derivative: tuple[str, ...] = ()
+    verify: bool = False
 
 
 class Cell(eqx.Module):
@@ -76,6 +78,7 @@ class Program:
     unravel: Traced
     exact: Traced | None
     gauge: Traced | None
+    verify: Traced | None
     method_values: tuple[Any, ...]  # all of the method but its arrays
     method_structure: Any
 
@@ -106,7 +109,12 @@ class Program:
             least_loss=least_loss,
             null_loss=null_loss,
         )
-        path = eqx.combine(method, self.method).travel(course, ts, key)
+        whole = eqx.combine(method, self.method)
+        path = whole.travel(course, ts, key)
+        if self.verify is not None:
+            at = jnp.atleast_1d(whole.end if ts is None else ts).astype(path.weights.dtype)
+            verified = call("verify", at, path.observed, path.weights, path.end, leaves, method)
+            path = eqx.tree_at(lambda path: path.verified, path, masked(verified, failed(path.status)))
         if self.summarise is None:
             return path
         seen = (path.observed, path.weights, path.status.astype(int), path.num_steps.astype(int), path.end)
@@ -141,6 +149,7 @@ def _gauge_gaps(
     return program.gauge(constants["gauge"], leaves, method)
 
 
+_ALLOWANCE = 100.0  # of the tolerance of a step: errors of many steps add up
 _GAUGE = 1e-3  # relative change of an observable beyond which it depends on the rotation
 
 
@@ -152,6 +161,7 @@ class Frozen:
     constants: dict[str, list[Array]]
     variables: dict[str, jax.ShapeDtypeStruct]  # name and shape of each, in the order of `Path.observed`
     summaries: dict[str, jax.ShapeDtypeStruct]  # likewise, in the order of `Path.summaries`
+    verified: dict[str, jax.ShapeDtypeStruct]  # likewise, in the order of `Path.verified`
     network: Callable[[Array, list[Array]], PyTree]  # from all that moves and leaves back to the user's network
 
 
@@ -195,8 +205,17 @@ def freeze(
         traced["exact"] = trace(cell.exact, jax.ShapeDtypeStruct((count,), w.dtype), leaves)
         if cell.up_to_rotation:
             traced["gauge"] = trace(cell.gauge, leaves, method)
+    verified = []
+    if wanted.verify:
+        over_ts = () if ts is None else ts.shape
+        seen = [jax.ShapeDtypeStruct(over_ts + value.shape, value.dtype) for value in measured]
+        at = jax.ShapeDtypeStruct(over_ts or (1,), w.dtype)
+        traced["verify"] = trace(cell.verify, at, seen, w, jax.ShapeDtypeStruct((), w.dtype), leaves, method)
+        verified = traced["verify"][0].outputs
+        if cell.up_to_rotation:
+            traced["gauge"] = trace(cell.gauge, leaves, method)
     values, structure_of_method = jax.tree.flatten(static.method)
-    functions: dict[str, Any] = dict.fromkeys(("summarise", "exact", "gauge")) | {
+    functions: dict[str, Any] = dict.fromkeys(("summarise", "exact", "gauge", "verify")) | {
         name: function for name, (function, _) in traced.items()
     }
     program = Program(**functions, method_values=tuple(values), method_structure=structure_of_method)
@@ -205,6 +224,7 @@ def freeze(
         constants={name: constants for name, (_, constants) in traced.items()},
         variables=dict(zip(cell.names, measured, strict=True)),
         summaries=dict(zip(cell.summary_names, summarised, strict=True)),
+        verified=dict(zip(cell.verified_names, verified, strict=True)),
         network=cell.network,
     )
 
@@ -216,14 +236,20 @@ class _Functions:
         self.static, self.structure, self.wanted = static, structure, wanted
         follows = {name: getattr(function, "follow", None) for name, function in wanted.observe.items()}
         self.followed = {name: follow for name, follow in follows.items() if follow is not None}
-        if self.followed and isinstance(static.method, Exact):
+        if self.followed and (isinstance(static.method, Exact) or wanted.verify):
             raise TypeError(
-                f"{', '.join(self.followed)} follows the path step by step, which a closed form does not take. Use "
-                f"lf.Flow(t1=...)."
+                f"{', '.join(self.followed)} follows the path step by step, which no closed form takes. Leave it out "
+                f"here, and measure it with lf.Flow(t1=...), without verify."
+            )
+        if wanted.verify and "rtol" not in getattr(static.method, "tolerances", {}):
+            raise TypeError(
+                f"verify holds errors against the tolerance of lf.Flow(t1=..., rtol=...), but a "
+                f"{type(static.method).__name__} without one came."
             )
         self.up_to_rotation = False  # whether that is all that the closed form knows, once `exact` was traced
         self.names: list[str] = []  # of the variables, once `measure` was traced
         self.summary_names: list[str] = []  # likewise
+        self.verified_names: list[str] = []  # likewise
 
     def cell(self, leaves: list[Array]) -> Cell:
         return eqx.combine(jax.tree.unflatten(self.structure, leaves), self.static)
@@ -310,10 +336,14 @@ class _Functions:
         self.names = list(variables)
         return list(variables.values())
 
+    def reduced(self, leaves: list[Array]) -> Problem:
+        """The problem with its task in the cheapest form."""
+        cell = self.cell(leaves)
+        return eqx.tree_at(lambda p: p.task, cell.problem, cell.task, is_leaf=lambda node: isinstance(node, Task))
+
     def closed(self, leaves: list[Array]) -> tuple[Any, Problem]:
         """The closed form, and the problem with its task as linear networks see it."""
-        cell = self.cell(leaves)
-        problem = eqx.tree_at(lambda p: p.task, cell.problem, cell.task, is_leaf=lambda node: isinstance(node, Task))
+        problem = self.reduced(leaves)
         form = closed_form(problem)
         if isinstance(form, str):
             raise ValueError(f"No closed form holds: {form}. Use lf.Flow(t1=...).")
@@ -346,6 +376,37 @@ class _Functions:
         floor = jnp.finfo(start.dtype).eps ** 0.5
         size = lambda array: jnp.abs(array).max(initial=0.0)
         return [size(a - b) / (size(a) + size(b) + floor) for a, b in zip(plain, turned, strict=True)]
+
+    def verify(
+        self, at: Array, observed: list[Array], w: Array, end: Array, leaves: list[Array], method: PyTree
+    ) -> list[Array]:
+        """Errors against the closed form, drift of what is conserved, and the worst of both over what is allowed."""
+        problem, (start, _, _) = self.cell(leaves).problem, self.ravelled(leaves)
+        tolerances: dict[str, Any] = getattr(eqx.combine(method, self.static.method), "tolerances")  # noqa: B009
+        rtol, atol = (_ALLOWANCE * jnp.asarray(tolerances[name], w.dtype) for name in ("rtol", "atol"))
+        ratios, variables = [jnp.zeros((), w.dtype)], {}
+        if not isinstance(closed_form(self.reduced(leaves)), str):
+            moved, inside = self.exact(at, leaves)
+            every = jax.vmap(lambda moved: self.measure(moved, {}, leaves, method))
+            exact, allowed = every(moved), [jnp.zeros_like(value) for value in every(moved)]
+            for direction in _directions(w.shape[0], w.dtype):
+                # Weights as far off as the tolerance allows, and what that does to each observable.
+                off = (rtol * jnp.abs(start + moved) + atol) * direction[None, :]
+                allowed = [
+                    jnp.maximum(a, jnp.abs(o - e)) for a, o, e in zip(allowed, every(moved + off), exact, strict=True)
+                ]
+            for name, value, right, most in zip(self.names, observed, exact, allowed, strict=True):
+                error = jnp.where(inside, jnp.abs(value.reshape(right.shape) - right), jnp.nan)
+                floor = 100 * jnp.finfo(right.dtype).eps * jnp.abs(right)
+                ratios.append(jnp.where(inside, (error / (most + floor + jnp.finfo(right.dtype).tiny)).max(), 0.0))
+                variables[f"{name}_error"] = error.reshape(value.shape)
+        drift = conserved_drift(self.network(w, leaves), problem, end)
+        if drift is not None:
+            variables["drift"] = drift
+            ratios.append(drift / rtol)
+        variables["error_over_tolerance"] = jnp.stack(ratios).max()
+        self.verified_names = list(variables)
+        return list(variables.values())
 
     def summarise(
         self,
@@ -406,6 +467,12 @@ def _add(variables: dict[str, Array], kind: str, name: str, value: Any) -> None:
             raise ValueError(f"Two observables are called `{variable}`. Name them apart: observe={{'a': f, 'b': g}}.")
         array = jnp.asarray(part)
         variables[variable] = array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
+
+
+def _directions(size: int, dtype: Any) -> list[Array]:
+    """A few signs for every weight, to try out errors of weights with."""
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.choice([-1.0, 1.0], size), dtype) for _ in range(4)]
 
 
 def _check_apart(variables: list[str], summaries: list[str]) -> None:

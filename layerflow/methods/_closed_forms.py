@@ -5,11 +5,12 @@
 
 import abc
 import dataclasses
+import itertools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from layerflow import theory
 from layerflow._checks import collect
@@ -252,6 +253,30 @@ def closed_form(problem: Problem) -> ClosedForm | str:
             return form
         reasons[form.name] = reason
     return "; ".join(f"not {name}, for {reason}" for name, reason in reasons.items())
+
+
+def conserved_drift(network: PyTree, problem: Problem, t: Float[Array, ""]) -> Float[Array, ""] | None:
+    """How far the layer imbalances are from their law e^{-2 decay t} at time t, relative to |weights|^2.
+
+    None where none is conserved: other networks than linear and diagonal ones, one layer, rates or
+    decays of their own for some weights.
+    """
+    if type(problem.start) not in (LinearNetwork, DiagonalNetwork) or len(problem.start.weights) < 2:
+        return None
+    decay = problem.decay
+    plain = isinstance(problem.rates, float) and problem.rates == 1 and jnp.ndim(decay) == 0
+    if not plain or len(jax.tree.leaves(decay)) != 1:
+        return None
+    squares = (lambda w: (w.T @ w, w @ w.T)) if isinstance(network, LinearNetwork) else (lambda w: (w**2, w**2))
+
+    def imbalances(layers: tuple[Array, ...]) -> list[Array]:
+        return [squares(after)[0] - squares(before)[1] for before, after in itertools.pairwise(layers)]
+
+    fading = jnp.exp(-2 * jnp.asarray(decay, t.dtype) * t)
+    size = sum(jnp.sum(w**2) for w in problem.start.weights) + sum(jnp.sum(w**2) for w in network.weights)
+    pairs = zip(imbalances(network.weights), imbalances(problem.start.weights), strict=True)
+    drift = jnp.stack([jnp.abs(now - fading * then).max() for now, then in pairs]).max()
+    return drift / jnp.where(size > 0, size, 1.0)
 
 
 def exact_weights(form: ClosedForm, problem: Problem, ts: Float[Array, " t"]) -> tuple[Float[Array, "t ..."], ...]:

@@ -87,6 +87,7 @@ class Path(eqx.Module):
     num_steps: Int[Array, ""]
     end: Float[Array, ""] | Int[Array, ""]  # where it stopped, in the units of `ts`
     summaries: list[Array] = eqx.field(default_factory=list)
+    verified: list[Array] = eqx.field(default_factory=list)
 
 
 def higher(peaks: Peaks, values: Peaks) -> Peaks:
