@@ -49,6 +49,7 @@ def of_diagram(diagram: "xarray.Dataset") -> str:
         ("measured", ", ".join(_measured(diagram))),
         ("method", method_in_words(attrs)),
         ("cells", f"{status.size} done, {_failures(status.values)}"),
+        ("verified", _verified(diagram)),
         (
             "steps",
             f"{np.median(diagram['num_steps']):.0f} in the median cell, {int(diagram['num_steps'].max())} at most",

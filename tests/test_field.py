@@ -182,6 +182,20 @@ def test_sharpness_is_the_largest_eigenvalue_of_the_full_hessian(key, kind, regr
     np.testing.assert_allclose(sharpness, np.linalg.eigvalsh(hessian)[-1], rtol=1e-8)
 
 
+def test_the_derivative_of_the_sharpness_is_that_of_differences(key, regression):
+    """In both modes: v . dH v, though the iteration for v is not differentiated."""
+    mlp = eqx.nn.MLP(4, 3, 6, 1, activation=jnp.tanh, key=key)
+
+    def scaled(size):
+        network = jax.tree.map(lambda leaf: size * leaf if eqx.is_inexact_array(leaf) else leaf, mlp)
+        return lf.sharpness(network, lf.Problem(network, regression))
+
+    h = 1e-5
+    with jax.numpy_rank_promotion("allow"):
+        expected = (scaled(1 + h) - scaled(1 - h)) / (2 * h)
+        np.testing.assert_allclose([jax.jacfwd(scaled)(1.0), jax.grad(scaled)(1.0)], expected, rtol=1e-7)
+
+
 def test_descent_is_stable_up_to_two_over_the_sharpness():
     """On a parabola: 1.9 converges, 2.1 diverges."""
     problem = lf.Problem(lf.linear_model(jnp.zeros(2)), lf.Modes(variance=jnp.array([3.0, 1.0]), target=1.0))

@@ -104,11 +104,13 @@ def sharpness(network: PyTree, problem: Problem, *, steps: int = 64) -> Float[Ar
     flat, unravel = ravel_pytree(weights)
     slope = jax.grad(lambda w: problem.task.loss(eqx.combine(unravel(w), rest)))
     product = lambda v: jax.jvp(slope, (flat,), (v,))[1]
-    return _largest_eigenvalue(product, flat.shape[0], min(steps, flat.shape[0]), flat.dtype)
+    v = jax.lax.stop_gradient(_top_vector(product, flat.shape[0], min(steps, flat.shape[0]), flat.dtype))
+    # The derivative of an eigenvalue is v . dH v: that of the eigenvector does not enter.
+    return jnp.dot(v, product(v))
 
 
-def _largest_eigenvalue(product: Any, size: int, steps: int, dtype: Any) -> Float[Array, ""]:
-    """Lanczos iteration with full orthogonalisation from a fixed random vector."""
+def _top_vector(product: Any, size: int, steps: int, dtype: Any) -> Float[Array, " size"]:
+    """Eigenvector of the largest eigenvalue: Lanczos iteration, fully orthogonalised, from a fixed random vector."""
     first = jax.random.normal(jax.random.key(0), (size,), dtype)
     tiny = jnp.finfo(dtype).eps
 
@@ -128,11 +130,48 @@ def _largest_eigenvalue(product: Any, size: int, steps: int, dtype: Any) -> Floa
         return (basis, following, jnp.maximum(scale, length)), (along, length)
 
     start = (jnp.zeros((steps, size), dtype), first / jnp.linalg.norm(first), jnp.zeros((), dtype))
-    _, (diagonal, beside) = jax.lax.scan(step, start, jnp.arange(steps))
-    # Steps without a vector repeat the first Rayleigh quotient, which is no larger than what is sought.
-    diagonal = jnp.where(jnp.arange(steps) < 1 + jnp.sum(beside[:-1] > 0), diagonal, diagonal[0])
-    off = jnp.diag(beside[:-1], 1)
-    return jnp.linalg.eigvalsh(jnp.diag(diagonal) + off + off.T)[-1]
+    (basis, _, _), (diagonal, beside) = jax.lax.scan(step, start, jnp.arange(steps))
+    # Steps without a vector are set far below, where the largest eigenvalue has no part in them.
+    used = jnp.arange(steps) < 1 + jnp.sum(beside[:-1] > 0)
+    spread = jnp.abs(diagonal).max() + 2 * beside.max()
+    diagonal = jnp.where(used, diagonal, -2 * spread)
+    v = basis.T @ _top_of_tridiagonal(diagonal, beside[:-1])
+    return v / jnp.linalg.norm(v)
+
+
+def _top_of_tridiagonal(diagonal: Float[Array, " n"], beside: Float[Array, " rest"]) -> Float[Array, " n"]:
+    """Eigenvector of the largest eigenvalue, by bisection and inverse iteration.
+
+    Without LAPACK, whose batched calls were seen to deadlock on CPU where a program holds several.
+    """
+    n = diagonal.shape[0]
+    if n == 1:
+        return jnp.ones_like(diagonal)
+    top = jax.scipy.linalg.eigh_tridiagonal(
+        diagonal, beside, eigvals_only=True, select="i", select_range=(n - 1, n - 1)
+    )
+    size = jnp.abs(diagonal).max() + 2 * jnp.abs(beside).max()
+    # Above all eigenvalues the matrix is negative definite, and elimination needs no pivots.
+    shifted = diagonal - (top[0] + 8 * jnp.finfo(diagonal.dtype).eps * jnp.where(size > 0, size, 1.0))
+
+    def eliminate(pivot: Array, row: tuple[Array, Array]) -> tuple[Array, Array]:
+        following = row[0] - row[1] ** 2 / pivot
+        return following, following
+
+    _, pivots = jax.lax.scan(eliminate, shifted[0], (shifted[1:], beside))
+    pivots = jnp.concatenate([shifted[:1], pivots])
+
+    def solve(v: Float[Array, " n"]) -> Float[Array, " n"]:
+        down = lambda above, row: (row[0] - row[1] * above,) * 2
+        up = lambda below, row: ((row[0] - row[1] * below) / row[2],) * 2
+        _, rest = jax.lax.scan(down, v[0], (v[1:], beside / pivots[:-1]))
+        v = jnp.concatenate([v[:1], rest])
+        last = v[-1] / pivots[-1]
+        _, rest = jax.lax.scan(up, last, (v[:-1], beside, pivots[:-1]), reverse=True)
+        v = jnp.concatenate([rest, last[None]])
+        return v / jnp.abs(v).max()
+
+    return solve(solve(solve(jnp.ones_like(diagonal))))
 
 
 @observable(long_name="learning rate × sharpness")
