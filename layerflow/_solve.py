@@ -13,8 +13,8 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree
 from layerflow._checks import is_concrete, require
 from layerflow._problem import Problem
 from layerflow._trajectory import Trajectory
-from layerflow.engine._program import Cell, Program, Wanted, freeze, take_apart
-from layerflow.methods import Descent, Method, Path
+from layerflow.engine._program import Cell, Program, Wanted, check_gauge, freeze, take_apart
+from layerflow.methods import Descent, Exact, Method, Path, Status
 from layerflow.observables import loss
 
 Times = ArrayLike | Sequence[float | int]
@@ -70,8 +70,11 @@ def solve(
     key = as_key(0 if key is None else key, "key")
     frozen = freeze(static, structure, leaves, method_arrays, wanted, times, jax.eval_shape(lambda: key))
     method.check_precision(frozen.program.start.outputs.dtype)
-    frozen.program.check_gauge(frozen.constants, leaves, method_arrays, frozen.variables)
+    if frozen.program.gauge is not None:
+        check_gauge(_gauge(frozen.program, frozen.constants, leaves, method_arrays), frozen.variables)
     path = _travel(frozen.program, frozen.constants, leaves, method_arrays, times, key)
+    if isinstance(method, Exact) and is_concrete(path.status) and path.status == Status.OUTSIDE:
+        raise ValueError(f"{Exact.applies(problem)} Use lf.Flow(t1=...).")
     return Trajectory(
         problem=problem,
         ts=times,
@@ -94,6 +97,12 @@ def _travel(
     key: PRNGKeyArray,
 ) -> Path:
     return program.travel(constants, leaves, method, ts, key)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gauge(program: Program, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree) -> list[Array]:
+    assert program.gauge is not None
+    return program.gauge(constants["gauge"], leaves, method)
 
 
 def as_key(key: Any, name: str) -> PRNGKeyArray:

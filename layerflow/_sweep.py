@@ -21,7 +21,7 @@ from layerflow.engine._grid import Axis, Grid, make_axis
 from layerflow.engine._machine import Machine
 from layerflow.engine._program import Cell, Wanted, freeze, take_apart
 from layerflow.engine._trace import trace
-from layerflow.methods import Method
+from layerflow.methods import Exact, Method, Status
 from layerflow.observables import loss
 
 if TYPE_CHECKING:
@@ -116,8 +116,13 @@ def sweep(
     results = Results(grid, batches, variables, on)
     for words, batch in batches:
         _judge(batch, grid, words)
+        batch.check_gauge(*_arguments(grid, np.zeros(1, int)))
     sizes = _run(grid, batches, results, on, progress)
 
+    if (results.status == Status.OUTSIDE).all():
+        raise ValueError(
+            f"{Exact.applies(_first_problem(cell, grid, takes_key, root))} So it is in every cell. Use lf.Flow(t1=...)."
+        )
     facts = facts_of(cell, batches[0][1], method, root) | {
         "chunk": sizes[0] if len(sizes) == 1 else sizes,
         "chunk_bytes": max(batch.chunk_bytes for _, batch in batches),
@@ -281,6 +286,14 @@ def _arguments(grid: Grid, cells: np.ndarray) -> tuple[dict[str, Array], Array]:
     values = grid.values(cells)
     seeds = values.get("seed", np.zeros(len(cells), int))
     return {name: jnp.asarray(value) for name, value in values.items()}, jnp.asarray(seeds)
+
+
+def _first_problem(cell: CellFunction, grid: Grid, takes_key: bool, root: PRNGKeyArray) -> Problem:
+    """The problem of the first cell, of known numbers."""
+    chosen, _ = next(grid.combinations())
+    values = {name: jnp.asarray(array[0]) for name, array in grid.values(np.zeros(1, int)).items() if name != "seed"}
+    returned = cell(**chosen, **values, **({"key": jax.random.fold_in(root, 0)} if takes_key else {}))
+    return returned[0] if isinstance(returned, tuple) else returned
 
 
 def _names(grid: Grid) -> set[str]:

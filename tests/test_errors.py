@@ -532,6 +532,53 @@ CASES = {
         r"\(here: none\), but `lam` is not one",
     ),
     "adjoint that is none": (lambda: lf.Flow(t1=1.0, adjoint="reverse"), TypeError, r"`adjoint` needs diffrax"),
+    "exact at no time": (lambda: lf.Exact(t1=0.0), ValueError, r"`t1` needs to be positive"),
+    "exact where nothing holds": (
+        lambda: lf.solve(lf.Problem(lf.gaussian(KEY, (2, 2, 2, 2)), TASK), lf.Exact(t1=1.0)),
+        ValueError,
+        r"No closed form holds: not .*Use lf.Flow",
+    ),
+    "exact of a start that is not balanced": (
+        lambda: lf.solve(lf.Problem(lf.gaussian(KEY, (2, 2, 2)), TASK), lf.Exact(t1=1.0)),
+        ValueError,
+        r"lambda-balanced.*violated by",
+    ),
+    "laziness of a closed form": (
+        lambda: lf.solve(PROBLEM, lf.Exact(t1=1.0), observe=lf.laziness),
+        TypeError,
+        r"laziness follows the path step by step",
+    ),
+    "verifying descent": (
+        lambda: sweep(method=lf.Descent(optax.sgd, learning_rate=0.1, steps=3), verify=True),
+        TypeError,
+        r"against the tolerance of lf.Flow",
+    ),
+    "calibration of two parameters that do the same": (
+        lambda: lf.calibrate(
+            lambda t, a, b: a * b * t, (np.arange(5.0), np.arange(5.0)), ("a", "b"), parameters={"a": 1.0, "b": 1.0}
+        ),
+        ValueError,
+        r"cannot tell the parameters a, b apart",
+    ),
+    "calibration of an unknown parameter": (
+        lambda: lf.calibrate(lf.theory.sigmoidal, (np.arange(5.0), np.arange(5.0)), "speed", parameters={"speed": 1.0}),
+        TypeError,
+        r"does not take `speed`; it takes t, start, target, variance",
+    ),
+    "calibration without a first guess": (
+        lambda: lf.calibrate(
+            lf.theory.sigmoidal, (np.arange(5.0), np.arange(5.0)), "start", parameters={"target": 1.0}
+        ),
+        ValueError,
+        r"first guess is missing for `start`",
+    ),
+    "calibration of many curves": (
+        lambda: lf.calibrate(
+            lf.theory.sigmoidal, (np.arange(5.0), np.ones((5, 2))), "start", parameters={"start": 0.1}
+        ),
+        ValueError,
+        r"one number per time, but times have shape \(5,\) and values \(5, 2\)",
+    ),
     "fraction beyond the way": (lambda: lf.time_to_fraction(1.5), ValueError, r"in \(0, 1\], but it is 1.5"),
     "no plateaus to tell of": (lambda: lf.plateaus(most=0), ValueError, r"`most` needs to be positive"),
 }

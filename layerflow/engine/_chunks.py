@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key, PRNGKeyArray, PyTree
 
-from layerflow.engine._program import Frozen, Wanted
+from layerflow.engine._program import Frozen, Wanted, check_gauge
 from layerflow.engine._trace import Traced, split
 from layerflow.methods import Path
 
@@ -58,6 +58,14 @@ class Batch:
         """Judge the checks that the cell function made, for some cells."""
         arguments = (*self.fixed, values, seeds)
         return self._compiled("check", self._check, *arguments)(*arguments)
+
+    def check_gauge(self, values: dict[str, Array], seeds: Int[Array, " cells"]) -> None:
+        """Raise for an observable that the closed form does not know, as the first of some cells shows."""
+        if self.frozen.program.gauge is not None:
+            first = jax.tree.map(lambda array: array[:1], (values, seeds))
+            arguments = (*self.fixed, *first)
+            gaps = self._compiled("gauge", self._gauge, *arguments)(*arguments)
+            check_gauge(gaps, self.frozen.variables)
 
     @property
     def fingerprint(self) -> str:
@@ -137,6 +145,20 @@ class Batch:
             return holds
 
         return jax.vmap(judge)((values, _keys(root, seeds)))
+
+    def _gauge(
+        self,
+        shared: list[Array],
+        constants: PyTree,
+        _ts: Any,
+        root: PRNGKeyArray,
+        values: dict[str, Array],
+        seeds: Array,
+    ) -> list[Array]:
+        assert self.frozen.program.gauge is not None
+        cell = jax.tree.map(lambda array: array[0], (values, _keys(root, seeds)))
+        leaves, method, _ = jax.tree.unflatten(self.build.structure, self._build_one(shared, *cell))
+        return self.frozen.program.gauge(constants["gauge"], leaves, method)
 
     def _build_all(self, shared: list[Array], cells: Any) -> list[Array]:
         """The outputs of `build`: those that vary from cell to cell stacked, the others once."""

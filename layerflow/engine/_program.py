@@ -1,6 +1,5 @@
 """One cell as traced functions of flat arrays, ready to travel."""
 
-import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -126,27 +125,16 @@ class Program:
         """Everything that was traced."""
         return [part for part in vars(self).values() if isinstance(part, Traced)]
 
-    def check_gauge(
-        self, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree, names: Iterable[str]
-    ) -> None:
-        """Raise for an observable that depends on a rotation which the closed form does not know."""
-        if self.gauge is None:
-            return
-        for name, gap in zip(names, _gauge_gaps(self, constants, leaves, method), strict=True):
-            require(
-                gap,
-                ~(gap > _GAUGE),
-                f"The closed form knows the weights up to a rotation of the hidden units, but `{name}` changes with "
-                f"it. Measure what does not (the matrix, Gram matrices, kernels), or use lf.Flow(t1=...).",
-            )
 
-
-@functools.partial(jax.jit, static_argnums=0)
-def _gauge_gaps(
-    program: Program, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree
-) -> list[Array]:
-    assert program.gauge is not None
-    return program.gauge(constants["gauge"], leaves, method)
+def check_gauge(gaps: list[Array], names: Iterable[str]) -> None:
+    """Raise for an observable that depends on a rotation which the closed form does not know."""
+    for name, gap in zip(names, gaps, strict=True):
+        require(
+            gap,
+            ~(gap > _GAUGE),
+            f"The closed form knows the weights up to a rotation of the hidden units, but `{name}` changes with "
+            f"it. Measure what does not (the matrix, Gram matrices, kernels), or use lf.Flow(t1=...).",
+        )
 
 
 _ALLOWANCE = 100.0  # of the tolerance of a step: errors of many steps add up
@@ -391,7 +379,7 @@ class _Functions:
             exact, allowed = every(moved), [jnp.zeros_like(value) for value in every(moved)]
             for direction in _directions(w.shape[0], w.dtype):
                 # Weights as far off as the tolerance allows, and what that does to each observable.
-                off = (rtol * jnp.abs(start + moved) + atol) * direction[None, :]
+                off = (rtol * jnp.abs(start[None, :] + moved) + atol) * direction[None, :]
                 allowed = [
                     jnp.maximum(a, jnp.abs(o - e)) for a, o, e in zip(allowed, every(moved + off), exact, strict=True)
                 ]

@@ -79,12 +79,12 @@ class LinearModel(ClosedForm):
             w, slope = w @ axes, data.yx @ axes
         # With f = scale * w x a mode moves at E scale^2 to S / scale. Where nothing excites it, it stays.
         excited = variance * jnp.abs(scale) > jnp.finfo(variance.dtype).eps * jnp.abs(variance).max()
+        excited, variance, slope = (jnp.broadcast_to(array, w.shape) for array in (excited, variance, slope))
         target = jnp.where(excited, slope / jnp.where(excited, variance * scale, 1.0), 0.0)
+        speed = jnp.where(excited, variance * scale**2, 0.0)
         wide = lambda array: jnp.broadcast_to(array, (len(ts), *w.shape))
         late = ts.reshape(-1, *[1] * w.ndim)
-        moved = theory.exponential(
-            wide(late), wide(w), wide(target), wide(jnp.where(excited, jnp.maximum(variance, 0.0) * scale**2, 0.0))
-        )
+        moved = theory.exponential(*map(wide, (late, w, target, speed)))
         return (moved if axes is None else moved @ axes.T,)
 
 
@@ -140,8 +140,8 @@ class DeepModes(ClosedForm):
         strength = theory.deep_mode(
             ts[:, None], safe(start, 0.5), safe(task.target, 1.0), len(layers), safe(task.variance, 1.0)
         )
-        size = jnp.where(inside, strength, jnp.nan) ** (1 / len(layers))
-        return tuple(jnp.sign(w) * size for w in layers)
+        size = jnp.where(inside[None, :], strength, jnp.nan) ** (1 / len(layers))
+        return tuple(jnp.sign(w)[None, :] * size for w in layers)
 
 
 class ScalarNetwork(ClosedForm):
