@@ -245,7 +245,7 @@ def _batch(
     times = checked_times(ts, type(found["static"].method), None if method is None else method.end)
     frozen = freeze(found["static"], found["structure"], leaves, method_arrays, wanted, times, key_shape)
     (found["static"].method if method is None else method).check_precision(frozen.program.start.outputs.dtype)
-    return Batch(frozen, traced, constants, found["messages"], times, root, wanted)
+    return Batch(frozen, traced, constants, found["messages"], times, root, wanted, grid.seeds)
 
 
 def _returned(returned: Any, method: Method | None) -> tuple[Problem, Method]:

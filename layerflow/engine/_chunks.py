@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int, Key, PRNGKeyArray, PyTree
 
 from layerflow.engine._program import Frozen, Wanted, check_gauge
@@ -28,6 +29,7 @@ class Batch:
         ts: Where to measure.
         root: Seed s has the key fold_in(root, s).
         wanted: What to keep of each cell.
+        seeds: How many there are.
     """
 
     def __init__(
@@ -39,20 +41,27 @@ class Batch:
         ts: Array | None,
         root: PRNGKeyArray,
         wanted: Wanted,
+        seeds: int,
     ) -> None:
         self.frozen, self.build, self.messages, self.wanted = frozen, build, messages, wanted
-        share, self._build_one, self.varies = split(build)
+        self.parts, self.seeds = split(build), seeds
         self.compile_seconds = 0.0
         self.chunk_bytes = 0  # what one chunk takes while it runs, once one did
-        self.shared = self._compiled("share", share, constants)(constants)
+        self.shared = self._compiled("share", self.parts.share, constants)(constants)
         self.fixed = (self.shared, frozen.constants, ts, root)
 
     def run(self, values: dict[str, Array], seeds: Int[Array, " cells"]) -> tuple[list[Array], Path]:
         """Solve some cells; every number of cells compiles once. What is `kept` of each, and the paths besides."""
-        arguments = (*self.fixed, values, seeds)
+        arguments = (*self.fixed, values, self._distinct(seeds))
         program = self._compiled("run", self._run, *arguments)
         self.chunk_bytes = self.chunk_bytes or _working_set(program)
         return program(*arguments)
+
+    def _distinct(self, seeds: Int[Array, " cells"]) -> tuple[Array, Array]:
+        """Every seed of some cells once, filled up to a fixed number, and the place of each cell among them."""
+        distinct, where = np.unique(np.asarray(seeds), return_inverse=True)
+        most = min(len(seeds), self.seeds)
+        return jnp.asarray(np.pad(distinct, (0, most - len(distinct)), mode="edge")), jnp.asarray(where)
 
     def check(self, values: dict[str, Array], seeds: Int[Array, " cells"]) -> list[Array]:
         """Judge the checks that the cell function made, for some cells."""
@@ -87,7 +96,7 @@ class Batch:
     def bytes_per_cell(self) -> int:
         """Rough size of one cell at work: its own arrays, the stages of a step, and what it measures."""
         shapes = jax.tree.leaves(self.build.outputs)
-        own = sum(_bytes(s) for s, varies in zip(shapes, self.varies, strict=True) if varies)
+        own = sum(_bytes(s) for s, varies in zip(shapes, self.parts.varies, strict=True) if varies)
         state = _bytes(self.frozen.program.start.outputs)
         measured = sum(map(_bytes, self.frozen.variables.values()))
         ts = self.fixed[2]
@@ -100,7 +109,7 @@ class Batch:
         ts: Array | None,
         root: PRNGKeyArray,
         values: dict[str, Array],
-        seeds: Array,
+        seeds: tuple[Array, Array],
     ) -> tuple[list[Array], Path]:
         def travel(values: dict[str, Array]) -> tuple[list[Array], Path]:
             path = self._travel(shared, constants, ts, root, values, seeds)
@@ -123,11 +132,13 @@ class Batch:
         ts: Array | None,
         root: PRNGKeyArray,
         values: dict[str, Array],
-        seeds: Array,
+        seeds: tuple[Array, Array],
     ) -> Path:
-        keys = _keys(root, seeds)
-        leaves, method, _ = jax.tree.unflatten(self.build.structure, self._build_all(shared, (values, keys)))
-        axes = jax.tree.unflatten(self.build.structure, [0 if varies else None for varies in self.varies])
+        distinct, where = _keys(root, seeds[0]), seeds[1]
+        keys = distinct[where]
+        outputs = self._build_all(shared, distinct, (values, keys, where))
+        leaves, method, _ = jax.tree.unflatten(self.build.structure, outputs)
+        axes = jax.tree.unflatten(self.build.structure, [0 if varies else None for varies in self.parts.varies])
         travel = lambda leaves, method, key: self.frozen.program.travel(constants, leaves, method, ts, key)
         return lockstep(travel, (leaves, method, keys), (axes[0], axes[1], 0))
 
@@ -141,7 +152,7 @@ class Batch:
         seeds: Array,
     ) -> list[Array]:
         def judge(cell: Any) -> list[Array]:
-            _, _, holds = jax.tree.unflatten(self.build.structure, self._build_one(shared, *cell))
+            _, _, holds = jax.tree.unflatten(self.build.structure, self.parts.whole(shared, *cell))
             return holds
 
         return jax.vmap(judge)((values, _keys(root, seeds)))
@@ -157,16 +168,24 @@ class Batch:
     ) -> list[Array]:
         assert self.frozen.program.gauge is not None
         cell = jax.tree.map(lambda array: array[0], (values, _keys(root, seeds)))
-        leaves, method, _ = jax.tree.unflatten(self.build.structure, self._build_one(shared, *cell))
+        leaves, method, _ = jax.tree.unflatten(self.build.structure, self.parts.whole(shared, *cell))
         return self.frozen.program.gauge(constants["gauge"], leaves, method)
 
-    def _build_all(self, shared: list[Array], cells: Any) -> list[Array]:
+    def _build_all(self, shared: list[Array], distinct: Key[Array, " seeds"], cells: Any) -> list[Array]:
         """The outputs of `build`: those that vary from cell to cell stacked, the others once."""
-        own = lambda cell: [out for out, v in zip(self._build_one(shared, *cell), self.varies, strict=True) if v]
-        # One cell after the other on CPU: jaxlib was seen to deadlock on batched factorisations there.
-        stacked = iter(jax.lax.map(own, cells) if jax.default_backend() == "cpu" else jax.vmap(own)(cells))
-        first = self._build_one(shared, *jax.tree.map(lambda a: a[0], cells))
-        return [next(stacked) if varies else out for out, varies in zip(first, self.varies, strict=True)]
+        parts = self.parts
+        # One after the other on CPU: jaxlib was seen to deadlock on batched factorisations there.
+        over = jax.lax.map if jax.default_backend() == "cpu" else lambda function, xs: jax.vmap(function)(xs)
+        keyed = over(lambda key: parts.per_key(shared, key), distinct)
+
+        def outputs(cell: Any) -> list[Array]:
+            values, key, where = cell
+            return parts.per_cell(shared, [array[where] for array in keyed], values, key)
+
+        own = lambda cell: [out for out, v in zip(outputs(cell), parts.varies, strict=True) if v]
+        stacked = iter(over(own, cells))
+        first = outputs(jax.tree.map(lambda a: a[0], cells))
+        return [next(stacked) if varies else out for out, varies in zip(first, parts.varies, strict=True)]
 
     def _compiled(self, name: str, function: Callable[..., Any], *arguments: PyTree) -> Callable[..., Any]:
         """`function` compiled for arguments like these, or found compiled by an equal batch."""

@@ -175,6 +175,11 @@ class Grid:
         """Cells per combination of static values."""
         return math.prod(len(axis) for axis in self.inner)
 
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return next((len(axis) for axis in self.axes if axis.name == "seed"), 1)
+
     def combinations(self) -> Iterator[tuple[dict[str, Any], str]]:
         """Each combination of static values, with words for it."""
         for positions in itertools.product(*(range(len(axis)) for axis in self.outer)):

@@ -5,6 +5,7 @@ arrays that a function closes over become arguments. So running a notebook cell 
 same sweep on other data of the same shape, finds its program already compiled.
 """
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import jax
 import jax.extend.core as jec
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from layerflow._checks import is_concrete
 
@@ -60,39 +61,57 @@ def trace(function: Callable[..., PyTree], *arguments: PyTree) -> tuple[Traced, 
     return Traced(closed.jaxpr, jax.tree.structure(shapes)), [jnp.asarray(constant) for constant in closed.consts]
 
 
-def split(
-    traced: Traced,
-) -> tuple[Callable[[list[Array]], list[Array]], Callable[..., list[Array]], list[bool]]:
-    """Take a function of a cell apart into what all cells share and what is each cell's own.
+@dataclasses.dataclass(frozen=True)
+class Parts:
+    """A function of a cell's values and key, taken apart by what its steps depend on.
 
-    Returns:
-        A function of the constants that computes, once, all that depends on no argument; a
-        function of those values and the arguments that gives the flat outputs; and, for each
-        flat output, whether it depends on an argument.
+    Attributes:
+        share: (constants) -> what depends on neither, computed once.
+        per_key: (shared, key) -> what depends on the key alone, computed once per key.
+        per_cell: (shared, keyed, values, key) -> the flat outputs.
+        varies: For each flat output, whether it depends on values or key.
     """
+
+    share: Callable[[list[Array]], list[Array]]
+    per_key: Callable[[list[Array], PRNGKeyArray], list[Array]]
+    per_cell: Callable[[list[Array], list[Array], PyTree, PRNGKeyArray], list[Array]]
+    varies: list[bool]
+
+    def whole(self, shared: list[Array], values: PyTree, key: PRNGKeyArray) -> list[Array]:
+        """The flat outputs of one cell."""
+        return self.per_cell(shared, self.per_key(shared, key), values, key)
+
+
+def split(traced: Traced) -> Parts:
+    """Take a traced function of (values, key) apart; `key` is its last argument."""
     jaxpr = traced.jaxpr
-    own = set(jaxpr.invars)
-    shared_steps, own_steps = [], []
+    *own, key = jaxpr.invars
+    level = dict.fromkeys(jaxpr.constvars, 0) | {key: 1} | dict.fromkeys(own, 2)
+    depends = lambda variable: level[variable] if isinstance(variable, jec.Var) else 0
+    steps: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     for step in jaxpr.eqns:
-        if step.effects or any(isinstance(v, jec.Var) and v in own for v in step.invars):
-            own_steps.append(step)
-            own.update(step.outvars)
-        else:
-            shared_steps.append(step)
-    made = {*jaxpr.constvars, *(v for step in shared_steps for v in step.outvars)}
-    used = [*(v for step in own_steps for v in step.invars), *jaxpr.outvars]
-    handed_on = list(dict.fromkeys(v for v in used if isinstance(v, jec.Var) and v in made))
-    shared_part = jaxpr.replace(invars=[], outvars=handed_on, eqns=shared_steps)
-    own_part = jaxpr.replace(constvars=handed_on, eqns=own_steps)
+        where = 2 if step.effects else max(map(depends, step.invars), default=0)
+        steps[where].append(step)
+        level |= dict.fromkeys(step.outvars, where)
 
-    def share(constants: list[Array]) -> list[Array]:
-        return list(jec.jaxpr_as_fun(jec.ClosedJaxpr(shared_part, constants))())
+    def handed_on(made: int, used_by: list[Any]) -> list[jec.Var]:
+        """What steps of one level make and later ones, or the result, use."""
+        used = [variable for step in used_by for variable in step.invars] + list(jaxpr.outvars)
+        return list(dict.fromkeys(v for v in used if isinstance(v, jec.Var) and level[v] == made and v is not key))
 
-    def build(shared: list[Array], *arguments: PyTree) -> list[Array]:
-        outputs = jec.jaxpr_as_fun(jec.ClosedJaxpr(own_part, shared))(*jax.tree.leaves(arguments))
-        return [jnp.asarray(output) for output in outputs]
-
-    return share, build, [isinstance(v, jec.Var) and v in own for v in jaxpr.outvars]
+    shared, keyed = handed_on(0, steps[1] + steps[2]), handed_on(1, steps[2])
+    share = jaxpr.replace(invars=[], outvars=shared, eqns=steps[0])
+    per_key = jaxpr.replace(constvars=shared, invars=[key], outvars=keyed, eqns=steps[1])
+    per_cell = jaxpr.replace(constvars=shared + keyed, eqns=steps[2])
+    call = lambda part, constants, *arguments: list(jec.jaxpr_as_fun(jec.ClosedJaxpr(part, constants))(*arguments))
+    return Parts(
+        share=lambda constants: call(share, constants),
+        per_key=lambda shared, key: call(per_key, shared, key),
+        per_cell=lambda shared, keyed, values, key: [
+            jnp.asarray(out) for out in call(per_cell, shared + keyed, *jax.tree.leaves(values), key)
+        ],
+        varies=[depends(variable) > 0 for variable in jaxpr.outvars],
+    )
 
 
 def _hidden_values(jaxpr: jec.Jaxpr) -> Iterator[bytes]:

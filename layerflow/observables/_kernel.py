@@ -158,10 +158,15 @@ def _squares(
 
 
 def _inner(k: Terms, other: Terms) -> Float[Array, ""]:
-    """sum_{k,m} tr(C_km C'_mk) with C_km = sum_l (b_l)_km a_l, one k at a time to save memory."""
+    """sum_{k,m} tr(C_km C'_mk) with C_km = sum_l (b_l)_km a_l, one k at a time where all take much memory."""
 
     def row(shares: tuple[Float[Array, "_terms out"], Float[Array, "_terms out"]]) -> Float[Array, ""]:
         c, d = (jnp.einsum("lm,lij->mij", share, a) for share, (_, a) in zip(shares, (k, other), strict=True))
         return jnp.sum(c * d.mT)
 
-    return jnp.sum(jax.lax.map(row, (k[0].transpose(1, 0, 2), other[0].transpose(1, 0, 2))))
+    rows = (k[0].transpose(1, 0, 2), other[0].transpose(1, 0, 2))
+    few = k[0].shape[1] * k[1].shape[1] <= _FEW
+    return jnp.sum(jax.vmap(row)(rows) if few else jax.lax.map(row, rows))
+
+
+_FEW = 64  # outputs times inputs: up to here a loop costs more than the memory it saves
