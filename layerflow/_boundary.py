@@ -35,13 +35,15 @@ def boundary(
     the line turns back across, by two steps or more, it is cut; pieces smaller than that are dropped
     unless there are no others. Every branch gets two fits by least squares,
 
-        y = slope * x + intercept    and    |y| = prefactor * |x|^exponent.
+        y = slope * x + intercept    and    |y| = prefactor * |x|^exponent,
+
+    both in the values of the axes, whether these are drawn evenly or geometrically.
 
     To fit one side of an arch, or one range, select it first: diagram.loss.sel(lam=slice(0, None)).
 
     The band is the middle half of the seeds: each seed has a line of its own by the same rule, and the
     band's edges are the quartiles of how far these lie from the line, along its normal in grid
-    steps. A seed is left out where its line is farther than a quarter of the grid. Failed cells
+    steps. A seed whose line is anywhere farther than a quarter of the grid is left out of a branch. Failed cells
     are left out of the mean; the line ends where all seeds failed.
 
     Args:
@@ -63,8 +65,8 @@ def boundary(
     Raises:
         TypeError: If `array` is no DataArray.
         ValueError: If `array` has other than two dimensions besides `over`, or axes that are not
-            numbers or too short; if `level` is not finite, or not positive with `log`, or values
-            are not; if all cells failed; if there is no such line.
+            numbers or too short (3 values, 4 for "steepest"); if `level` is not finite, or not positive
+            with `log`, or values are not; if all cells failed; if there is no such line.
 
     Example:
         >>> import numpy as np, xarray as xr, layerflow as lf
@@ -168,7 +170,10 @@ def _move(line: np.ndarray, others: list[np.ndarray], side: int) -> np.ndarray:
     if not others:
         return np.full(len(line), np.nan)
     way = _lines.nearest(line, others) - line
-    return np.where(np.linalg.norm(way, axis=1) <= _NEAR * side, (way * _lines.normals(line)).sum(axis=1), np.nan)
+    # All along the branch or not at all: a band whose seeds change on the way would jump.
+    if (np.linalg.norm(way, axis=1) > _NEAR * side).any():
+        return np.full(len(line), np.nan)
+    return (way * _lines.normals(line)).sum(axis=1)
 
 
 def _dataset(

@@ -43,6 +43,8 @@ def of_problem(problem: "Problem") -> str:
 def of_diagram(diagram: "xarray.Dataset") -> str:
     """The card of a diagram, whole or in part."""
     attrs, status = diagram.attrs, diagram["status"]
+    if status.size == 0:
+        return f"Diagram of `{attrs['title']}`: no cells"
     sizes = " x ".join(f"{size} {name}" for name, size in status.sizes.items())
     lines = [
         ("axes", ", ".join(map(_range, (diagram[name] for name in status.dims if name in diagram.coords)))),
@@ -54,7 +56,10 @@ def of_diagram(diagram: "xarray.Dataset") -> str:
             "steps",
             f"{np.median(diagram['num_steps']):.0f} in the median cell, {int(diagram['num_steps'].max())} at most",
         ),
-        ("seconds", f"{attrs['wall_seconds']:.2f}, of which {attrs['compile_seconds']:.2f} for compiling"),
+        (
+            "seconds",
+            f"{attrs['wall_seconds']:.2f}, of which {attrs['compile_seconds']:.2f} for compiling, for the whole sweep",
+        ),
         ("memory", f"{_in_bytes(diagram.nbytes)} of results, {_in_bytes(attrs['chunk_bytes'])} to compute a chunk"),
         ("made", f"{attrs['dtype']} on {attrs['device']}, layerflow {attrs['layerflow_version']}, {attrs['created']}"),
     ]
@@ -73,7 +78,8 @@ def method_in_words(attrs: dict[str, Any]) -> str:
         return f"gradient flow{end}, {attrs['solver']}{tolerance}"
     steps, rate = attrs.get("steps"), attrs.get("learning_rate")
     batch = f", batches of {attrs['batch']}" if "batch" in attrs else ""
-    return f"{'' if steps is None else f'{steps} steps of '}{attrs['optimiser']}{_at_rate(rate)}{batch}"
+    taken = "" if steps is None else f"{steps} step{'' if steps == 1 else 's'} of "
+    return f"{taken}{attrs['optimiser']}{_at_rate(rate)}{batch}"
 
 
 def _verified(diagram: "xarray.Dataset") -> str:

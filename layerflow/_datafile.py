@@ -225,7 +225,11 @@ def _plain(name: str) -> str:
 def _matrix(array: np.ndarray, name: str) -> Float[np.ndarray, "n width"]:
     """The array in float64 with one row per sample, or an error."""
     if array.dtype.kind not in "buif":
-        hint = " Number the classes: np.unique(y, return_inverse=True)[1]." if array.dtype.kind in "US" else ""
+        hint = (
+            " Number the classes: np.unique(y, return_inverse=True)[1]."
+            if array.dtype.kind in "US" and name[0] == "y"
+            else ""
+        )
         raise ValueError(f"Array `{name}` needs real numbers, but its dtype is {array.dtype}.{hint}")
     if array.ndim == 0:
         raise ValueError(f"Array `{name}` needs one row per sample, but it is a single number.")

@@ -332,7 +332,7 @@ def _run(grid: Grid, batches: list[tuple[str, Batch]], results: Results, on: Mac
     sizes = []
     with tqdm(total=grid.cells * len(batches), unit="cell", delay=1.0, disable=not progress) as bar:
         for number, (words, batch) in enumerate(batches):
-            bar.set_description(words or "sweep")
+            bar.set_description(words or "sweep", refresh=False)
             size = on.chunk_size(grid.cells, batch.bytes_per_cell())
             sizes.append(size)
             for begin in range(0, grid.cells, size):

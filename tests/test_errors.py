@@ -498,7 +498,7 @@ CASES = {
     "summary that returns text": (
         lambda: lf.solve(PROBLEM, FLOW, ts=[0.0, 1.0], summary={"s": lambda path: "slow"}),
         TypeError,
-        r"A summary returns an array",
+        r"What a summary function returns is an array",
     ),
     "one name for an observable and a summary": (
         lambda: lf.solve(PROBLEM, FLOW, ts=[0.0, 1.0], summary={"loss": lf.plateaus()}),

@@ -69,8 +69,8 @@ class Diagram:
     """Horizon in gradient-flow time, learning rate times steps."""
     method: MethodName = "flow"
     """Gradient flow, or gradient descent."""
-    learning_rate: float = 0.01
-    """Of descent."""
+    learning_rate: float | None = None
+    """Of descent; 0.01 if not given."""
     dtype: Dtype = "float64"
     """Precision of all numbers."""
     out: pathlib.Path = pathlib.Path("diagrams")
@@ -90,14 +90,28 @@ class Diagram:
         widths = self._all_widths(train.x.shape[1], train.y.shape[1])
         diagram = self._sweep(train, test, widths)
         network = "-".join(map(str, widths))
-        title = f"{self.data.stem}: {network} from {_STARTS[self.start]}, at t = {self.t1:g}"
-        files = save(self._draw(diagram, title), diagram, folder / self.data.stem)
-        report(title, diagram, (), files, begin)
+        title = f"{self.data.stem}: {network} from {_STARTS[self.start]}, at t = {self._horizon:g}"
+        line, notes = self._line(diagram)
+        notes += _on_failures(diagram)
+        files = save(self._draw(diagram, title, line), diagram, folder / self.data.stem)
+        report(title, diagram, notes, files, begin)
+        if bool((diagram.status >= 3).all()):
+            raise UserError("Every cell failed; the files hold why. Try --whiten, or a smaller --t1.")
 
     def _check(self) -> None:
         """Raise for numbers that no run can have."""
         counts = {name: getattr(self, name) for name in ("depth", "grid", "seeds", "components")}
         check_positive(**counts, strength=self.strength, t1=self.t1, learning_rate=self.learning_rate)
+        if self.method == "flow" and self.learning_rate is not None:
+            raise UserError("--learning-rate belongs to --method descent. Give both or neither.")
+        if self.method == "descent" and self._rate > self.t1:
+            raise UserError(
+                f"--learning-rate {self._rate:g} steps beyond --t1 {self.t1:g} at once. Take a smaller one."
+            )
+        if self.boundary is not None:
+            check_positive(boundary=self.boundary)
+            if self.grid < 3:
+                raise UserError(f"--boundary needs --grid of at least 3, but it is {self.grid}.")
         check_positive(target_scale=min(self.target_scale))
         for name in ("lam", "target_scale"):
             low, high = getattr(self, name)
@@ -122,11 +136,13 @@ class Diagram:
         for name in self.observe:
             if name.startswith("test_") and data.x_test is None:
                 raise UserError(f"--observe {name} needs arrays x_test and y_test, but {self.data} holds none.")
+            several = data.y.shape[1] > 1 and self.targets == "values"
             one_sign = data.y.shape[1] == 1 and len(np.unique(np.sign(data.y))) == 1
-            if name.endswith("accuracy") and (one_sign or (data.y.shape[1] == 1 and len(np.unique(data.y)) > 2)):
+            many = data.y.shape[1] == 1 and len(np.unique(data.y)) > 2
+            if name.endswith("accuracy") and (several or one_sign or many):
                 raise UserError(
-                    f"--observe {name} needs labels: rows with a column per class, or two values of either sign. If y "
-                    f"holds one class per sample, say so: --targets classes."
+                    f"--observe {name} needs labels: rows with a column per class, or two values of either sign. Say "
+                    f"what y holds: --targets classes for one class per sample, --targets one-hot or centred for rows."
                 )
 
     def _tasks(self, data: "Data") -> "tuple[Samples, Samples | None]":
@@ -180,23 +196,50 @@ class Diagram:
 
         if self.method == "flow":
             return Flow(t1=self.t1)
-        return Descent(optax.sgd, learning_rate=self.learning_rate, steps=max(1, round(self.t1 / self.learning_rate)))
+        return Descent(optax.sgd, learning_rate=self._rate, steps=round(self.t1 / self._rate))
 
-    def _draw(self, diagram: "xarray.Dataset", title: str) -> Any:
-        """One panel per observable."""
+    @property
+    def _rate(self) -> float:
+        return 0.01 if self.learning_rate is None else self.learning_rate
+
+    @property
+    def _horizon(self) -> float:
+        """Where the run ends, in gradient-flow time."""
+        return self.t1 if self.method == "flow" else self._rate * round(self.t1 / self._rate)
+
+    def _line(self, diagram: "xarray.Dataset") -> "tuple[xarray.Dataset | None, list[str]]":
+        """The boundary to draw, or a note that there is none."""
         from layerflow import boundary
+
+        if self.boundary is None:
+            return None, []
+        measured = diagram[self.observe[0]]
+        try:
+            line = boundary(measured, self.boundary, x="target_scale", log=self.observe[0] not in _LINEAR)
+        except ValueError as error:
+            return None, [f"--boundary is not drawn: {error}"]
+        band = ["The band about the line is the middle half of the seeds."] if line.attrs["num_seeds"] > 1 else []
+        return line, band
+
+    def _draw(self, diagram: "xarray.Dataset", title: str, line: "xarray.Dataset | None") -> Any:
+        """One panel per observable."""
         from layerflow.plot._panels import over_seeds, panels
 
         drawn = []
         for name in self.observe:
-            log = name not in ("accuracy", "test_accuracy", "effective_rank")
-            how = {"log": log} if log else {"cmap": "cividis"}
-            drawn.append((over_seeds(diagram[name], log=log), how))
-        line = None
-        if self.boundary is not None:
-            log = drawn[0][1].get("log", False)
-            line = boundary(diagram[self.observe[0]], self.boundary, x="target_scale", log=log)
+            log = name not in _LINEAR
+            drawn.append((over_seeds(diagram[name], log=log), {"log": True} if log else {"cmap": "cividis"}))
         return panels(drawn, x="target_scale", title=title, line=line)
+
+
+_LINEAR = ("accuracy", "test_accuracy", "effective_rank")  # drawn to a linear scale
+
+
+def _on_failures(diagram: "xarray.Dataset") -> list[str]:
+    """What to try where many cells failed."""
+    if (diagram.status >= 3).mean() <= 0.5:
+        return []
+    return ["Most cells failed. Inputs of large variance make stiff flows: try --whiten, or a smaller --t1."]
 
 
 _STARTS = {

@@ -446,14 +446,22 @@ def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
 def _add(variables: dict[str, Array], kind: str, name: str, value: Any) -> None:
     """Add what was measured by the name of its variable, as floating point numbers so that NaN can mark failure."""
     parts = {f"{name}_{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
+    if not parts:
+        raise ValueError(f"The {kind} `{name}` returned an empty dict: nothing to keep. Give it at least one entry.")
     for variable, part in parts.items():
         if not eqx.is_array_like(part):
             raise TypeError(
-                f"A {kind} returns an array or a dict of arrays, but `{variable}` returned a {type(part).__name__}."
+                f"What a {kind} function returns is an array or a dict of arrays, but `{variable}` is a "
+                f"{type(part).__name__}."
             )
         if variable in variables:
             raise ValueError(f"Two observables are called `{variable}`. Name them apart: observe={{'a': f, 'b': g}}.")
         array = jnp.asarray(part)
+        if jnp.iscomplexobj(array):
+            raise TypeError(
+                f"`{variable}` is complex, which files of diagrams do not hold. Return its parts: "
+                f"{{'real': z.real, 'imag': z.imag}}."
+            )
         variables[variable] = array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
 
 

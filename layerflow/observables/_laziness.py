@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from layerflow._at_hand import movement, peaks
+from layerflow._at_hand import method, movement, peaks
 from layerflow._numerics import safe_root
 from layerflow._problem import Problem
 from layerflow.networks import DiagonalNetwork, LinearisedNetwork, LinearNetwork, is_linear, is_weight, linearise
@@ -38,12 +38,13 @@ def function_distance(network: PyTree, other: PyTree, problem: Problem) -> Float
     return _size(_values(network, problem, by_matrix) - _values(other, problem, by_matrix), problem, by_matrix)
 
 
-def _distances(network: PyTree, twin: LinearisedNetwork, problem: Problem) -> Float[Array, "3"]:
-    """|f - g|, |f - f0| and |g - f0| of a network and its twin."""
+def _distances(network: PyTree, twin: LinearisedNetwork, problem: Problem) -> Float[Array, "4"]:
+    """|f - g|, |f - f0| and |g - f0| of a network and its twin, and |f0|."""
     by_matrix = _by_matrix(problem, network)
     moved = _change(network, problem.start, problem, by_matrix)
     moved_lazily = _change(twin, linearise(problem.start), problem, by_matrix)
-    return jnp.stack([_size(change, problem, by_matrix) for change in (moved - moved_lazily, moved, moved_lazily)])
+    functions = (moved - moved_lazily, moved, moved_lazily, _values(problem.start, problem, by_matrix))
+    return jnp.stack([_size(function, problem, by_matrix) for function in functions])
 
 
 @observable(long_name="distance from the linearised flow", follow=_distances)
@@ -55,11 +56,12 @@ def laziness(network: PyTree, problem: Problem) -> Float[Array, ""]:  # noqa: AR
     where g is the network linearised at its start, trained on the same task by the same method, and
     |.| is `function_distance` on the task's inputs. Both end at the target, so the path decides, not
     its end; relative to the way that the functions go, at most 2. Unlike the kernel distance it sees
-    networks of one input and one output. The twin travels beside the network, at about twice the
-    cost; the largest value is taken over the method's steps.
+    networks of one input and one output, and it sees a kernel that changes its scale alone. The twin
+    travels beside the network, at about twice the cost; the largest value is taken over the method's
+    steps. In float32 distances below 1e-5 are rounding.
 
     Returns:
-        Array of shape (); 0 where nothing moved.
+        Array of shape (); 0 where the functions move by no more than the method's noise.
 
     Raises:
         TypeError: If it is called by itself, outside of `observe`, or the task holds no inputs.
@@ -73,8 +75,10 @@ def laziness(network: PyTree, problem: Problem) -> Float[Array, ""]:  # noqa: AR
             "laziness compares two paths, so it is measured along them: lf.solve(problem, flow, observe=lf.laziness). "
             "The distance between two networks is lf.function_distance."
         )
-    gap, way = followed[0], jnp.max(followed[1:])
-    return jnp.where(way > 0, gap / jnp.where(way > 0, way, 1.0), 0.0)
+    gap, way, size = followed[0], jnp.max(followed[1:3]), followed[3]
+    tolerance = getattr(method(), "tolerances", {}).get("rtol", 0.0)
+    noise = jnp.maximum(jnp.finfo(way.dtype).eps ** 0.75, jnp.asarray(tolerance, way.dtype) / 100) * size
+    return jnp.where(way > noise, gap / jnp.where(way > noise, way, 1.0), 0.0)
 
 
 def _by_matrix(problem: Problem, *networks: PyTree) -> bool:
@@ -120,5 +124,8 @@ def _size(values: Array, problem: Problem, by_matrix: bool) -> Float[Array, ""]:
     """Root mean square over the inputs of a function given by `_values`."""
     if not by_matrix:
         return safe_root(jnp.sum(values**2) / values.shape[0])
-    xx = input_moment(problem.task)
+    task = problem.task
+    xx = input_moment(
+        task if isinstance(task, Moments | Modes) else samples_of(problem, "The distance between functions")
+    )
     return safe_root(jnp.sum((values * xx[None, :] if xx.ndim == 1 else values @ xx) * values))

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_COLUMNS = 3  # more would be unreadable on a page
+
+
 def panels(
     drawn: "Sequence[tuple[xarray.DataArray, Mapping[str, Any]]]",
     *,
@@ -21,7 +24,7 @@ def panels(
     title: str,
     line: "xarray.Dataset | None" = None,
 ) -> "Figure":
-    """Heat maps side by side that share the vertical axis.
+    """Heat maps side by side, three to a row, that share the vertical axis.
 
     Args:
         drawn: For each panel its values, of two dimensions, and what to tell `heatmap` besides.
@@ -31,10 +34,12 @@ def panels(
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.6 * max(len(drawn), 1), 3.2), layout="constrained")
+    columns = min(len(drawn), _COLUMNS)
+    rows = -(-len(drawn) // columns)
+    figure = Figure(figsize=(3.6 * columns, 0.4 + 2.8 * rows), layout="constrained")
     for number, (array, how) in enumerate(drawn):
         first = figure.axes[0] if number else None
-        ax = figure.add_subplot(1, len(drawn), number + 1, sharey=first)
+        ax = figure.add_subplot(rows, columns, number + 1, sharey=first)
         heatmap(array, x=x, ax=ax, **how)
         ax.figure.axes[-1].set_ylabel("")  # the colour bar's: it would stand next to the other panel's axis
         told = ""
@@ -43,7 +48,7 @@ def panels(
             # In the title of the panel it was found in: a legend would lie over the map.
             told = "" if number else f", line at {line.attrs['level']}"
         ax.set_title(f"{label(array)}{told}", fontsize="medium")
-        if number:
+        if number % columns:
             ax.set_ylabel("")
             ax.tick_params(labelleft=False)
     figure.suptitle(title, fontsize="medium")

@@ -59,11 +59,12 @@ def lambda_balanced_chain(
     """
     widths = checked_widths(widths)
     lams, strengths = _checked(lams, strengths, widths)
+    lams = _feasible(lams, widths)
     squares = [[column] for column in layer_squares(lams, strengths).T]
-    for low, high in itertools.pairwise(sorted(set(widths))):
-        for begin, end in _runs([width >= high for width in widths]):
-            for layer, square in _surplus(lams, widths, low, begin, end):
-                squares[layer].append(jnp.full(high - low, square))
+    for low, high, begin, end in _surplus(widths):
+        layers, values, _ = _surplus_squares(lams, widths, begin, end)
+        for layer, square in zip(layers, values, strict=True):
+            squares[layer].append(jnp.full(high - low, jnp.maximum(square, 0.0)))
     rotations = orthogonal_matrices(key, widths, lams.dtype)
     values = [safe_root(jnp.concatenate(parts)) for parts in squares]
     return LinearNetwork(
@@ -120,38 +121,52 @@ def _checked(
     return jnp.broadcast_to(lams.astype(dtype), (pairs,)), jnp.broadcast_to(strengths.astype(dtype), (modes,))
 
 
-def _runs(flags: list[bool]) -> Iterator[tuple[int, int]]:
-    """First and last position of every run of True."""
-    for flag, run in itertools.groupby(range(len(flags)), key=flags.__getitem__):
-        positions = list(run)
-        if flag:
-            yield positions[0], positions[-1]
+def _surplus(widths: tuple[int, ...]) -> Iterator[tuple[int, int, int, int]]:
+    """Units beyond the narrowest layer: from which to which number, and between which layers of units they reach."""
+    for low, high in itertools.pairwise(sorted(set(widths))):
+        wide = [width >= high for width in widths]
+        for flag, run in itertools.groupby(range(len(widths)), key=wide.__getitem__):
+            if flag:
+                begin, *others = run
+                yield low, high, begin, others[-1] if others else begin
 
 
-def _surplus(
-    lams: Float[Array, " pairs"], widths: tuple[int, ...], low: int, begin: int, end: int
-) -> Iterator[tuple[int, Float[Array, ""]]]:
-    """Squared singular values beyond the first `low` for the layers of weights between two layers of units.
+def _surplus_squares(
+    lams: Float[Array, " pairs"], widths: tuple[int, ...], begin: int, end: int
+) -> tuple[range, Float[Array, " layers"], Float[Array, ""] | None]:
+    """Squared singular values of surplus units that reach from layer of units `begin` to `end`.
 
-    Units `begin` to `end` have them and their neighbours outside do not. So the square is 0 before
-    `begin` and after `end`, unless these are the input or the output of the network.
+    They are 0 before and after, unless that is the input or the output of the network; where both
+    ends are inside, a remainder has to be 0 too.
+
+    Returns:
+        Layers of weights, the square in each, and the remainder.
     """
+    if begin == 0:
+        return range(end), -jnp.cumsum(lams[:end][::-1])[::-1], None
+    sums = jnp.cumsum(lams[begin - 1 : end])
+    if end == len(widths) - 1:
+        return range(begin, end), sums, None
+    return range(begin, end), sums[:-1], sums[-1]
+
+
+def _feasible(lams: Float[Array, " pairs"], widths: tuple[int, ...]) -> Float[Array, " pairs"]:
+    """`lams` if there are such networks, or an error that says where there are none."""
     slack = 100 * jnp.finfo(lams.dtype).eps * jnp.sum(jnp.abs(lams))
-    reason = f"No linear network of widths {widths} has these imbalances: the singular values beyond the first {low} of"
-    mend = "Change `lams`, or make no hidden layer wider than its neighbours."
-    if begin > 0:
-        layers, sums = range(begin, end + 1), jnp.cumsum(lams[begin - 1 : end])
-        words = [_sum(begin - 1, layer - 1) for layer in layers]
-        if end < len(widths) - 1:
-            message = f"{reason} the layers around hidden layer {end} need {words[-1]} to be zero. {mend}"
-            lams = require(sums[-1], jnp.abs(sums[-1]) <= slack, message)
-            layers, sums = layers[:-1], sums[:-1]
-    else:
-        layers, sums = range(end), -jnp.cumsum(lams[:end][::-1])[::-1]
-        words = [f"-({_sum(layer, end - 1)})" for layer in layers]
-    for layer, square, formula in zip(layers, sums, words, strict=False):
-        message = f"{reason} weights[{layer}] have the square {formula}, which is negative. {mend}"
-        yield layer, jnp.maximum(require(square, square >= -slack, message), 0.0)
+    lams = require(lams, jnp.isfinite(lams), "Argument `lams` needs finite numbers, but some are not.")
+    for low, _, begin, end in _surplus(widths):
+        reason = f"No linear network of widths {widths} has these imbalances: singular values beyond the first {low} of"
+        mend = "Change `lams`, or make no hidden layer wider than its neighbours."
+        layers, squares, remainder = _surplus_squares(lams, widths, begin, end)
+        for layer, square in zip(layers, squares, strict=True):
+            formula = f"-({_sum(layer, end - 1)})" if begin == 0 else _sum(begin - 1, layer - 1)
+            message = f"{reason} weights[{layer}] have the square {formula}, which is negative. {mend}"
+            lams = require(lams, square >= -slack, message)
+        if remainder is not None:
+            formula = _sum(begin - 1, end - 1)
+            message = f"{reason} the layers around hidden layer {end} need {formula} to be zero. {mend}"
+            lams = require(lams, jnp.abs(remainder) <= slack, message)
+    return lams
 
 
 def _sum(first: int, last: int) -> str:

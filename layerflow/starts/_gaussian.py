@@ -5,6 +5,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from layerflow._checks import real_array, require
@@ -97,10 +98,11 @@ def symmetrised(key: PRNGKeyArray, widths: Sequence[int], *, std: ArrayLike | Se
 def checked_widths(widths: Sequence[int]) -> tuple[int, ...]:
     """Widths of at least two layers of units, or an error."""
     widths = tuple(widths)
-    if len(widths) < 2 or any(width < 1 for width in widths):
+    whole = all(isinstance(width, int | np.integer) for width in widths)
+    if len(widths) < 2 or not whole or any(width < 1 for width in widths):
         raise ValueError(
-            f"Argument `widths` lists the width of every layer of units, input first: at least two, each at least 1, "
-            f"but it is {widths}."
+            f"Argument `widths` lists the width of every layer of units, input first: at least two whole numbers, each "
+            f"at least 1, but it is {widths}."
         )
     return widths
 

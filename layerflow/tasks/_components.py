@@ -90,13 +90,21 @@ def principal_components(x: ArrayLike, components: int | None = None, *, whiten:
     mean = np.where(constant, x[0], mean)  # the mean of equal numbers may be off by rounding
     centred = x.astype(np.float64) - mean
     # Of the data, not eigh of their covariance, which holds the square of their range.
-    _, s, axes = np.linalg.svd(centred, full_matrices=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        _, s, axes = np.linalg.svd(centred, full_matrices=False)
+    with np.errstate(over="ignore", under="ignore"):
+        variance = s**2 / n
+    if not np.isfinite(variance).all() or (variance[0] == 0 and not constant.all()):
+        raise ValueError(
+            f"Inputs as large as {np.abs(centred).max():.1g} about their mean have no variance that {x.dtype} holds. "
+            f"Rescale them, as in x / abs(x).max()."
+        )
     rank = int(np.sum(s > max(n, inp) * np.finfo(x.dtype).eps * s[0]))
     if rank == 0 or (kept > rank and (whiten or components is not None)):
         raise ValueError(_too_few_directions(kept, rank, x, np.flatnonzero(constant)))
     axes = _signed(axes[:kept].T)
     return PrincipalComponents(
-        jnp.asarray(mean), jnp.asarray(axes, x.dtype), jnp.asarray(s[:kept] ** 2 / n, x.dtype), bool(whiten)
+        jnp.asarray(mean), jnp.asarray(axes, x.dtype), jnp.asarray(variance[:kept], x.dtype), bool(whiten)
     )
 
 

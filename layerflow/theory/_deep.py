@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
-from scipy.special import roots_jacobi
 
 from layerflow.theory._arguments import below, positive, times, together, variances
 from layerflow.theory._mode import _exponential, _sigmoidal
@@ -239,4 +238,6 @@ def _quadrature(power: float, like: Float[Array, "*shape"]) -> Float[Array, "2 *
 
 @functools.cache
 def _jacobi(power: float) -> tuple[np.ndarray, np.ndarray]:
+    from scipy.special import roots_jacobi  # late: scipy takes its time, and sets a warnings filter
+
     return roots_jacobi(14, 0.0, power)

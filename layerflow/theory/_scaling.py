@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
-from scipy.special import bernoulli, factorial
 
 from layerflow.theory._arguments import below, positive, together
 
@@ -275,6 +274,8 @@ def _zeta(s: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     terms = 12
     total = sum(k**-s for k in range(1, terms)) + terms ** (1 - s) / (s - 1) + 0.5 * terms**-s
     rising = s
+    from scipy.special import bernoulli, factorial  # late: scipy takes its time, and sets a warnings filter
+
     for j, number in enumerate(bernoulli(16)[2::2], start=1):
         total = total + float(number / factorial(2 * j)) * rising * terms ** (1 - s - 2 * j)
         rising = rising * (s + 2 * j - 1) * (s + 2 * j)
