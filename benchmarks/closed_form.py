@@ -2,8 +2,8 @@
 
     python -m benchmarks.closed_form
 
-Both sides are the same sweep, `Exact` for `Flow`. A sweep traces its functions anew at each call, some hundredths of a second for
-either; so the compiled programs are timed by themselves too, all their chunks one after the other.
+Both sides are the same sweep, `Exact` for `Flow`. A sweep traces its functions anew at each call, some hundredths of a
+second for either; so the compiled programs are timed by themselves too, all their chunks one after the other.
 """
 
 import time

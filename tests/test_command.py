@@ -175,6 +175,11 @@ def test_descent_accuracy_and_a_boundary(file, tmp_path, capsys):
         ({"x": X, "y": Y}, ["--target-scale", "0", "1"], "--target-scale needs to be positive"),
         ({"x": X, "y": Y}, ["--t1", "-1"], "--t1 needs to be positive"),
         ({"x": X, "y": Y}, ["--seeds", "0"], "--seeds needs to be positive"),
+        ({"x": X, "y": Y}, ["--boundary", "-1"], "--boundary needs to be positive"),
+        ({"x": X, "y": Y}, ["--boundary", "1", "--grid", "2"], "--grid of at least 3"),
+        ({"x": X, "y": Y}, ["--learning-rate", "0.1"], "belongs to --method descent"),
+        ({"x": X, "y": Y}, ["--method", "descent", "--learning-rate", "5", "--t1", "1"], "steps beyond --t1 1 at once"),
+        ({"x": X, "y": Y}, ["--observe", "accuracy"], "Say what y holds"),
     ],
 )
 def test_what_cannot_be_is_told_before_anything_runs(arrays, flags, words, file, tmp_path, capsys, monkeypatch):
@@ -183,6 +188,25 @@ def test_what_cannot_be_is_told_before_anything_runs(arrays, flags, words, file,
 
     monkeypatch.setattr("layerflow.engine._chunks.Batch.run", run)
     assert words in refused(["diagram", file(**arrays), *flags, "--out", str(tmp_path)], capsys)
+
+
+def test_a_boundary_that_is_not_there_costs_nothing(file, tmp_path, capsys):
+    main(["diagram", file(x=X, y=Y), "--boundary", "1e9", "--grid", "3", "--t1", "1", "--out", str(tmp_path)])
+
+    assert "--boundary is not drawn: No line at level=1000000000.0" in capsys.readouterr().out
+    assert (tmp_path / "mine.png").exists()
+    assert (tmp_path / "mine.nc").exists()
+
+
+def test_a_diagram_of_nothing_but_failures_is_kept_and_said(file, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["diagram", file(x=1e200 * X, y=Y), "--grid", "2", "--t1", "1", "--out", str(tmp_path)])
+
+    said = capsys.readouterr()
+    assert stop.value.code == 2
+    assert "Every cell failed" in said.err
+    assert "try --whiten" in said.out
+    assert (tmp_path / "mine.nc").exists()
 
 
 def test_a_missing_file_is_named(tmp_path, capsys):

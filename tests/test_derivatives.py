@@ -56,6 +56,7 @@ def test_both_modes_of_descent_agree_with_differences():
     np.testing.assert_allclose(forward, slope(measured(method(None)), POINT), rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_direct_adjoint_differentiates_twice():
     """Forward over forward, and reverse over forward by a loop of bounded length."""
     twice = jax.jacfwd(jax.jacfwd(measured(lf.Flow(t1=2.0))))(POINT)

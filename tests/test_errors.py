@@ -317,7 +317,7 @@ CASES = {
     "observable that returns text": (
         lambda: sweep(observe={"words": lambda n, p: "lazy"}),
         TypeError,
-        r"`words` returned a str",
+        r"but `words` is a str",
     ),
     "observable that is none": (
         lambda: sweep(observe=[3]),
@@ -463,6 +463,31 @@ CASES = {
         ValueError,
         r"at least three widths",
     ),
+    "an infeasible chain under jit": (
+        lambda: eqx.filter_jit(lambda lam: lf.lambda_balanced_chain(KEY, lam, 0.3, widths=(2, 3, 2)))(jnp.asarray(1.0)),
+        Exception,
+        r"hidden layer 1 need lams\[0\] to be zero",
+    ),
+    "a chain of no imbalance": (
+        lambda: lf.lambda_balanced_chain(KEY, jnp.nan, 0.3, widths=(2, 2, 2)),
+        ValueError,
+        r"`lams` needs finite numbers",
+    ),
+    "half a unit": (
+        lambda: lf.lambda_balanced_chain(KEY, 0.0, 0.3, widths=(2, 2.5, 2)),
+        ValueError,
+        r"at least two whole numbers",
+    ),
+    "complex observable": (
+        lambda: lf.solve(PROBLEM, FLOW, observe={"roots": lambda n, p: jnp.linalg.eigvals(n.matrix)}),
+        TypeError,
+        r"`roots` is complex.*'real': z.real",
+    ),
+    "observable of nothing": (
+        lambda: lf.solve(PROBLEM, FLOW, observe={"none": lambda n, p: {}}),
+        ValueError,
+        r"`none` returned an empty dict",
+    ),
     "an infeasible chain on an axis": (
         lambda: sweep(lambda lam: lf.Problem(lf.lambda_balanced_chain(KEY, lam, 0.1, widths=(2, 3, 2)), TASK)),
         ValueError,
@@ -498,7 +523,7 @@ CASES = {
     "summary that returns text": (
         lambda: lf.solve(PROBLEM, FLOW, ts=[0.0, 1.0], summary={"s": lambda path: "slow"}),
         TypeError,
-        r"What a summary function returns is an array",
+        r"Functions of `summary` return an array",
     ),
     "one name for an observable and a summary": (
         lambda: lf.solve(PROBLEM, FLOW, ts=[0.0, 1.0], summary={"loss": lf.plateaus()}),

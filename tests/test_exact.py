@@ -97,6 +97,17 @@ def test_figure_6a_is_the_same_by_exact_and_by_a_tight_flow():
     assert "closed form to t = 39.99" in str(exact)
 
 
+def test_the_figure_is_drawn_by_its_closed_form(tmp_path, capsys):
+    from layerflow.cli import main
+
+    main(["figure", "6a", "--grid", "3", "--seeds", "1", "--method", "exact", "--out", str(tmp_path)])
+
+    assert "closed form to t = 39.99" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["figure", "6b", "--grid", "3", "--seeds", "1", "--method", "exact", "--out", str(tmp_path)])
+    assert "whitened" in capsys.readouterr().err
+
+
 def test_verify_finds_the_errors_of_a_flow_within_its_tolerance():
     diagram = lf.sweep(figure_6a, AXES, method=lf.Flow(t1=39.99), observe=(lf.kernel_distance, lf.loss), verify=True)
     exact = lf.sweep(figure_6a, AXES, method=lf.Exact(t1=39.99), observe=(lf.kernel_distance, lf.loss))
@@ -218,6 +229,7 @@ def test_exact_differentiates_as_the_flow_does(lam):
     np.testing.assert_allclose(forward, flow, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_equal_singular_values_of_the_task_have_finite_derivatives():
     def final(lam):
         start = lf.lambda_balanced(KEYS[4], lam, 0.4, inp=2, hid=2, out=2)

@@ -68,6 +68,25 @@ def test_a_network_that_is_linear_in_its_weights_is_perfectly_lazy(coloured_samp
     assert lf.solve(standing, METHOD, observe=lf.laziness).observed["laziness"] == 0.0
 
 
+def test_where_only_noise_moves_it_is_zero():
+    """A start that is its target: what moves is the solver's own noise, on both sides."""
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    task = lf.Samples(x, 0.5 * x)
+    problem = lf.Problem(lf.aligned(task, 0.3, 0.5, hid=3), task)
+    target = lf.Problem(problem.start, lf.Samples(x, jax.vmap(problem.start)(jnp.asarray(x))))
+
+    assert lf.solve(target, lf.Flow(t1=5.0), observe=lf.laziness).observed["laziness"] == 0.0
+
+
+def test_a_stream_is_followed_on_its_fixed_sample():
+    task = lf.Stream(lambda key, n: (jax.random.normal(key, (n, 2)), jax.random.normal(key, (n, 2))), sample=50)
+    method = lf.Descent(optax.sgd, learning_rate=0.05, steps=20, batch=5)
+
+    path = lf.solve(lf.Problem(lf.gaussian(jax.random.key(0), (2, 3, 2)), task), method, observe=lf.laziness)
+
+    assert 0 < path.observed["laziness"] < 2
+
+
 @pytest.fixture(scope="module")
 def figure_6a():
     """Figure 6(a) with laziness beside the kernel distance."""

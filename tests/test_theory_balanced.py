@@ -286,6 +286,7 @@ def test_the_velocity_at_the_start_is_minus_the_gradient():
     np.testing.assert_allclose(velocity, w2 @ w2.T @ gap + gap @ w1.T @ w1, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_derivatives_reach_through_the_public_functions():
     """grad of a kernel distance and of the limit, at equal singular values; the derivative of the limit by hand."""
     w1, w2 = draw(2, 0.0, 0.4, 2, 2, 2)

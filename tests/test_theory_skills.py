@@ -171,6 +171,7 @@ def constants(x):
     return jnp.stack(jax.tree.leaves(laws))
 
 
+@pytest.mark.slow
 def test_derivatives_of_laws_agree_with_differences():
     values, point = jax.jit(constants), np.array([0.6, 0.05, 2.0])
     forward, backward = jax.jit(jax.jacfwd(constants))(point), jax.jit(jax.jacrev(constants))(point)

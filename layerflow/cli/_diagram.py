@@ -68,7 +68,7 @@ class Diagram:
     t1: float = 40.0
     """Horizon in gradient-flow time, learning rate times steps."""
     method: MethodName = "flow"
-    """Gradient flow, or gradient descent."""
+    """Gradient flow, its closed form (balanced starts on whitened inputs), or gradient descent."""
     learning_rate: float | None = None
     """Of descent; 0.01 if not given."""
     dtype: Dtype = "float64"
@@ -102,7 +102,7 @@ class Diagram:
         """Raise for numbers that no run can have."""
         counts = {name: getattr(self, name) for name in ("depth", "grid", "seeds", "components")}
         check_positive(**counts, strength=self.strength, t1=self.t1, learning_rate=self.learning_rate)
-        if self.method == "flow" and self.learning_rate is not None:
+        if self.method != "descent" and self.learning_rate is not None:
             raise UserError("--learning-rate belongs to --method descent. Give both or neither.")
         if self.method == "descent" and self._rate > self.t1:
             raise UserError(
@@ -192,10 +192,10 @@ class Diagram:
         """How to travel."""
         import optax
 
-        from layerflow import Descent, Flow
+        from layerflow import Descent, Exact, Flow
 
-        if self.method == "flow":
-            return Flow(t1=self.t1)
+        if self.method != "descent":
+            return (Flow if self.method == "flow" else Exact)(t1=self.t1)
         return Descent(optax.sgd, learning_rate=self._rate, steps=round(self.t1 / self._rate))
 
     @property
@@ -205,7 +205,7 @@ class Diagram:
     @property
     def _horizon(self) -> float:
         """Where the run ends, in gradient-flow time."""
-        return self.t1 if self.method == "flow" else self._rate * round(self.t1 / self._rate)
+        return self.t1 if self.method != "descent" else self._rate * round(self.t1 / self._rate)
 
     def _line(self, diagram: "xarray.Dataset") -> "tuple[xarray.Dataset | None, list[str]]":
         """The boundary to draw, or a note that there is none."""

@@ -22,7 +22,7 @@ class Figure:
     seeds: int | None = None
     """Random starts in each cell; the figure's own number if not given."""
     method: MethodName = "flow"
-    """Gradient flow, or gradient descent as the authors have it."""
+    """Gradient flow, its closed form where there is one, or gradient descent as the authors have it."""
     dtype: Dtype = "float64"
     """Precision of all numbers."""
     out: pathlib.Path = pathlib.Path("figures")

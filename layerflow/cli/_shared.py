@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
-MethodName = Literal["flow", "descent"]
+MethodName = Literal["flow", "exact", "descent"]
 Dtype = Literal["float64", "float32"]
 
 

@@ -320,7 +320,7 @@ class _Functions:
         with at_hand(movements=movements, method=eqx.combine(method, self.static.method)):
             for name, function in self.wanted.observe.items():
                 with at_hand(peaks=peaks.get(name)):
-                    _add(variables, "observable", name, _called(name, function, movements[0][0], problem))
+                    _add(variables, "observe", name, _called(name, function, movements[0][0], problem))
         self.names = list(variables)
         return list(variables.values())
 
@@ -447,11 +447,11 @@ def _add(variables: dict[str, Array], kind: str, name: str, value: Any) -> None:
     """Add what was measured by the name of its variable, as floating point numbers so that NaN can mark failure."""
     parts = {f"{name}_{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
     if not parts:
-        raise ValueError(f"The {kind} `{name}` returned an empty dict: nothing to keep. Give it at least one entry.")
+        raise ValueError(f"`{name}` returned an empty dict: nothing to keep. Give it at least one entry.")
     for variable, part in parts.items():
         if not eqx.is_array_like(part):
             raise TypeError(
-                f"What a {kind} function returns is an array or a dict of arrays, but `{variable}` is a "
+                f"Functions of `{kind}` return an array or a dict of arrays, but `{variable}` is a "
                 f"{type(part).__name__}."
             )
         if variable in variables:

@@ -4,23 +4,23 @@ from typing import TYPE_CHECKING, Literal
 
 import optax
 
-from layerflow.methods import Descent, Flow, Method
+from layerflow.methods import Descent, Exact, Flow, Method
 from layerflow.plot._panels import over_seeds, panels
 
 if TYPE_CHECKING:
     import xarray
     from matplotlib.figure import Figure
 
-MethodName = Literal["flow", "descent"]
+MethodName = Literal["flow", "exact", "descent"]
 
 LEARNING_RATE = 0.01
 STEPS = 3999  # 4000 recorded states
 
 
 def make_method(name: MethodName) -> Method:
-    """Gradient flow to the time that the authors' descent reaches, or that descent."""
-    if name == "flow":
-        return Flow(t1=LEARNING_RATE * STEPS)
+    """Gradient flow to the time that the authors' descent reaches, its closed form, or that descent."""
+    if name != "descent":
+        return (Flow if name == "flow" else Exact)(t1=LEARNING_RATE * STEPS)
     return Descent(optax.sgd, learning_rate=LEARNING_RATE, steps=STEPS)
 
 

@@ -40,7 +40,7 @@ def compute(grid: int = 40, seeds: int = 4, method: MethodName = "flow") -> "xar
     Args:
         grid: Points along each axis.
         seeds: Random starts.
-        method: "flow", or "descent" at rate 0.01 as the authors have it.
+        method: "flow", its closed form "exact", or "descent" at rate 0.01 as the authors have it.
 
     Returns:
         Diagram of dimensions lam, weight_to_target, seed.

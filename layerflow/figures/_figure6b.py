@@ -39,7 +39,7 @@ def compute(grid: int = 40, seeds: int = 1, method: MethodName = "flow") -> "xar
     Args:
         grid: Points along each axis.
         seeds: Random starts.
-        method: "flow", or "descent" at rate 0.01 as the authors have it.
+        method: "flow", or "descent" at rate 0.01 as the authors have it; there is no closed form.
 
     Returns:
         Diagram of dimensions weight_to_target, std_difference, seed.
