@@ -1,5 +1,6 @@
 """Chunks: a fixed number of cells computed by one call of a compiled program."""
 
+import functools
 import hashlib
 import time
 from collections.abc import Callable
@@ -54,7 +55,7 @@ class Batch:
         """Solve some cells; every number of cells compiles once. What is `kept` of each, and the paths besides."""
         arguments = (*self.fixed, values, self._distinct(seeds))
         program = self._compiled("run", self._run, *arguments)
-        self.chunk_bytes = self.chunk_bytes or _working_set(program)
+        self.chunk_bytes = _working_set(program)
         return program(*arguments)
 
     def _distinct(self, seeds: Int[Array, " cells"]) -> tuple[Array, Array]:
@@ -174,16 +175,14 @@ class Batch:
     def _build_all(self, shared: list[Array], distinct: Key[Array, " seeds"], cells: Any) -> list[Array]:
         """The outputs of `build`: those that vary from cell to cell stacked, the others once."""
         parts = self.parts
-        # One after the other on CPU: jaxlib was seen to deadlock on batched factorisations there.
-        over = jax.lax.map if jax.default_backend() == "cpu" else lambda function, xs: jax.vmap(function)(xs)
-        keyed = over(lambda key: parts.per_key(shared, key), distinct)
+        keyed = _over(parts.key_factorises)(lambda key: parts.per_key(shared, key), distinct)
 
         def outputs(cell: Any) -> list[Array]:
             values, key, where = cell
             return parts.per_cell(shared, [array[where] for array in keyed], values, key)
 
         own = lambda cell: [out for out, v in zip(outputs(cell), parts.varies, strict=True) if v]
-        stacked = iter(over(own, cells))
+        stacked = iter(_over(parts.cell_factorises)(own, cells))
         first = outputs(jax.tree.map(lambda a: a[0], cells))
         return [next(stacked) if varies else out for out, varies in zip(first, parts.varies, strict=True)]
 
@@ -205,11 +204,18 @@ class Batch:
         return _programs[key]
 
 
+def _over(factorises: bool) -> Callable[..., Any]:
+    """How to map over cells: side by side; on CPU factorisations one by one, for batches of them were seen to hang."""
+    one_by_one = factorises and jax.default_backend() == "cpu"
+    return jax.lax.map if one_by_one else lambda function, xs: jax.vmap(function)(xs)
+
+
 def lockstep(travel: Callable[..., Path], cells: tuple[Any, ...], axes: tuple[Any, ...]) -> Path:
     """Let the cells of a chunk travel side by side; each step waits for all."""
     return jax.vmap(travel, in_axes=axes)(*cells)
 
 
+@functools.cache  # programs live as long as the process, and are slow to ask
 def _working_set(program: Any) -> int:
     """Bytes that a compiled program takes while it runs."""
     sizes = program.memory_analysis()

@@ -70,12 +70,15 @@ class Parts:
         per_key: (shared, key) -> what depends on the key alone, computed once per key.
         per_cell: (shared, keyed, values, key) -> the flat outputs.
         varies: For each flat output, whether it depends on values or key.
+        key_factorises, cell_factorises: Whether the parts call a matrix factorisation.
     """
 
     share: Callable[[list[Array]], list[Array]]
     per_key: Callable[[list[Array], PRNGKeyArray], list[Array]]
     per_cell: Callable[[list[Array], list[Array], PyTree, PRNGKeyArray], list[Array]]
     varies: list[bool]
+    key_factorises: bool
+    cell_factorises: bool
 
     def whole(self, shared: list[Array], values: PyTree, key: PRNGKeyArray) -> list[Array]:
         """The flat outputs of one cell."""
@@ -111,7 +114,43 @@ def split(traced: Traced) -> Parts:
             jnp.asarray(out) for out in call(per_cell, shared + keyed, *jax.tree.leaves(values), key)
         ],
         varies=[depends(variable) > 0 for variable in jaxpr.outvars],
+        key_factorises=_factorises(per_key),
+        cell_factorises=_factorises(per_cell),
     )
+
+
+_FACTORISATIONS = {
+    "qr",
+    "geqrf",
+    "householder_product",
+    "cholesky",
+    "lu",
+    "svd",
+    "eigh",
+    "eig",
+    "schur",
+    "hessenberg",
+    "triangular_solve",
+}
+
+
+def _factorises(jaxpr: jec.Jaxpr) -> bool:
+    """Whether a program calls a matrix factorisation, or something outside that may."""
+    return any(
+        step.primitive.name in _FACTORISATIONS
+        or "custom_call" in step.primitive.name
+        or "ffi" in step.primitive.name
+        or any(map(_factorises, _inner(step)))
+        for step in jaxpr.eqns
+    )
+
+
+def _inner(step: Any) -> Iterator[jec.Jaxpr]:
+    """The programs that one step of a program runs."""
+    for value in step.params.values():
+        for inner in jax.tree.leaves(value, is_leaf=lambda v: isinstance(v, jec.ClosedJaxpr | jec.Jaxpr)):
+            if isinstance(inner, jec.ClosedJaxpr | jec.Jaxpr):
+                yield inner.jaxpr if isinstance(inner, jec.ClosedJaxpr) else inner
 
 
 def _hidden_values(jaxpr: jec.Jaxpr) -> Iterator[bytes]:

@@ -209,9 +209,7 @@ class BalancedNetwork(ClosedForm):
         root, sign = jnp.sqrt(jnp.abs(scale)), jnp.sign(scale)
         target = sign * yx / jnp.where(variance > 0, variance, 1.0)
         path = theory.balanced_path(root * w1, root * w2, root**2 * lam, target, ts * variance * jnp.abs(scale))
-        factor = path.factor @ _nearest_rotation(path.factor, root * jnp.concatenate([w1.T, w2]))
-        factor = factor / root
-        return factor[:, : w1.shape[1]].mT, factor[:, w1.shape[1] :]
+        return path.w1 / root, path.w2 / root
 
     def _moments(self, problem: Problem) -> tuple[Float[Array, "inp inp"], Float[Array, "out inp"]]:
         data = _data(problem)
@@ -223,15 +221,6 @@ class BalancedNetwork(ClosedForm):
         w1, w2 = problem.start.weights
         imbalance = w2.T @ w2 - w1 @ w1.T
         return imbalance, jnp.trace(imbalance) / len(w1)
-
-
-def _nearest_rotation(factor: Float[Array, "t n h"], start: Float[Array, "n h"]) -> Float[Array, "t h h"]:
-    """Rotations of the hidden units that bring each factor as near to the start as can be.
-
-    What may be measured does not change under them, so they have no derivative.
-    """
-    u, _, vt = jnp.linalg.svd(jax.lax.stop_gradient(factor.mT @ start))
-    return jax.lax.stop_gradient(u @ vt)
 
 
 FORMS: tuple[ClosedForm, ...] = (LinearModel(), LayerPairs(), DeepModes(), ScalarNetwork(), BalancedNetwork())
