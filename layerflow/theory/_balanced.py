@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from layerflow._checks import real_array, require
+from layerflow.theory._arguments import finite
 from layerflow.theory._matrices import measured, real_arrays, times
 from layerflow.theory._riccati import long_time_factor, riccati_factor
 
@@ -352,7 +353,7 @@ def _fits(w1: Array, w2: Array, sigma_yx: Array) -> None:
 
 def _at(t: ArrayLike, name: str, shape: tuple[int | None, ...]) -> list[Array]:
     """`t` as an array of one time or of many, or an error."""
-    time = real_array(t, name)
+    time = finite(t, name)
     if time.ndim != len(shape):
         what = (
             "one time; for many call balanced_path" if not shape else "times in a vector; for one call balanced_network"

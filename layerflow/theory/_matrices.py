@@ -1,20 +1,21 @@
 """What closed forms of matrices ask of their arguments."""
 
+import functools
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from layerflow._checks import is_concrete, real_array, require
+from layerflow._checks import is_concrete, require
+from layerflow.theory._arguments import finite
 
 
 def real_arrays(**values: ArrayLike) -> list[Array]:
-    """The arguments as arrays of floating point numbers of one dtype."""
-    arrays = [real_array(value, name) for name, value in values.items()]
-    dtype = jnp.result_type(*(array.dtype for array in arrays)) if len({a.dtype for a in arrays}) < 2 else None
-    if dtype is None:
-        dtype = max((array.dtype for array in arrays), key=lambda dtype: jnp.finfo(dtype).bits)
+    """The arguments as arrays of finite real numbers of one dtype; Python numbers take that of the arrays."""
+    arrays = [finite(value, name) for name, value in values.items()]
+    dtypes = [array.dtype for array in arrays if not array.weak_type]
+    dtype = functools.reduce(jnp.promote_types, dtypes) if dtypes else jnp.result_type(float)
     return [array.astype(dtype) for array in arrays]
 
 

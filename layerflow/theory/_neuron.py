@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from layerflow._checks import real_array, require
+from layerflow._checks import require
 from layerflow._numerics import safe_root
 from layerflow.theory._matrices import measured, real_arrays, times
 from layerflow.theory._riccati import riccati_factor
@@ -126,7 +126,7 @@ def symmetric_factorisation(u: ArrayLike, sigma: ArrayLike, t: ArrayLike) -> Flo
     References:
         Tarmoun et al. (2021), ICML.
     """
-    u, sigma, t = real_arrays(u=u, sigma=sigma, t=real_array(t, "t"))
+    u, sigma, t = real_arrays(u=u, sigma=sigma, t=t)
     if u.ndim != 2 or sigma.shape != (u.shape[0],) * 2 or t.ndim != 0:
         raise ValueError(
             f"A symmetric factorisation needs `u` of shape (n, hid), `sigma` of shape (n, n) and `t` of shape (), but "
