@@ -1,8 +1,13 @@
-"""The type of a diagram. Imported late, for xarray takes its time."""
+"""The type of a diagram, and the card it shows. Imported late, for xarray takes its time."""
 
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
 import xarray
 
-from layerflow import _card
+from layerflow._card import card
+from layerflow.methods import Status
 
 
 class Diagram(xarray.Dataset):
@@ -16,4 +21,89 @@ class Diagram(xarray.Dataset):
     def __str__(self) -> str:
         """The card, or xarray's own text where a reduction or a selection left the facts behind."""
         whole = "chunk_bytes" in self.attrs and "status" in self and "num_steps" in self
-        return _card.of_diagram(self) if whole and self["status"].dtype.kind == "u" else repr(self)
+        return _card_of(self) if whole and self["status"].dtype.kind == "u" else repr(self)
+
+
+def _card_of(diagram: xarray.Dataset) -> str:
+    """The card of a diagram, whole or in part."""
+    attrs, status = diagram.attrs, diagram["status"]
+    if status.size == 0:
+        return f"Diagram of `{attrs['title']}`: no cells"
+    sizes = " x ".join(f"{size} {name}" for name, size in status.sizes.items())
+    lines = [
+        ("axes", ", ".join(map(_range, (diagram[name] for name in status.dims if name in diagram.coords)))),
+        ("measured", ", ".join(_measured(diagram))),
+        ("method", method_in_words(attrs)),
+        ("cells", f"{status.size} done, {_failures(status.values)}"),
+        ("verified", _verified(diagram)),
+        (
+            "steps",
+            f"{np.median(diagram['num_steps']):.0f} in the median cell, {int(diagram['num_steps'].max())} at most",
+        ),
+        (
+            "seconds",
+            f"{attrs['wall_seconds']:.2f}, of which {attrs['compile_seconds']:.2f} for compiling, for the whole sweep",
+        ),
+        ("memory", f"{_in_bytes(diagram.nbytes)} of results, {_in_bytes(attrs['chunk_bytes'])} to compute a chunk"),
+        ("made", f"{attrs['dtype']} on {attrs['device']}, layerflow {attrs['layerflow_version']}, {attrs['created']}"),
+    ]
+    cells = f"{status.size} cell{'' if status.size == 1 else 's'}"
+    title = f"Diagram of `{attrs['title']}`: {f'{sizes} = ' if sizes else ''}{cells}"
+    return card(title, [line for line in lines if line[1]])
+
+
+def method_in_words(attrs: dict[str, Any]) -> str:
+    """How the cells were solved, from the facts of a diagram."""
+    if attrs["method"] == "Exact":
+        return "closed form" + (f" to t = {attrs['t1']:g}" if "t1" in attrs else "")
+    if attrs["method"] == "Flow":
+        tolerance = f", rtol {attrs['rtol']:g}" if "rtol" in attrs else ""
+        end = f" to t = {attrs['t1']:g}" if "t1" in attrs else ""
+        return f"gradient flow{end}, {attrs['solver']}{tolerance}"
+    steps, rate = attrs.get("steps"), attrs.get("learning_rate")
+    batch = f", batches of {attrs['batch']}" if "batch" in attrs else ""
+    taken = "" if steps is None else f"{steps} step{'' if steps == 1 else 's'} of "
+    return f"{taken}{attrs['optimiser']}{_at_rate(rate)}{batch}"
+
+
+def _verified(diagram: xarray.Dataset) -> str:
+    """What holding the cells against theory showed; nothing if that was not asked for."""
+    if "error_over_tolerance" not in diagram or np.isnan(diagram["error_over_tolerance"]).all():
+        return ""
+    text = f"{int(diagram['verified'].sum())} cells, worst error {float(diagram['error_over_tolerance'].max()):.2g} of "
+    text += "what the tolerance allows"
+    return text + (f", worst drift {float(diagram['drift'].max()):.2g}" if "drift" in diagram else "")
+
+
+def _at_rate(rate: Any) -> str:
+    return f" at rate {rate:g}" if isinstance(rate, int | float) else ""
+
+
+def _measured(diagram: xarray.Dataset) -> Iterable[str]:
+    """Every variable with its own dimensions."""
+    for name, variable in diagram.data_vars.items():
+        if name not in ("status", "num_steps", "end"):
+            own = [str(dim) for dim in variable.dims if dim not in diagram["status"].dims]
+            yield f"{name} ({', '.join(own)})" if own else str(name)
+
+
+def _range(axis: xarray.DataArray) -> str:
+    """The name of an axis and from where to where it runs."""
+    first, last = axis.values[0], axis.values[-1]
+    number = lambda value: f"{value:g}" if isinstance(value, int | float | np.number) else str(value)
+    return f"{axis.name} {number(first)}" + ("" if axis.size == 1 else f" to {number(last)}")
+
+
+def _failures(status: np.ndarray) -> str:
+    """How many cells failed, and how."""
+    codes, counts = np.unique(status, return_counts=True)
+    failed = {Status(int(code)): int(n) for code, n in zip(codes, counts, strict=True) if code >= Status.NOT_FINITE}
+    how = ", ".join(f"{n} {code.name.lower()}" for code, n in failed.items())
+    return f"{sum(failed.values())} failed" + (f" ({how})" if how else "")
+
+
+def _in_bytes(size: int) -> str:
+    """A size with the unit that suits it."""
+    units = ("B", "KiB", "MiB", "GiB", "TiB")
+    power = min(int(np.log2(max(size, 1)) // 10), len(units) - 1)
+    return f"{size / 2 ** (10 * power):.3g} {units[power]}"

@@ -5,9 +5,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
-from layerflow._checks import real_array
+from layerflow._card import card
+from layerflow._checks import is_concrete, real_array
 from layerflow.networks import LinearisedNetwork, is_weight, linearise
 from layerflow.tasks import Task
 
@@ -70,9 +72,7 @@ class Problem(eqx.Module):
 
     def __str__(self) -> str:
         """A card: network, task, and what is not as usual."""
-        from layerflow import _card  # which knows diagrams too, far above this file
-
-        return _card.of_problem(self)
+        return card("Problem", _card_lines(self))
 
     def split(self, network: PyTree) -> tuple[PyTree, PyTree]:
         """The moving weights of `network`, and all the rest; `eqx.combine` undoes it."""
@@ -150,3 +150,32 @@ def _per_leaf(name: str, prefix: PyTree, network: PyTree) -> PyTree:
             f"eqx.tree_at(lambda network: network.weights, start, (0.1, 0.2))), but it does not match a "
             f"{type(network).__name__}: {error}"
         ) from error
+
+
+def _card_lines(problem: Problem) -> list[tuple[str, str]]:
+    """What the card of a problem says."""
+    start = problem.start
+    moving, rest = problem.split(start)
+    count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree) if hasattr(leaf, "size"))
+    kept = f", {count(rest)} more numbers do not move" if count(rest) else ""
+    widths = "-".join(map(str, start.widths)) + ", " if hasattr(start, "widths") else ""
+    lines = [
+        ("network", f"{type(start).__name__}, {widths}{count(moving)} weights{kept}"),
+        ("task", str(problem.task)),
+    ]
+    if problem.test is not None:
+        lines.append(("test", str(problem.test)))
+    for name, usual in (("decay", 0.0), ("rates", 1.0)):
+        value = getattr(problem, name)
+        if not (isinstance(value, float) and value == usual):
+            lines.append((name, ", ".join(map(_number, jax.tree.leaves(value, is_leaf=lambda leaf: leaf is None)))))
+    return lines
+
+
+def _number(leaf: Any) -> str:
+    """A coefficient: its value if it is known and one number."""
+    if leaf is None:
+        return "frozen"
+    if not is_concrete(leaf) or np.ndim(leaf) > 0:
+        return f"array of shape {np.shape(leaf)}"
+    return f"{float(leaf):g}"
