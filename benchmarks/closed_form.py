@@ -95,7 +95,7 @@ def thousand_times() -> dict[str, float]:
     yx, ts = jnp.diag(jnp.arange(4.0, 0.0, -1.0)), jnp.linspace(0.0, 40.0, 1000)
     path = jax.jit(lambda ts: theory.balanced_path(w1, w2, 0.5, yx, ts).factor)
     each = jax.jit(jax.vmap(lambda t: theory.balanced_network(w1, w2, 0.5, yx, t).factor))
-    path(ts), each(ts)
+    jax.block_until_ready((path(ts), each(ts)))
     path_seconds, each_seconds = (_measure.seconds(lambda f=f: f(ts), repeats=21) for f in (path, each))
     return {"path_seconds": path_seconds, "thousand_evaluations_seconds": each_seconds}
 

@@ -10,10 +10,10 @@ import jax
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
+from layerflow.engine._cell import Wanted
 from layerflow.engine._chunks import Batch
 from layerflow.engine._grid import Grid
 from layerflow.engine._machine import Machine
-from layerflow.engine._program import Wanted
 from layerflow.methods import Descent, Method, Status
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree
 from layerflow._checks import is_concrete, require
 from layerflow._problem import Problem
 from layerflow._trajectory import Trajectory
-from layerflow.engine._program import Cell, Program, Wanted, check_gauge, freeze, take_apart
+from layerflow.engine._cell import Cell, Wanted, take_apart
+from layerflow.engine._program import Program, check_gauge, freeze
 from layerflow.methods import Descent, Exact, Method, Path, Status
 from layerflow.observables import loss
 

@@ -16,10 +16,11 @@ from layerflow._checks import collect
 from layerflow._diagram import RESERVED, Results, facts_of
 from layerflow._problem import Problem
 from layerflow._solve import Observe, Summarise, Times, as_key, checked_method, checked_times, checked_wanted
+from layerflow.engine._cell import Cell, Wanted, take_apart
 from layerflow.engine._chunks import Batch
 from layerflow.engine._grid import Axis, Grid, make_axis
 from layerflow.engine._machine import Machine
-from layerflow.engine._program import Cell, Wanted, freeze, take_apart
+from layerflow.engine._program import freeze
 from layerflow.engine._trace import trace
 from layerflow.methods import Exact, Method, Status
 from layerflow.observables import loss

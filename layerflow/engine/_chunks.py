@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, Key, PRNGKeyArray, PyTree
 
-from layerflow.engine._program import Frozen, Wanted, check_gauge
+from layerflow.engine._cell import Wanted
+from layerflow.engine._program import Frozen, check_gauge
 from layerflow.engine._trace import Traced, split
 from layerflow.methods import Path
 

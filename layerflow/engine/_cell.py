@@ -1,0 +1,56 @@
+"""One cell as the user states it, and what is wanted of it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, PyTree
+
+from layerflow._problem import Problem
+from layerflow._trajectory import Trajectory
+from layerflow.methods import (
+    Method,
+)
+from layerflow.tasks import Task
+
+Observables = Mapping[str, Callable[[Any, Problem], Any]]
+Summaries = Mapping[str, Callable[[Trajectory], Any]]
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a run measures: observables and, of whole paths, summaries, by name.
+
+    A sweep may leave the paths of the observables out of the diagram, add derivatives of all that it
+    keeps by some of its axes, and verify what it measures against closed forms and conservation laws.
+    """
+
+    observe: Observables
+    summary: Summaries
+    paths: bool = True
+    derivative: tuple[str, ...] = ()
+    verify: bool = False
+
+
+class Cell(eqx.Module):
+    """A problem and the method to solve it by; `task` is the problem's in its cheapest form."""
+
+    problem: Problem
+    task: Task
+    method: Method
+
+    @classmethod
+    def of(cls, problem: Problem, method: Method) -> "Cell":
+        """The cell of a problem as the user states it."""
+        return cls(problem, problem.task.reduced(problem.start), method)
+
+
+def take_apart(cell: Cell) -> tuple[Cell, Any, list[Array], PyTree]:
+    """A cell as its static part, the structure and leaves of its arrays, and its method's arrays."""
+    arrays, static = eqx.partition(cell, eqx.is_array)
+    method = arrays.method
+    arrays = eqx.tree_at(lambda cell: cell.method, arrays, None)
+    leaves, structure = jax.tree.flatten(arrays)
+    return static, structure, leaves, method

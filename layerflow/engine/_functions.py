@@ -1,0 +1,272 @@
+"""A cell as functions of flat arrays: of its leaves, and of the vector of all that moves."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from layerflow._at_hand import at_hand
+from layerflow._problem import Problem
+from layerflow._trajectory import Trajectory
+from layerflow.engine._cell import Cell, Wanted
+from layerflow.methods import (
+    Descent,
+    Exact,
+    assumed_within,
+    closed_form,
+    conserved_drift,
+    exact_weights,
+)
+from layerflow.tasks import Stream, Task
+
+_ALLOWANCE = 100.0  # of the tolerance of a step: errors of many steps add up
+
+
+class Functions:
+    """A cell as functions of its leaves and of the flat vector w of all that moves."""
+
+    def __init__(self, static: Cell, structure: Any, wanted: Wanted) -> None:
+        self.static, self.structure, self.wanted = static, structure, wanted
+        follows = {name: getattr(function, "follow", None) for name, function in wanted.observe.items()}
+        self.followed = {name: follow for name, follow in follows.items() if follow is not None}
+        if self.followed and (isinstance(static.method, Exact) or wanted.verify):
+            raise TypeError(
+                f"{', '.join(self.followed)} follows the path step by step, which no closed form takes. Leave it out "
+                f"here, and measure it with lf.Flow(t1=...), without verify."
+            )
+        if wanted.verify and "rtol" not in getattr(static.method, "tolerances", {}):
+            raise TypeError(
+                f"verify holds errors against the tolerance of lf.Flow(t1=..., rtol=...), but a "
+                f"{type(static.method).__name__} without one came."
+            )
+        self.up_to_rotation = False  # whether that is all that the closed form knows, once `exact` was traced
+        self.names: list[str] = []  # of the variables, once `measure` was traced
+        self.summary_names: list[str] = []  # likewise
+        self.verified_names: list[str] = []  # likewise
+
+    def cell(self, leaves: list[Array]) -> Cell:
+        return eqx.combine(jax.tree.unflatten(self.structure, leaves), self.static)
+
+    def problems(self, leaves: list[Array]) -> list[Problem]:
+        """The problem and, where an observable follows the two side by side, its linearised twin."""
+        problem = self.cell(leaves).problem
+        return [problem, problem.linearised] if self.followed else [problem]
+
+    def ravelled(self, leaves: list[Array]) -> tuple[Array, Callable[[Array], list[PyTree]], list[PyTree]]:
+        """The weights at the start, the way back to their trees, and all the rest of the networks."""
+        weights, rest = zip(*(problem.split(problem.start) for problem in self.problems(leaves)), strict=True)
+        return *ravel_pytree(list(weights)), list(rest)
+
+    def start(self, leaves: list[Array]) -> Array:
+        return self.ravelled(leaves)[0]
+
+    def unravel(self, w: Array, leaves: list[Array]) -> list[list[Array]]:
+        return [jax.tree.leaves(weights) for weights in self.ravelled(leaves)[1](w)]
+
+    def networks(self, w: Array, leaves: list[Array]) -> list[PyTree]:
+        _, unravel, rest = self.ravelled(leaves)
+        return [eqx.combine(*parts) for parts in zip(unravel(w), rest, strict=True)]
+
+    def network(self, w: Array, leaves: list[Array]) -> PyTree:
+        return self.networks(w, leaves)[0]
+
+    def moved(self, moved: Array, leaves: list[Array]) -> list[tuple[PyTree, PyTree]]:
+        """Every network where the weights are `start + moved`, with its movement."""
+        start, unravel, _ = self.ravelled(leaves)
+        return list(zip(self.networks(start + moved, leaves), unravel(moved), strict=True))
+
+    def velocity(self, w: Array, leaves: list[Array], key: PRNGKeyArray, step: Array) -> Array:
+        cell, method = self.cell(leaves), self.static.method
+        task = cell.task
+        if isinstance(method, Descent) and method.batch is not None:
+            task = cell.problem.task.batch(key, step, method.batch, method.replace)
+        elif isinstance(task, Stream):
+            raise TypeError(
+                "A Stream gives fresh samples at every step and has no whole to follow: use Descent(..., batch=...), "
+                "or fix a sample, lf.Samples(*draw(key, n)), for Flow."
+            )
+        pairs = zip(self.problems(leaves), self.networks(w, leaves), strict=True)
+        return ravel_pytree([problem.velocity(network, task) for problem, network in pairs])[0].astype(w.dtype)
+
+    def loss(self, w: Array, leaves: list[Array]) -> Array:
+        loss = self.cell(leaves).task.loss(self.network(w, leaves))
+        if jnp.shape(loss) != ():
+            raise ValueError(
+                f"The `loss` of a task needs to be one number, but that of {type(self.static.task).__name__} has shape "
+                f"{jnp.shape(loss)}. Take a mean or a sum."
+            )
+        return jnp.asarray(loss)
+
+    def extremes(self, leaves: list[Array]) -> tuple[Array, Array]:
+        """The least loss and that of the zero function, where convergence is judged by them."""
+        cell = self.cell(leaves)
+        if getattr(self.static.method, "until", None) != "converged":
+            return jnp.zeros(()), jnp.zeros(())
+        if cell.problem.has_decay:
+            raise ValueError(
+                'With weight decay the least loss is not known, so until="converged" cannot be judged. '
+                "Give a loss to stop at, until=1e-3, or leave `until` out."
+            )
+        return cell.task.least_loss(cell.problem.start), cell.task.null_loss()
+
+    def follow(self, moved: Array, leaves: list[Array]) -> dict[str, Array]:
+        """What observables follow along the path, by the observable's name."""
+        if not self.followed:
+            return {}
+        movements = self.moved(moved, leaves)
+        networks, problem = [network for network, _ in movements], self.cell(leaves).problem
+        with at_hand(movements=movements):
+            return {name: follow(*networks, problem) for name, follow in self.followed.items()}
+
+    def measure(self, moved: Array, peaks: dict[str, Array], leaves: list[Array], method: PyTree) -> list[Array]:
+        """All observables where the weights are `start + moved`."""
+        movements, problem = self.moved(moved, leaves), self.cell(leaves).problem
+        variables: dict[str, Array] = {}
+        with at_hand(movements=movements, method=eqx.combine(method, self.static.method)):
+            for name, function in self.wanted.observe.items():
+                with at_hand(peaks=peaks.get(name)):
+                    _add(variables, "observe", name, _called(name, function, movements[0][0], problem))
+        self.names = list(variables)
+        return list(variables.values())
+
+    def reduced(self, leaves: list[Array]) -> Problem:
+        """The problem with its task in the cheapest form."""
+        cell = self.cell(leaves)
+        return eqx.tree_at(lambda p: p.task, cell.problem, cell.task, is_leaf=lambda node: isinstance(node, Task))
+
+    def closed(self, leaves: list[Array]) -> tuple[Any, Problem]:
+        """The closed form, and the problem with its task as linear networks see it."""
+        problem = self.reduced(leaves)
+        form = closed_form(problem)
+        if isinstance(form, str):
+            raise ValueError(f"No closed form holds: {form}. Use lf.Flow(t1=...).")
+        self.up_to_rotation = form.up_to_rotation
+        return form, problem
+
+    def flat(self, problem: Problem, layers: tuple[Array, ...]) -> Array:
+        """The flat vector of a linear network with these layers."""
+        network = eqx.tree_at(lambda network: network.weights, problem.start, layers)
+        return ravel_pytree(problem.split(network)[0])[0]
+
+    def exact(self, ts: Array, leaves: list[Array]) -> tuple[Array, Array]:
+        """The movement at `ts` by the closed form, and whether its assumptions hold."""
+        (form, problem), (start, _, _) = self.closed(leaves), self.ravelled(leaves)
+        weights = jax.vmap(lambda layers: self.flat(problem, layers))(exact_weights(form, problem, ts))
+        held = [a.violation <= assumed_within(start.dtype) for a in form.assumptions(problem)]
+        return weights - start[None, :], jnp.all(jnp.stack([jnp.asarray(True), *held]))
+
+    def gauge(self, leaves: list[Array], method: PyTree) -> list[Array]:
+        """By how much each observable at the end changes with a rotation of the hidden units, relatively."""
+        (form, problem), (start, _, _) = self.closed(leaves), self.ravelled(leaves)
+        w1, w2 = (w[0] for w in exact_weights(form, problem, method.t1[None].astype(start.dtype)))
+        hid = w1.shape[0]
+        turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(hid, hid)))
+        turn = jnp.asarray(turn, w1.dtype)
+        plain, turned = (
+            self.measure(self.flat(problem, layers) - start, {}, leaves, method)
+            for layers in ((w1, w2), (turn @ w1, w2 @ turn.T))
+        )
+        floor = jnp.finfo(start.dtype).eps ** 0.5
+        size = lambda array: jnp.abs(array).max(initial=0.0)
+        return [size(a - b) / (size(a) + size(b) + floor) for a, b in zip(plain, turned, strict=True)]
+
+    def verify(
+        self, at: Array, observed: list[Array], w: Array, end: Array, leaves: list[Array], method: PyTree
+    ) -> list[Array]:
+        """Errors against the closed form, drift of what is conserved, and the worst of both over what is allowed."""
+        problem, (start, _, _) = self.cell(leaves).problem, self.ravelled(leaves)
+        tolerances: dict[str, Any] = getattr(eqx.combine(method, self.static.method), "tolerances")  # noqa: B009
+        rtol, atol = (_ALLOWANCE * jnp.asarray(tolerances[name], w.dtype) for name in ("rtol", "atol"))
+        ratios, variables = [jnp.zeros((), w.dtype)], {}
+        if not isinstance(closed_form(self.reduced(leaves)), str):
+            moved, inside = self.exact(at, leaves)
+            every = jax.vmap(lambda moved: self.measure(moved, {}, leaves, method))
+            exact, allowed = every(moved), [jnp.zeros_like(value) for value in every(moved)]
+            for direction in _directions(w.shape[0], w.dtype):
+                # Weights as far off as the tolerance allows, and what that does to each observable.
+                off = (rtol * jnp.abs(start[None, :] + moved) + atol) * direction[None, :]
+                allowed = [
+                    jnp.maximum(a, jnp.abs(o - e)) for a, o, e in zip(allowed, every(moved + off), exact, strict=True)
+                ]
+            for name, value, right, most in zip(self.names, observed, exact, allowed, strict=True):
+                error = jnp.where(inside, jnp.abs(value.reshape(right.shape) - right), jnp.nan)
+                floor = 100 * jnp.finfo(right.dtype).eps * jnp.abs(right)
+                ratios.append(jnp.where(inside, (error / (most + floor + jnp.finfo(right.dtype).tiny)).max(), 0.0))
+                variables[f"{name}_error"] = error.reshape(value.shape)
+        drift = conserved_drift(self.network(w, leaves), problem, end)
+        if drift is not None:
+            variables["drift"] = drift
+            ratios.append(drift / rtol)
+        variables["error_over_tolerance"] = jnp.stack(ratios).max()
+        self.verified_names = list(variables)
+        return list(variables.values())
+
+    def summarise(
+        self,
+        ts: Array,
+        observed: list[Array],
+        w: Array,
+        status: Array,
+        num_steps: Array,
+        end: Array,
+        leaves: list[Array],
+    ) -> list[Array]:
+        """All summaries of a path."""
+        trajectory = Trajectory(
+            problem=self.cell(leaves).problem,
+            ts=ts,
+            observed=dict(zip(self.names, observed, strict=True)),
+            summary={},
+            network=self.network(w, leaves),
+            status=status,
+            num_steps=num_steps,
+            end=end,
+        )
+        variables: dict[str, Array] = {}
+        for name, function in self.wanted.summary.items():
+            _add(variables, "summary", name, _called(name, function, trajectory))
+        self.summary_names = list(variables)
+        return list(variables.values())
+
+
+def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """What the user's function returns, or an error in the user's words."""
+    try:
+        return function(*arguments)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        raise TypeError(
+            f"`{name}` hands a JAX array to NumPy or Python, which cannot be compiled. Use jax.numpy: {error}"
+        ) from error
+
+
+def _add(variables: dict[str, Array], kind: str, name: str, value: Any) -> None:
+    """Add what was measured by the name of its variable, as floating point numbers so that NaN can mark failure."""
+    parts = {f"{name}_{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
+    if not parts:
+        raise ValueError(f"`{name}` returned an empty dict: nothing to keep. Give it at least one entry.")
+    for variable, part in parts.items():
+        if not eqx.is_array_like(part):
+            raise TypeError(
+                f"Functions of `{kind}` return an array or a dict of arrays, but `{variable}` is a "
+                f"{type(part).__name__}."
+            )
+        if variable in variables:
+            raise ValueError(f"Two observables are called `{variable}`. Name them apart: observe={{'a': f, 'b': g}}.")
+        array = jnp.asarray(part)
+        if jnp.iscomplexobj(array):
+            raise TypeError(
+                f"`{variable}` is complex, which files of diagrams do not hold. Return its parts: "
+                f"{{'real': z.real, 'imag': z.imag}}."
+            )
+        variables[variable] = array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
+
+
+def _directions(size: int, dtype: Any) -> list[Array]:
+    """A few signs for every weight, to try out errors of weights with."""
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.choice([-1.0, 1.0], size), dtype) for _ in range(4)]
