@@ -5,13 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
+from layerflow._checks import collect
 from layerflow._trajectory import Trajectory
 
+_REFUSED = 1e6  # misfit, relative to the size of the curve, of values that the closed form does not take
+_FLAT = 1e-6  # change of the curve, relative to its size, with a parameter: below it says nothing of it
 _SINGULAR = 1e-12  # of the largest singular value: parameters below cannot be told apart from the curve
 
 
@@ -60,7 +64,8 @@ def calibrate(
     Raises:
         TypeError: If the closed form does not take these parameters.
         ValueError: If the curve is not one number per time, there are fewer times than free parameters,
-            the first guess gives no finite curve, or the curve cannot tell the parameters apart.
+            the first guess gives no finite curve or leads nowhere, or the curve cannot tell the
+            parameters apart.
 
     Example:
         >>> import jax.numpy as jnp, layerflow as lf
@@ -83,17 +88,25 @@ def calibrate(
 
     @jax.jit
     def misfit(guess: Array) -> Array:
-        curve = jnp.asarray(closed_form(jnp.asarray(ts), **fixed, **dict(zip(free, guess, strict=True))))
+        with collect() as checks:
+            curve = closed_form(jnp.asarray(ts), **fixed, **dict(zip(free, guess, strict=True)))
+        if not eqx.is_array_like(curve):
+            raise TypeError(
+                f"The closed form needs to return an array, but it returned a {type(curve).__name__}: wrap it, as in "
+                f"lambda t, a0: lf.theory.layer_pair(t, a0, 0.1, 1.0).strength."
+            )
+        curve = jnp.asarray(curve)
         if curve.shape != ts.shape:
             raise ValueError(f"The closed form needs to give shape {ts.shape}, one number per time, not {curve.shape}.")
-        return (curve - measured) / scale
+        # Values that the closed form refuses are worse than any others.
+        allowed = jnp.all(jnp.stack([jnp.asarray(True), *checks.holds])) & jnp.isfinite(curve)
+        return jnp.where(allowed, (curve - measured) / scale, _REFUSED)
 
     jacobian = jax.jit(jax.jacfwd(misfit))
     guess = np.array([float(parameters[name]) for name in free])
-    if not np.isfinite(misfit(jnp.asarray(guess))).all():
-        raise ValueError(
-            f"The first guess {dict(zip(free, guess, strict=True))} gives no finite curve. Choose another."
-        )
+    first = dict(zip(free, map(float, guess), strict=True))
+    if (np.asarray(misfit(jnp.asarray(guess))) == _REFUSED).any():
+        raise ValueError(f"The first guess {first} gives no curve of finite numbers. Choose another.")
     slopes: Any = lambda x: np.asarray(jacobian(jnp.asarray(x)), float)
     found = least_squares(
         lambda x: np.asarray(misfit(jnp.asarray(x)), float),
@@ -104,6 +117,13 @@ def calibrate(
         ftol=1e-12,
         gtol=1e-12,
     )
+    reach = np.linalg.norm(found.jac, axis=0) * np.abs(found.x)
+    if not found.success or (reach < _FLAT).any():
+        idle = ", ".join(name for name, r in zip(free, reach, strict=True) if r < _FLAT) or "the parameters"
+        raise ValueError(
+            f"The fit went nowhere from the first guess {first}: there the curve hardly depends on {idle}. Choose a "
+            f"guess that looks like the curve."
+        )
     covariance = _covariance(found.jac, found.fun, free)
     values = dict(zip(free, map(float, found.x), strict=True))
     return Calibration(

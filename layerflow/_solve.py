@@ -39,7 +39,7 @@ def solve(
 
     Args:
         problem: Where to start and what to learn.
-        method: How to travel, `Flow` or `Descent`.
+        method: How to travel: `Flow`, `Exact` or `Descent`.
         ts: Where to measure, strictly increasing: times for Flow, steps for Descent, shape (t,).
             Only at the end if not given.
         observe: An observable, several, or a dict of them by name. An observable is a function

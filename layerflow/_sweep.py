@@ -72,8 +72,8 @@ def sweep(
             the distance from the closed form where one holds; `drift`, how far layer imbalances
             are from their conservation (or decay) law, relative to |weights|^2; and
             `error_over_tolerance`, the worst of these over what a hundred times the method's
-            tolerance of the weights allows. Cells at most 1 there are `verified`, as in
-            `diagram.loss.where(diagram.verified)`.
+            tolerance of the weights allows; NaN where there is nothing to hold a cell against.
+            Cells at most 1 there are `verified`, as in `diagram.loss.where(diagram.verified)`.
         progress: Show a bar between chunks when a sweep takes longer than a second.
         on: What the computation may use.
 
@@ -192,7 +192,7 @@ def _match_arguments(cell: CellFunction, given: list[str]) -> bool:
 
 def _differentiable(names: Sequence[str], grid: Grid) -> tuple[str, ...]:
     """The axes to differentiate by, or an error."""
-    names = (names,) if isinstance(names, str) else tuple(names)
+    names = (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
     numbers = {n for axis in grid.inner for n, v in axis.arguments.items() if v.dtype.kind == "f" and v.ndim == 1}
     for name in names:
         if name not in numbers:
@@ -244,6 +244,11 @@ def _batch(
         raise _decides_shape(error) from error
     leaves, method_arrays, _ = traced.outputs
     times = checked_times(ts, type(found["static"].method), None if method is None else method.end)
+    if wanted.derivative and getattr(getattr(found["static"].method, "loop", None), "kind", "lax") == "checkpointed":
+        raise TypeError(
+            "derivative= differentiates in forward mode, which adjoint=RecursiveCheckpointAdjoint() does not have. "
+            "Leave `adjoint` out."
+        )
     frozen = freeze(found["static"], found["structure"], leaves, method_arrays, wanted, times, key_shape)
     (found["static"].method if method is None else method).check_precision(frozen.program.start.outputs.dtype)
     return Batch(frozen, traced, constants, found["messages"], times, root, wanted, grid.seeds)

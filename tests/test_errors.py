@@ -590,6 +590,32 @@ CASES = {
         TypeError,
         r"does not take `speed`; it takes t, start, target, variance",
     ),
+    "calibration that leads nowhere": (
+        lambda: lf.calibrate(
+            lf.theory.sigmoidal,
+            (np.linspace(0, 8, 50), lf.theory.sigmoidal(np.linspace(0, 8, 50), 0.01, 2.0, 0.7)),
+            "variance",
+            parameters={"start": 0.01, "target": 2.0, "variance": 1000.0},
+        ),
+        ValueError,
+        r"went nowhere from the first guess .*hardly depends on variance",
+    ),
+    "calibration from what the closed form refuses": (
+        lambda: lf.calibrate(
+            lf.theory.sigmoidal,
+            (np.arange(5.0), np.arange(5.0)),
+            "variance",
+            parameters={"start": 0.01, "target": 2.0, "variance": -1.0},
+        ),
+        ValueError,
+        r"gives no curve of finite numbers",
+    ),
+    "forward derivatives of a reverse flow": (
+        lambda: sweep(method=lf.Flow(t1=1.0, adjoint=diffrax.RecursiveCheckpointAdjoint()), derivative="lam"),
+        TypeError,
+        r"forward mode, which adjoint=RecursiveCheckpointAdjoint\(\) does not have",
+    ),
+    "closed form of no problem": (lambda: lf.Exact.applies(3), TypeError, r"A Problem is needed"),
     "calibration without a first guess": (
         lambda: lf.calibrate(
             lf.theory.sigmoidal, (np.arange(5.0), np.arange(5.0)), "start", parameters={"target": 1.0}

@@ -138,6 +138,28 @@ def test_verify_finds_a_method_that_is_worse_than_it_says():
     assert not diagram.verified.all()
 
 
+def test_verify_holds_a_flow_that_stopped_early_against_the_time_where_it_stopped():
+    method = lf.Flow(t1=100.0, until="converged")
+    at = {"lam": [1.0, 3.0], "ratio": [1.0]}
+
+    diagram = lf.sweep(figure_6a, at, method=method, observe=(lf.loss, lf.mode_strengths), verify=True)
+
+    assert (diagram.end < 90).all()
+    assert diagram.verified.all()
+    assert (diagram.mode_strengths_error < 1e-4).all()
+
+
+def test_verify_gives_no_verdict_where_there_is_nothing_to_hold_against():
+    def cell(key):
+        return lf.Problem(eqx.nn.MLP(3, 2, 4, 1, key=key), modes_of(1, 3))
+
+    with jax.numpy_rank_promotion("allow"):
+        diagram = lf.sweep(cell, method=lf.Flow(t1=0.1), verify=True)
+
+    assert np.isnan(diagram.error_over_tolerance)
+    assert not diagram.verified
+
+
 def test_drift_is_that_from_the_decay_law():
     """With decay mu imbalances fade as e^{-2 mu t}: no closed form, but still something to hold."""
 

@@ -41,8 +41,8 @@ class Functions:
             )
         if wanted.verify and "rtol" not in getattr(static.method, "tolerances", {}):
             raise TypeError(
-                f"verify holds errors against the tolerance of lf.Flow(t1=..., rtol=...), but a "
-                f"{type(static.method).__name__} without one came."
+                f"verify holds errors against the tolerance of lf.Flow(t1=..., rtol=...), but the method is "
+                f"{type(static.method).__name__} and has none."
             )
         self.up_to_rotation = False  # whether that is all that the closed form knows, once `exact` was traced
         self.names: list[str] = []  # of the variables, once `measure` was traced
@@ -182,7 +182,7 @@ class Functions:
         problem, (start, _, _) = self.cell(leaves).problem, self.ravelled(leaves)
         tolerances: dict[str, Any] = getattr(eqx.combine(method, self.static.method), "tolerances")  # noqa: B009
         rtol, atol = (_ALLOWANCE * jnp.asarray(tolerances[name], w.dtype) for name in ("rtol", "atol"))
-        ratios, variables = [jnp.zeros((), w.dtype)], {}
+        ratios, variables = [], {}
         if not isinstance(closed_form(self.reduced(leaves)), str):
             moved, inside = self.exact(at, leaves)
             every = jax.vmap(lambda moved: self.measure(moved, {}, leaves, method))
@@ -190,8 +190,10 @@ class Functions:
             for direction in _directions(w.shape[0], w.dtype):
                 # Weights as far off as the tolerance allows, and what that does to each observable.
                 off = (rtol * jnp.abs(start[None, :] + moved) + atol) * direction[None, :]
+                # Of all entries of an observable: one alone may happen to stand still.
                 allowed = [
-                    jnp.maximum(a, jnp.abs(o - e)) for a, o, e in zip(allowed, every(moved + off), exact, strict=True)
+                    jnp.maximum(a, jnp.abs(o - e).max(axis=tuple(range(1, e.ndim)), keepdims=True))
+                    for a, o, e in zip(allowed, every(moved + off), exact, strict=True)
                 ]
             for name, value, right, most in zip(self.names, observed, exact, allowed, strict=True):
                 error = jnp.where(inside, jnp.abs(value.reshape(right.shape) - right), jnp.nan)
@@ -202,7 +204,8 @@ class Functions:
         if drift is not None:
             variables["drift"] = drift
             ratios.append(drift / rtol)
-        variables["error_over_tolerance"] = jnp.stack(ratios).max()
+        # Nothing to hold it against is no verdict.
+        variables["error_over_tolerance"] = jnp.stack(ratios).max() if ratios else jnp.full((), jnp.nan, w.dtype)
         self.verified_names = list(variables)
         return list(variables.values())
 

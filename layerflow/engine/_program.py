@@ -74,7 +74,8 @@ class Program:
         whole = eqx.combine(method, self.method)
         path = whole.travel(course, ts, key)
         if self.verify is not None:
-            at = jnp.atleast_1d(whole.end if ts is None else ts).astype(path.weights.dtype)
+            # Beyond an early stop the flow holds its last value: so does what it is held against.
+            at = jnp.atleast_1d(path.end if ts is None else jnp.minimum(ts, path.end)).astype(path.weights.dtype)
             verified = call("verify", at, path.observed, path.weights, path.end, leaves, method)
             path = eqx.tree_at(lambda path: path.verified, path, masked(verified, failed(path.status)))
         if self.summarise is None:

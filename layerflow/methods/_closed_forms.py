@@ -232,8 +232,8 @@ def closed_form(problem: Problem) -> ClosedForm | str:
     if not isinstance(data, Modes | Moments):
         return f"closed forms are of linear networks on Modes, Moments or Samples, not on {type(problem.task).__name__}"
     for name, usual in (("decay", 0.0), ("rates", 1.0)):
-        value = getattr(problem, name)
-        if not (isinstance(value, float) and value == usual):
+        leaves = jax.tree.leaves(getattr(problem, name), is_leaf=lambda leaf: leaf is None)
+        if not all(isinstance(leaf, float) and leaf == usual for leaf in leaves):
             return f"closed forms have no `{name}` of their own: leave it at {usual:g}"
     reasons = {}
     for form in FORMS:

@@ -148,7 +148,7 @@ _FORWARD_ONLY = (
 _CHECKPOINTS = 100  # states kept for reverse mode; a loop of n steps is run about log(n)/log(100) times more
 
 
-def loop_of(adjoint: Any, most: Int[Array, ""]) -> Loop:
+def loop_of(adjoint: Any, most: Any) -> Loop:
     """The loop that differentiates as asked for."""
     if adjoint is None or isinstance(adjoint, dfx.ForwardMode):
         return Loop("lax")

@@ -65,6 +65,7 @@ class Descent(eqx.Module):
             )
         if not isinstance(steps, int) and not hasattr(steps, "dtype"):
             raise TypeError(f"Argument `steps` is a whole number, but it is {steps!r}.")
+        self.loop = loop_of(adjoint, steps)  # of the plain number, which under jit the array is no more
         steps = jnp.asarray(steps)
         if not jnp.issubdtype(steps.dtype, jnp.integer) or steps.shape != ():
             raise ValueError(
@@ -74,7 +75,6 @@ class Descent(eqx.Module):
             raise ValueError(f"Argument `batch` counts samples: a whole number of at least 1, not {batch!r}.")
         self.steps = require(steps, steps > 0, f"Argument `steps` needs to be positive, but it is {steps}.")
         self.optimiser, self.batch, self.replace = optimiser, batch, replace
-        self.loop = loop_of(adjoint, self.steps)
         number = lambda value: isinstance(value, float) or (eqx.is_array_like(value) and hasattr(value, "dtype"))
         self.hyperparameters = {k: jnp.asarray(v) if number(v) else v for k, v in hyperparameters.items()}
         for name, function in {"optimiser": optimiser, **self.hyperparameters}.items():

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from layerflow._checks import real_array, require
+from layerflow._checks import is_concrete, real_array, require
 from layerflow._problem import Problem
 from layerflow.methods._closed_forms import closed_form
 from layerflow.methods._course import Course, Path, Status, failed, masked
@@ -68,9 +68,13 @@ class Exact(eqx.Module):
     @staticmethod
     def applies(problem: Problem) -> Applies:
         """Which closed form holds for a problem of known numbers, or why none does."""
+        if not isinstance(problem, Problem):
+            raise TypeError(f"A Problem is needed, lf.Problem(start, task), but a {type(problem).__name__} came.")
         form = closed_form(problem)
         if isinstance(form, str):
             return Applies(None, (form,))
+        if not is_concrete(problem.start.weights[0]):
+            raise TypeError("Exact.applies looks at numbers, which are not known inside jax.jit or a cell function.")
         tolerance = assumed_within(problem.start.weights[0].dtype)
         broken = [a for a in form.assumptions(problem) if not float(a.violation) <= tolerance]
         if not broken:

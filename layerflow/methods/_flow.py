@@ -83,6 +83,7 @@ class Flow(eqx.Module):
             raise TypeError("Tolerances belong to the controller: give `rtol` and `atol` to it, or leave it out.")
         self.controller = controller
         self.dt0 = None if dt0 is None else _positive(dt0, "dt0", "a step of gradient-flow time")
+        self.loop = loop_of(adjoint, max_steps)  # of the plain number, which under jit the array is no more
         most = real_array(max_steps, "max_steps")
         if is_concrete(most):  # beyond what is counted in, as many as that
             most = jnp.asarray(np.minimum(most, 2**31 - 1).astype(jnp.result_type(int)))
@@ -90,7 +91,6 @@ class Flow(eqx.Module):
         self.max_steps = require(
             max_steps, max_steps > 0, f"Argument `max_steps` needs to be positive, not {max_steps}."
         )
-        self.loop = loop_of(adjoint, self.max_steps)
         if isinstance(until, str) and until != "converged":
             raise ValueError(f'Argument `until` takes "converged", a loss to stop at, or None, but it is "{until}".')
         self.until = until if until is None or isinstance(until, str) else real_array(until, "until")

@@ -354,7 +354,7 @@ def _fits(w1: Array, w2: Array, sigma_yx: Array) -> None:
 def _at(t: ArrayLike, name: str, shape: tuple[int | None, ...]) -> list[Array]:
     """`t` as an array of one time or of many, or an error."""
     time = finite(t, name)
-    if time.ndim != len(shape):
+    if time.ndim != len(shape) or time.size == 0:
         what = (
             "one time; for many call balanced_path" if not shape else "times in a vector; for one call balanced_network"
         )
