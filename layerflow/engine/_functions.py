@@ -186,7 +186,8 @@ class Functions:
         if not isinstance(closed_form(self.reduced(leaves)), str):
             moved, inside = self.exact(at, leaves)
             every = jax.vmap(lambda moved: self.measure(moved, {}, leaves, method))
-            exact, allowed = every(moved), [jnp.zeros_like(value) for value in every(moved)]
+            exact = every(moved)
+            allowed = [jnp.zeros_like(value) for value in exact]
             for direction in _directions(w.shape[0], w.dtype):
                 # Weights as far off as the tolerance allows, and what that does to each observable.
                 off = (rtol * jnp.abs(start[None, :] + moved) + atol) * direction[None, :]

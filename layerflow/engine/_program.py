@@ -141,27 +141,23 @@ def freeze(
         "measure": trace(cell.measure, w, peaks, leaves, method),
         "unravel": trace(cell.unravel, w, leaves),
     }
-    measured, summarised = traced["measure"][0].outputs, []
+    measured, summarised, verified = traced["measure"][0].outputs, [], []
+    over_ts = () if ts is None else ts.shape
+    seen = [jax.ShapeDtypeStruct(over_ts + value.shape, value.dtype) for value in measured]
+    end = step if isinstance(static.method, Descent) else jax.ShapeDtypeStruct((), w.dtype)
     if wanted.summary:
-        at_ts = [jax.ShapeDtypeStruct(ts.shape + value.shape, value.dtype) for value in measured]
-        end = step if isinstance(static.method, Descent) else jax.ShapeDtypeStruct((), w.dtype)
-        traced["summarise"] = trace(cell.summarise, jax.eval_shape(lambda: ts), at_ts, w, step, step, end, leaves)
+        traced["summarise"] = trace(cell.summarise, jax.eval_shape(lambda: ts), seen, w, step, step, end, leaves)
         summarised = traced["summarise"][0].outputs
     _check_apart(cell.names, cell.summary_names)
     if isinstance(static.method, Exact):
         count = 1 if ts is None else ts.shape[0] + 1
         traced["exact"] = trace(cell.exact, jax.ShapeDtypeStruct((count,), w.dtype), leaves)
-        if cell.up_to_rotation:
-            traced["gauge"] = trace(cell.gauge, leaves, method)
-    verified = []
     if wanted.verify:
-        over_ts = () if ts is None else ts.shape
-        seen = [jax.ShapeDtypeStruct(over_ts + value.shape, value.dtype) for value in measured]
         at = jax.ShapeDtypeStruct(over_ts or (1,), w.dtype)
-        traced["verify"] = trace(cell.verify, at, seen, w, jax.ShapeDtypeStruct((), w.dtype), leaves, method)
+        traced["verify"] = trace(cell.verify, at, seen, w, end, leaves, method)
         verified = traced["verify"][0].outputs
-        if cell.up_to_rotation:
-            traced["gauge"] = trace(cell.gauge, leaves, method)
+    if cell.up_to_rotation:
+        traced["gauge"] = trace(cell.gauge, leaves, method)
     values, structure_of_method = jax.tree.flatten(static.method)
     functions: dict[str, Any] = dict.fromkeys(("summarise", "exact", "gauge", "verify")) | {
         name: function for name, (function, _) in traced.items()

@@ -140,17 +140,19 @@ def _factorises(jaxpr: jec.Jaxpr) -> bool:
         step.primitive.name in _FACTORISATIONS
         or "custom_call" in step.primitive.name
         or "ffi" in step.primitive.name
-        or any(map(_factorises, _inner(step)))
+        or any(_factorises(inner) for inner, _ in _inner(step))
         for step in jaxpr.eqns
     )
 
 
-def _inner(step: Any) -> Iterator[jec.Jaxpr]:
-    """The programs that one step of a program runs."""
+def _inner(step: Any) -> Iterator[tuple[jec.Jaxpr, list[Any]]]:
+    """The programs that one step of a program runs, with what they closed over."""
     for value in step.params.values():
         for inner in jax.tree.leaves(value, is_leaf=lambda v: isinstance(v, jec.ClosedJaxpr | jec.Jaxpr)):
-            if isinstance(inner, jec.ClosedJaxpr | jec.Jaxpr):
-                yield inner.jaxpr if isinstance(inner, jec.ClosedJaxpr) else inner
+            if isinstance(inner, jec.ClosedJaxpr):
+                yield inner.jaxpr, inner.consts
+            elif isinstance(inner, jec.Jaxpr):
+                yield inner, []
 
 
 def _hidden_values(jaxpr: jec.Jaxpr) -> Iterator[bytes]:
@@ -165,13 +167,9 @@ def _hidden_values(jaxpr: jec.Jaxpr) -> Iterator[bytes]:
                 yield np.asarray(atom.val).tobytes()
         if "callback" in step.primitive.name:
             yield from (repr(id(value)).encode() for value in step.params.values() if callable(value))
-        for value in step.params.values():
-            for inner in jax.tree.leaves(value, is_leaf=lambda v: isinstance(v, jec.ClosedJaxpr | jec.Jaxpr)):
-                if isinstance(inner, jec.ClosedJaxpr):
-                    yield from (_bytes(constant) for constant in inner.consts)
-                    yield from _hidden_values(inner.jaxpr)
-                elif isinstance(inner, jec.Jaxpr):
-                    yield from _hidden_values(inner)
+        for inner, constants in _inner(step):
+            yield from map(_bytes, constants)
+            yield from _hidden_values(inner)
 
 
 def _shape_and_dtype(aval: Any) -> tuple[tuple[int, ...], Any]:

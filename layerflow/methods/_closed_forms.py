@@ -5,7 +5,6 @@
 
 import abc
 import dataclasses
-import itertools
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from layerflow import theory
 from layerflow._checks import collect
 from layerflow._problem import Problem
 from layerflow.networks import DiagonalNetwork, LinearNetwork
+from layerflow.observables import layer_imbalance
 from layerflow.tasks import Modes, Moments
 
 
@@ -218,9 +218,8 @@ class BalancedNetwork(ClosedForm):
         return data.xx, data.yx
 
     def _imbalance(self, problem: Problem) -> tuple[Float[Array, "hid hid"], Float[Array, ""]]:
-        w1, w2 = problem.start.weights
-        imbalance = w2.T @ w2 - w1 @ w1.T
-        return imbalance, jnp.trace(imbalance) / len(w1)
+        imbalance = layer_imbalance(problem.start, problem)
+        return imbalance, jnp.trace(imbalance) / len(imbalance)
 
 
 FORMS: tuple[ClosedForm, ...] = (LinearModel(), LayerPairs(), DeepModes(), ScalarNetwork(), BalancedNetwork())
@@ -256,14 +255,10 @@ def conserved_drift(network: PyTree, problem: Problem, t: Float[Array, ""]) -> F
     plain = isinstance(problem.rates, float) and problem.rates == 1 and jnp.ndim(decay) == 0
     if not plain or len(jax.tree.leaves(decay)) != 1:
         return None
-    squares = (lambda w: (w.T @ w, w @ w.T)) if isinstance(network, LinearNetwork) else (lambda w: (w**2, w**2))
-
-    def imbalances(layers: tuple[Array, ...]) -> list[Array]:
-        return [squares(after)[0] - squares(before)[1] for before, after in itertools.pairwise(layers)]
-
+    imbalances = lambda network: jax.tree.leaves(layer_imbalance(network, problem))
     fading = jnp.exp(-2 * jnp.asarray(decay, t.dtype) * t)
     size = sum(jnp.sum(w**2) for w in problem.start.weights) + sum(jnp.sum(w**2) for w in network.weights)
-    pairs = zip(imbalances(network.weights), imbalances(problem.start.weights), strict=True)
+    pairs = zip(imbalances(network), imbalances(problem.start), strict=True)
     drift = jnp.stack([jnp.abs(now - fading * then).max() for now, then in pairs]).max()
     return drift / jnp.where(size > 0, size, 1.0)
 

@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
@@ -108,7 +109,7 @@ class Exact(eqx.Module):
         if ts is None:
             observed = masked(course.measure(moved[0], {}), bad)
         else:
-            every = eqx.filter_vmap(lambda moved: course.measure(moved, {}))(moved[:-1])
+            every = jax.vmap(lambda moved: course.measure(moved, {}))(moved[:-1])
             observed = masked(every, jnp.broadcast_to(bad, ts.shape))
         weights = jnp.where(bad, jnp.nan, course.start + moved[-1])
         return Path(observed, weights, status, jnp.asarray(0), t1)

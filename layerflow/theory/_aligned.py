@@ -6,7 +6,8 @@ from jaxtyping import Array, ArrayLike, Float
 
 from layerflow._checks import require
 from layerflow.theory._matrices import measured, real_arrays, times
-from layerflow.theory._special import phi1, quotient
+from layerflow.theory._mode import sigmoidal
+from layerflow.theory._stages import sigmoidal_time
 
 
 def aligned_strengths(strengths: ArrayLike, targets: ArrayLike, t: ArrayLike) -> Float[Array, "*t mode"]:
@@ -46,10 +47,7 @@ def aligned_strengths(strengths: ArrayLike, targets: ArrayLike, t: ArrayLike) ->
         raise ValueError(f"Argument `t` needs shape () or (t,), but it has shape {t.shape}.")
     late = jnp.broadcast_to(t[..., None], (*t.shape, *rho.shape))
     u0, rho = jnp.broadcast_to(u0, late.shape), jnp.broadcast_to(rho, late.shape)
-    x = 2 * rho * late
-    total = jnp.exp(-x) + 2 * late * u0 * phi1(x)
-    # The sum underflows only for modes that start at 0.
-    return quotient(u0, total)
+    return sigmoidal(late, u0, rho)
 
 
 def aligned_matrix(
@@ -125,13 +123,8 @@ def saturation_times(strengths: ArrayLike, targets: ArrayLike, share: ArrayLike 
         (share > 0) & (share < 1),
         f"Argument `share` needs to lie between 0 and 1, but it is not{measured(share)}.",
     )
-    goal = share * rho
-    moves = (u0 > 0) & (u0 < goal)
-    # (rho - u0) / (1 - share) instead of two logarithms: exact next to the goal.
-    start, end, limit = (jnp.where(moves, value, fill) for value, fill in ((u0, 1.0), (goal, 1.0), (rho, 2.0)))
-    time = (jnp.log(end / start) + jnp.log1p((end - start) / (limit - end))) / (2 * limit)
-    never = jnp.where((u0 == 0) & (rho > 0) | (rho == 0) & (u0 > 0), jnp.inf, 0.0)
-    return jnp.where(moves, time, jnp.where((u0 >= goal) & (rho > 0), 0.0, never))
+    beyond = (u0 >= share * rho) & ((rho > 0) | (u0 == 0))
+    return jnp.where(beyond, 0.0, sigmoidal_time(share, u0, rho))
 
 
 def _modes(u0: Array, rho: Array) -> tuple[Array, Array]:

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from layerflow._numerics import safe_root
+from layerflow.theory._growth import growth
 from layerflow.theory._matrices import real_arrays, times
 from layerflow.theory._special import phi1, quotient
 
@@ -45,20 +46,12 @@ def transition(t: ArrayLike, lam: ArrayLike, target: ArrayLike, strength: ArrayL
         Nam et al., arXiv:2502.21009, Theorem G.2 and (69); Dominé et al. (2025), arXiv:2409.14623.
     """
     t, lam, target, strength = _same_shape(t, lam, target, strength)
-    # Exchanging the signs of target and strength exchanges A and B, so one case covers both.
-    flip = target < 0
-    s, start = jnp.where(flip, -target, target), jnp.where(flip, -strength, strength)
-    k = safe_root(lam**2 + 4 * start**2)
-    larger = 0.5 * (k + 2 * jnp.abs(start))
+    larger = 0.5 * (safe_root(lam**2 + 4 * strength**2) + 2 * jnp.abs(strength))
     smaller = quotient(0.25 * lam**2, larger)
-    a, b = jnp.where(start > 0, larger, smaller), jnp.where(start > 0, smaller, larger)
-    r = safe_root(s**2 + 0.25 * lam**2)
-    # r - s, without the cancellation.
-    rest = quotient(0.25 * lam**2, r + s)
-    e, h = jnp.exp(-2 * r * t), t * phi1(2 * r * t)
-    m, n = e + (a + rest) * h, 0.5 * (1 + e) + (s + b) * h
-    # M reaches 0 by underflow where A is 0.
-    return h * (quotient(a, m) + b / n)
+    a, b = jnp.where(strength > 0, larger, smaller), jnp.where(strength > 0, smaller, larger)
+    # A mode is a scalar network of width 1, whose A B is lam^2 / 4.
+    grown = growth(t, target, a, b)
+    return grown.h * (quotient(a, grown.down) + quotient(b, grown.up))
 
 
 def transition_sigmoidal(t: ArrayLike, target: ArrayLike, strength: ArrayLike) -> Float[Array, "..."]:
