@@ -50,3 +50,13 @@ def save(name: str, result: dict[str, Any]) -> None:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"machine": machine()} | result, indent=2) + "\n")
     print(f"saved {path}")
+
+
+def run(name: str, *parts: Callable[[], dict[str, float]]) -> None:
+    """Run all parts of a benchmark in float64, print and save what they measured."""
+    jax.config.update("jax_enable_x64", True)
+    result = {}
+    for part in parts:
+        result[part.__name__] = part()
+        print(part.__name__, {name: round(value, 12) for name, value in result[part.__name__].items()}, flush=True)
+    save(name, result)

@@ -100,15 +100,5 @@ def thousand_times() -> dict[str, float]:
     return {"path_seconds": path_seconds, "thousand_evaluations_seconds": each_seconds}
 
 
-def main() -> None:
-    """Run all three parts, print and save."""
-    jax.config.update("jax_enable_x64", True)
-    result = {}
-    for part in (against_the_flow, million_cells, thousand_times):
-        result[part.__name__] = part()
-        print(part.__name__, {name: round(value, 12) for name, value in result[part.__name__].items()}, flush=True)
-    _measure.save("closed_form", result)
-
-
 if __name__ == "__main__":
-    main()
+    _measure.run("closed_form", against_the_flow, million_cells, thousand_times)

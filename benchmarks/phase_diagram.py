@@ -103,15 +103,5 @@ def million_cells() -> dict[str, float]:
     }
 
 
-def main() -> None:
-    """Run all three parts, print and save."""
-    jax.config.update("jax_enable_x64", True)
-    result = {}
-    for part in (process_to_picture, against_the_loop, million_cells):
-        result[part.__name__] = part()
-        print(part.__name__, {name: round(value, 6) for name, value in result[part.__name__].items()}, flush=True)
-    _measure.save("phase_diagram", result)
-
-
 if __name__ == "__main__":
-    main()
+    _measure.run("phase_diagram", process_to_picture, against_the_loop, million_cells)
