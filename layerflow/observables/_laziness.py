@@ -38,13 +38,12 @@ def function_distance(network: PyTree, other: PyTree, problem: Problem) -> Float
     return _size(_values(network, problem, by_matrix) - _values(other, problem, by_matrix), problem, by_matrix)
 
 
-def _distances(network: PyTree, twin: LinearisedNetwork, problem: Problem) -> Float[Array, "4"]:
-    """|f - g|, |f - f0| and |g - f0| of a network and its twin, and |f0|."""
+def _distances(network: PyTree, twin: LinearisedNetwork, problem: Problem) -> Float[Array, "3"]:
+    """|f - g|, |f - f0| and |g - f0| of a network and its twin."""
     by_matrix = _by_matrix(problem, network)
     moved = _change(network, problem.start, problem, by_matrix)
     moved_lazily = _change(twin, linearise(problem.start), problem, by_matrix)
-    functions = (moved - moved_lazily, moved, moved_lazily, _values(problem.start, problem, by_matrix))
-    return jnp.stack([_size(function, problem, by_matrix) for function in functions])
+    return jnp.stack([_size(change, problem, by_matrix) for change in (moved - moved_lazily, moved, moved_lazily)])
 
 
 @observable(long_name="distance from the linearised flow", follow=_distances)
@@ -75,7 +74,9 @@ def laziness(network: PyTree, problem: Problem) -> Float[Array, ""]:  # noqa: AR
             "laziness compares two paths, so it is measured along them: lf.solve(problem, flow, observe=lf.laziness). "
             "The distance between two networks is lf.function_distance."
         )
-    gap, way, size = followed[0], jnp.max(followed[1:3]), followed[3]
+    gap, way = followed[0], jnp.max(followed[1:])
+    by_matrix = _by_matrix(problem, problem.start)
+    size = _size(_values(problem.start, problem, by_matrix), problem, by_matrix)
     tolerance = getattr(method(), "tolerances", {}).get("rtol", 0.0)
     noise = jnp.maximum(jnp.finfo(way.dtype).eps ** 0.75, jnp.asarray(tolerance, way.dtype) / 100) * size
     return jnp.where(way > noise, gap / jnp.where(way > noise, way, 1.0), 0.0)
