@@ -89,16 +89,16 @@ def test_a_stream_is_followed_on_its_fixed_sample():
 
 @pytest.fixture(scope="module")
 def figure_6a():
-    """Figure 6(a) with laziness beside the kernel distance."""
+    """Figure 6(a), on its own grid, with laziness beside the kernel distance."""
     task = lf.random_regression(jax.random.key(1), n=10, inp=2, out=2, whiten=True).moments
 
     def cell(key, lam, ratio):
         start = lf.lambda_balanced(key, lam, jnp.sqrt(ratio), inp=2, hid=2, out=2)
         return lf.Problem(start, task.rescale(target=1 / ratio))
 
-    axes = {"lam": np.linspace(-9, 9, 7), "ratio": np.linspace(1, 20, 5)}
+    axes = {"lam": np.linspace(-9, 9, 40), "ratio": np.linspace(1, 20, 40)}
     observe = (lf.laziness, lf.kernel_distance, kernel_growth)
-    return lf.sweep(cell, axes, seeds=3, method=lf.Flow(t1=39.99), observe=observe)
+    return lf.sweep(cell, axes, seeds=4, method=lf.Flow(t1=39.99), observe=observe)
 
 
 def kernel_growth(network, problem):
@@ -119,6 +119,19 @@ def test_over_figure_6a_it_grows_with_the_kernel_distance_at_every_ratio(figure_
             assert (np.diff(half.laziness) > 0).all()
     assert figure_6a.laziness.sel(lam=[-9, 9], ratio=1).max() < 0.02
     assert figure_6a.laziness.sel(lam=0, ratio=1, method="nearest").min() > 0.1
+
+
+def test_over_all_of_figure_6a_it_is_small_where_the_kernel_distance_is_and_grows_with_it(figure_6a):
+    """Over two decades of kernel distance at a time. Not from every cell to every other: see the next test."""
+    distance, laziness = (figure_6a[name].values.ravel() for name in ("kernel_distance", "laziness"))
+    decades = np.floor(np.log10(distance) / 2)
+
+    groups = [laziness[decades == pair] for pair in np.unique(decades)]
+
+    assert len(groups) >= 5
+    assert (np.diff([np.median(group) for group in groups]) > 0).all()
+    assert (np.diff([group.max() for group in groups]) > 0).all()
+    assert groups[0].max() < 0.15 < np.median(groups[-1])
 
 
 def test_along_the_ratio_it_follows_the_scale_of_the_kernel_which_the_distance_does_not_see(figure_6a):
