@@ -116,7 +116,7 @@ def _(axis_size, in_batched, flag):  # noqa: ARG001
     return any_cell(jnp.any(flag, axis=0) if in_batched[0] else flag), False
 
 
-State = TypeVar("State", bound=eqx.Module)
+State = TypeVar("State")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -165,8 +165,9 @@ class Flow(eqx.Module):
     def travel(self, course: Course, ts: Float[Array, " t"] | None, key: PRNGKeyArray) -> Path:
         """Integrate one cell; vmapped, all cells step in lockstep until the last one ends."""
         stepper = Stepper(self, course, ts)
-        lane = self.loop(lambda lane: lane.running, stepper.advance, stepper.load())
-        return stepper.finish(lane)
+        running = lambda state: state[0].at.running
+        lane, saved = self.loop(running, lambda state: stepper.step(*state), (stepper.load(), stepper.room()))
+        return stepper.finish(lane.at, saved)
 
 
 def _positive(value: ArrayLike, name: str, what: str) -> Float[Array, ""]:

@@ -12,26 +12,38 @@ from layerflow.methods._course import Course, Path, Peaks, Status, failed, highe
 from layerflow.methods._unrolled import UnrolledStep
 
 
-class Lane(eqx.Module):
-    """A trajectory under way."""
+class Position(eqx.Module):
+    """Where a trajectory stands, and all that is left of it once it ended."""
 
     t: Float[Array, ""]
-    t_next: Float[Array, ""]
     moved: Float[Array, " size"]  # weights - start: in float32 a lazy cell's own digits would drown in the weights
-    solver_state: PyTree
-    control: PyTree
-    first_step: Float[Array, ""]
-    made_jump: Bool[Array, ""]
+    peaks: Peaks  # largest values so far of what observables follow
     status: Int[Array, ""]
     num_steps: Int[Array, ""]
-    peaks: Peaks  # largest values so far of what observables follow
-    saved: Float[Array, "t size"]  # `moved` at `ts`, as far as reached
-    saved_peaks: Peaks  # likewise
     num_saved: Int[Array, ""]
 
     @property
     def running(self) -> Bool[Array, ""]:
         return self.status == Status.RUNNING
+
+
+class Lane(eqx.Module):
+    """A trajectory under way."""
+
+    at: Position
+    t_next: Float[Array, ""]
+    solver_state: PyTree
+    control: PyTree
+    first_step: Float[Array, ""]
+    much: Float[Array, ""]  # weights that moved more than this have blown up
+    made_jump: Bool[Array, ""]
+
+
+class Saved(eqx.Module):
+    """The movement and the peaks at `ts`, as far as a trajectory came."""
+
+    moved: Float[Array, "*rows size"]
+    peaks: Peaks
 
 
 class Stepper:
@@ -72,39 +84,37 @@ class Stepper:
         t_next = jnp.minimum(t_next, self.t1)
         moved = jnp.zeros_like(start)
         solver_state = self.solver.init(self.term, t0, t_next, moved, None)
-        peaks = self.course.follow(moved)
         finite = jnp.all(jnp.isfinite(start)) & jnp.all(jnp.isfinite(self.term.vf(t0, moved, None)))
+        status = jnp.where(finite, Status.RUNNING, Status.NOT_FINITE)
+        none = jnp.asarray(0)
         return Lane(
-            t=t0,
+            at=Position(t0, moved, self.course.follow(moved), status, num_steps=none, num_saved=none),
             t_next=t_next.astype(t0.dtype),
-            moved=moved,
             solver_state=_arrays(solver_state),
             control=_arrays(control),
             first_step=(t_next - t0).astype(t0.dtype),
+            # A flow that blows up in finite time ends in ever smaller steps at ever larger weights.
+            much=1e3 * (1 + jnp.abs(start).max(initial=0.0)),
             made_jump=jnp.asarray(False),
-            status=jnp.where(finite, Status.RUNNING, Status.NOT_FINITE),
-            num_steps=jnp.asarray(0),
-            peaks=peaks,
-            saved=self._rows(start),
-            saved_peaks=jax.tree.map(self._rows, peaks),
-            num_saved=jnp.asarray(0),
         )
 
-    def _rows(self, value: Array) -> Array:
-        """Room for one value at each of `ts`."""
-        return jnp.zeros((self.ts.shape[0], *value.shape), value.dtype)
+    def room(self, *cells: int) -> Saved:
+        """Room for the values at `ts` of one cell, or of as many as are named."""
+        shape = jax.eval_shape(lambda: (self.course.start, self.course.follow(self.course.start)))
+        rows = lambda value: jnp.zeros((*cells, self.ts.shape[0], *value.shape), value.dtype)
+        return Saved(*jax.tree.map(rows, shape))
 
-    def advance(self, lane: Lane) -> Lane:
-        """One attempted step; a finished lane stays as it is."""
-        start = self.course.start
+    def advance(self, lane: Lane) -> tuple[Lane, dict[str, Any]]:
+        """One attempted step, and what its interpolation needs; a finished lane stays as it is."""
+        start, at = self.course.start, lane.at
         moved, error, dense, solver_state, solver_result = self.solver.step(
-            self.term, lane.t, lane.t_next, lane.moved, None, lane.solver_state, lane.made_jump
+            self.term, at.t, lane.t_next, at.moved, None, lane.solver_state, lane.made_jump
         )
         # A NaN error counts as a large one: the step left the region where the velocity is finite.
         error = None if error is None else jnp.where(jnp.isnan(error), jnp.inf, error)
         # The controller sees weights, not displacements: the tolerance is relative to the weights.
         keep, t, t_next, made_jump, control, result = self.controller.adapt_step_size(
-            lane.t, lane.t_next, start + lane.moved, start + moved, None, error, self.error_order, lane.control
+            at.t, lane.t_next, start + at.moved, start + moved, None, error, self.error_order, lane.control
         )
         keep = jnp.asarray(keep)
         t = jnp.minimum(t, self.t1)
@@ -112,52 +122,53 @@ class Stepper:
         t_next = jnp.where(t_next > self.t1_floor, clipped, t_next)
 
         hold = lambda flag, new, old: jax.tree.map(lambda n, o: jnp.where(flag, n, o), _arrays(new), old)
-        running = lane.running
+        running = at.running
         accepted = running & keep
-        after = eqx.tree_at(
-            lambda lane: (lane.t, lane.t_next, lane.moved, lane.solver_state, lane.control, lane.made_jump, lane.peaks),
-            lane,
-            (
-                hold(running, t, lane.t),
-                hold(running, t_next, lane.t_next),
-                hold(accepted, moved, lane.moved),
-                hold(accepted, solver_state, lane.solver_state),
-                hold(running, control, lane.control),
-                hold(accepted, made_jump, lane.made_jump),
-                hold(accepted, higher(lane.peaks, self.course.follow(moved)), lane.peaks),
-            ),
+        position = Position(
+            t=hold(running, t, at.t),
+            moved=hold(accepted, moved, at.moved),
+            peaks=hold(accepted, higher(at.peaks, self.course.follow(moved)), at.peaks),
+            status=at.status,
+            num_steps=at.num_steps + running.astype(int),
+            num_saved=at.num_saved,
         )
-        after = eqx.tree_at(lambda lane: lane.num_steps, after, lane.num_steps + running.astype(int))
+        after = Lane(
+            at=position,
+            t_next=hold(running, t_next, lane.t_next),
+            solver_state=hold(accepted, solver_state, lane.solver_state),
+            control=hold(running, control, lane.control),
+            first_step=lane.first_step,
+            much=lane.much,
+            made_jump=hold(accepted, made_jump, lane.made_jump),
+        )
         okay = (dfx.is_successful(solver_result) | ~keep) & dfx.is_successful(result)
-        after = eqx.tree_at(
-            lambda lane: lane.status, after, jnp.where(running, self._status(after, keep, okay), lane.status)
-        )
-        return self._save(lane, after, accepted, dense) if self.with_ts else after
+        status = self._status(after, jnp.abs(moved).max(initial=0.0), keep, okay)
+        return eqx.tree_at(lambda lane: lane.at.status, after, jnp.where(running, status, at.status)), dense
 
-    def _status(self, lane: Lane, keep: Bool[Array, ""], okay: Bool[Array, ""]) -> Int[Array, ""]:
-        """The status of a lane that was running before this step."""
-        eps = jnp.finfo(lane.moved.dtype).eps
-        dt = lane.t_next - lane.t
-        stuck = ~keep & ((dt <= 1e-14 * (lane.t + lane.first_step)) | (lane.t + dt <= lane.t))
-        size, start = jnp.abs(lane.moved).max(initial=0.0), jnp.abs(self.course.start).max(initial=0.0)
-        # A flow that blows up in finite time ends in ever smaller steps at ever larger weights.
-        grown = size > 1e3 * (1 + start)
-        reached = lane.t >= self.t1
+    def _status(self, lane: Lane, size: Float[Array, ""], keep: Bool[Array, ""], okay: Bool[Array, ""]) -> Array:
+        """The status of a lane that was running before this step, which proposed a movement of this size."""
+        at, eps = lane.at, jnp.finfo(lane.at.moved.dtype).eps
+        dt = lane.t_next - at.t
+        stuck = ~keep & ((dt <= 1e-14 * (at.t + lane.first_step)) | (at.t + dt <= at.t))
+        grown = jnp.abs(at.moved).max(initial=0.0) > lane.much
+        finite = jnp.isfinite(size)
+        reached = at.t >= self.t1
         status = jnp.asarray(Status.RUNNING)
-        status = jnp.where(lane.num_steps >= self.flow.max_steps, Status.OUT_OF_STEPS, status)
+        status = jnp.where(at.num_steps >= self.flow.max_steps, Status.OUT_OF_STEPS, status)
         status = jnp.where(reached, Status.REACHED_T1, status)
         if self.flow.until is not None:
-            met, still = self._until(lane)
+            met, still = self._until(at)
             status = jnp.where(reached & still, Status.SADDLE, status)
             status = jnp.where(met & keep, Status.CONVERGED, status)
-        status = jnp.where(stuck, jnp.where(grown, Status.BLEW_UP, Status.STALLED), status)
-        status = jnp.where(size > eps**-3, Status.BLEW_UP, status)
+        stalled = jnp.where(finite, Status.STALLED, Status.NOT_FINITE)
+        status = jnp.where(stuck, jnp.where(grown, Status.BLEW_UP, stalled), status)
+        status = jnp.where(keep & (size > eps**-3), Status.BLEW_UP, status)
         status = jnp.where(okay, status, Status.SOLVER_FAILED)
-        return jnp.where(jnp.all(jnp.isfinite(lane.moved)), status, Status.NOT_FINITE)
+        return jnp.where(keep & ~finite, Status.NOT_FINITE, status)
 
-    def _until(self, lane: Lane) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
+    def _until(self, at: Position) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
         """Whether `until` is met, and whether the cell stands still (met or not)."""
-        weights = self.course.start + lane.moved
+        weights = self.course.start + at.moved
         loss = self.course.loss(weights)
         if not isinstance(until := self.flow.until, str):
             return loss <= jnp.asarray(until), jnp.asarray(False)
@@ -168,72 +179,68 @@ class Stepper:
         at_least = loss - self.course.least_loss <= (rtol / 100 + 10 * jnp.finfo(loss.dtype).eps) * scale
         # dL/dt = -|velocity|^2. Relative to what it has been at work for, t, no scale of the
         # problem enters; late in a run the solver's own noise is far below this.
-        still = jnp.sum(self.term.vf(lane.t, lane.moved, None) ** 2) * lane.t <= rtol * scale
+        still = jnp.sum(self.term.vf(at.t, at.moved, None) ** 2) * at.t <= rtol * scale
         return at_least & still, still
 
-    def _save(self, before: Lane, after: Lane, accepted: Bool[Array, ""], dense: dict[str, Any]) -> Lane:
-        """Write the state at all of `ts` that this step passed."""
-        interpolation = self.solver.interpolation_cls(t0=before.t, t1=before.t_next, **dense)
-        # A loop over the few times that a step passes, except where reverse mode would have to keep its states.
-        write = self._write_passed if self.flow.loop.kind == "lax" else self._write_where
-        return write(before, after, accepted, interpolation)
-
-    def _write_passed(self, before: Lane, after: Lane, accepted: Bool[Array, ""], interpolation: Any) -> Lane:
+    def passes(self, before: Lane, lane: Lane) -> Bool[Array, ""]:
+        """Whether the step from `before` passed a time of `ts` that is still to be saved."""
         count = self.ts.shape[0]
+        t = self.ts[jnp.minimum(lane.at.num_saved, count - 1)]
+        return (lane.at.t > before.at.t) & (lane.at.num_saved < count) & (t <= before.t_next)
 
-        def passed(lane: Lane) -> Bool[Array, ""]:
-            t = self.ts[jnp.minimum(lane.num_saved, count - 1)]
-            return accepted & (lane.num_saved < count) & (t <= before.t_next)
+    def visit(self, before: Lane, lane: Lane, dense: dict[str, Any]) -> tuple[Lane, Int[Array, ""], Saved]:
+        """Evaluate the next such time: the lane with it counted, its number (beyond the last if none), the values."""
+        count, number = self.ts.shape[0], lane.at.num_saved
+        passed = self.passes(before, lane)
+        moved = self._interpolation(before, dense).evaluate(self.ts[jnp.minimum(number, count - 1)])
+        values = Saved(moved, higher(before.at.peaks, self.course.follow(moved)))
+        lane = eqx.tree_at(lambda lane: lane.at.num_saved, lane, number + passed.astype(int))
+        return lane, jnp.where(passed, number, count), values
 
-        def write(lane: Lane) -> Lane:
-            t = self.ts[jnp.minimum(lane.num_saved, count - 1)]
-            row = jnp.where(passed(lane), lane.num_saved, count)  # row `count` does not exist and is dropped
-            moved = interpolation.evaluate(t)
-            peaks = higher(before.peaks, self.course.follow(moved))
-            put = lambda rows, value: rows.at[row].set(value, mode="drop")
-            return eqx.tree_at(
-                lambda lane: (lane.saved, lane.saved_peaks, lane.num_saved),
-                lane,
-                (
-                    put(lane.saved, moved),
-                    jax.tree.map(put, lane.saved_peaks, peaks),
-                    lane.num_saved + passed(lane).astype(int),
-                ),
-            )
+    def step(self, lane: Lane, saved: Saved) -> tuple[Lane, Saved]:
+        """Advance, and save the values at all of `ts` that were passed."""
+        after, dense = self.advance(lane)
+        if not self.with_ts:
+            return after, saved
+        if self.flow.loop.kind != "lax":
+            return self._save_where(lane, after, dense, saved)
 
-        return self.flow.loop(passed, write, after)
+        def save(state: tuple[Lane, Saved]) -> tuple[Lane, Saved]:
+            passing, number, values = self.visit(lane, state[0], dense)
+            return passing, jax.tree.map(lambda rows, v: rows.at[number].set(v, mode="drop"), state[1], values)
 
-    def _write_where(self, before: Lane, after: Lane, accepted: Bool[Array, ""], interpolation: Any) -> Lane:
+        return self.flow.loop(lambda state: self.passes(lane, state[0]), save, (after, saved))
+
+    def _interpolation(self, before: Lane, dense: dict[str, Any]) -> Any:
+        return self.solver.interpolation_cls(t0=before.at.t, t1=before.t_next, **dense)
+
+    def _save_where(self, before: Lane, after: Lane, dense: dict[str, Any], saved: Saved) -> tuple[Lane, Saved]:
+        """Without an inner loop, of which reverse mode would have to keep every state."""
         number = jnp.arange(self.ts.shape[0])
-        passed = accepted & (number >= before.num_saved) & (self.ts <= before.t_next)
+        passed = (after.at.t > before.at.t) & (number >= before.at.num_saved) & (self.ts <= before.t_next)
         # Times that were not passed are evaluated inside the step, where nothing overflows.
-        moved = jax.vmap(interpolation.evaluate)(jnp.where(passed, self.ts, before.t))
-        peaks = jax.vmap(lambda moved: higher(before.peaks, self.course.follow(moved)))(moved)
+        evaluate = self._interpolation(before, dense).evaluate
+        moved = jax.vmap(evaluate)(jnp.where(passed, self.ts, before.at.t))
+        peaks = jax.vmap(lambda moved: higher(before.at.peaks, self.course.follow(moved)))(moved)
         put = lambda rows, values: jax.vmap(jnp.where)(passed, values, rows)
-        return eqx.tree_at(
-            lambda lane: (lane.saved, lane.saved_peaks, lane.num_saved),
-            after,
-            (
-                put(after.saved, moved),
-                jax.tree.map(put, after.saved_peaks, peaks),
-                after.num_saved + jnp.sum(passed),
-            ),
-        )
+        count = after.at.num_saved + jnp.sum(passed)
+        after = eqx.tree_at(lambda lane: lane.at.num_saved, after, count)
+        return after, jax.tree.map(put, saved, Saved(moved, peaks))
 
-    def finish(self, lane: Lane) -> Path:
+    def finish(self, at: Position, saved: Saved) -> Path:
         """Measure; what lies beyond a stop holds its last value, beyond a failure it is NaN."""
-        bad = failed(lane.status)
-        weights = jnp.where(bad, jnp.nan, self.course.start + lane.moved)
+        bad = failed(at.status)
+        weights = jnp.where(bad, jnp.nan, self.course.start + at.moved)
         # Measured on the start where there is nothing to measure: some factorisations hang on NaN.
-        final = jnp.where(bad, 0.0, lane.moved)
+        final = jnp.where(bad, 0.0, at.moved)
         if self.with_ts:
-            missing = jnp.arange(self.ts.shape[0]) >= lane.num_saved
+            missing = jnp.arange(self.ts.shape[0]) >= at.num_saved
             fill = lambda rows, last: jax.vmap(lambda gone, row: jnp.where(gone, last, row))(missing, rows)
-            moved, peaks = fill(lane.saved, final), jax.tree.map(fill, lane.saved_peaks, lane.peaks)
+            moved, peaks = fill(saved.moved, final), jax.tree.map(fill, saved.peaks, at.peaks)
             observed = masked(jax.vmap(self.course.measure)(moved, peaks), missing & bad)
         else:
-            observed = masked(self.course.measure(final, lane.peaks), bad)
-        return Path(observed, weights, lane.status, lane.num_steps, lane.t)
+            observed = masked(self.course.measure(final, at.peaks), bad)
+        return Path(observed, weights, at.status, at.num_steps, at.t)
 
 
 def _arrays(tree: PyTree) -> PyTree:
