@@ -6,12 +6,15 @@ import pathlib
 import platform
 import statistics
 import time
+import unittest.mock
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 import jax
 import psutil
+
+from layerflow.engine._chunks import Batch
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -24,6 +27,25 @@ def seconds(run: Callable[[], Any], repeats: int = 5) -> float:
         jax.block_until_ready(run())
         times.append(time.perf_counter() - begin)
     return statistics.median(times)
+
+
+def in_programs(run: Callable[[], Any], repeats: int = 5) -> float:
+    """Median seconds that the compiled programs of a sweep take of `run`, all chunks together."""
+    original, spent = Batch.run, []
+
+    def timed(*arguments: Any) -> Any:
+        begin = time.perf_counter()
+        result = jax.block_until_ready(original(*arguments))
+        spent.append(time.perf_counter() - begin)
+        return result
+
+    totals = []
+    with unittest.mock.patch.object(Batch, "run", timed):
+        for _ in range(repeats):
+            spent.clear()
+            run()
+            totals.append(sum(spent))
+    return statistics.median(totals)
 
 
 def peak_gib() -> float:

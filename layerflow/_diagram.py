@@ -51,7 +51,7 @@ class Results:
         """The diagram, labelled."""
         from layerflow._dataset import Diagram
 
-        grid, ts = self.grid, batch.fixed[2]
+        grid, ts = self.grid, batch.ts
         descent = isinstance(batch.frozen.program.method, Descent)
         time_name, time_label = ("step", "steps") if descent else ("t", "gradient-flow time")
         axes = [axis.name for axis in grid.axes]

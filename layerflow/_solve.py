@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree
 
 from layerflow._checks import is_concrete, require
+from layerflow._numerics import full_precision
 from layerflow._problem import Problem
 from layerflow._trajectory import Trajectory
 from layerflow.engine._cell import Cell, Wanted, take_apart
@@ -23,6 +24,7 @@ Observe = Callable[..., Any] | Sequence[Callable[..., Any]] | Mapping[str, Calla
 Summarise = Observe
 
 
+@full_precision
 def solve(
     problem: Problem,
     method: Method,

@@ -14,10 +14,12 @@ from jaxtyping import Array, PRNGKeyArray
 
 from layerflow._checks import collect
 from layerflow._diagram import RESERVED, Results, facts_of
+from layerflow._numerics import full_precision
 from layerflow._problem import Problem
 from layerflow._solve import Observe, Summarise, Times, as_key, checked_method, checked_times, checked_wanted
 from layerflow.engine._cell import Cell, Wanted, take_apart
-from layerflow.engine._chunks import Batch
+from layerflow.engine._chunks import Batch, Cells, Plan
+from layerflow.engine._devices import pull
 from layerflow.engine._grid import Axis, Grid, make_axis
 from layerflow.engine._machine import Machine
 from layerflow.engine._program import freeze
@@ -33,6 +35,7 @@ CellFunction = Callable[..., Problem | tuple[Problem, Method]]
 _CHECK_CHUNK = 2**16
 
 
+@full_precision
 def sweep(
     cell: CellFunction,
     axes: Mapping[str, Any] | None = None,
@@ -118,14 +121,16 @@ def sweep(
     for words, batch in batches:
         _judge(batch, grid, words)
         batch.check_gauge(*_arguments(grid, np.zeros(1, int)))
-    sizes = _run(grid, batches, results, on, progress)
+    plans = _run(grid, batches, results, on, progress)
 
     if (results.status == Status.OUTSIDE).all():
         raise ValueError(
             f"{Exact.applies(_first_problem(cell, grid, takes_key, root))} So it is in every cell. Use lf.Flow(t1=...)."
         )
     facts = facts_of(cell, batches[0][1], method, root) | {
-        "chunk": sizes[0] if len(sizes) == 1 else sizes,
+        "chunk": _one_or_all([plan.size for plan in plans]),
+        **({} if plans[0].lanes is None else {"lanes": _one_or_all([plan.lanes for plan in plans])}),
+        "calls_split": sum(batch.calls_split for _, batch in batches),
         "chunk_bytes": max(batch.chunk_bytes for _, batch in batches),
         "compile_seconds": round(sum(b.compile_seconds for _, b in batches), 3),
     }
@@ -251,7 +256,7 @@ def _batch(
         )
     frozen = freeze(found["static"], found["structure"], leaves, method_arrays, wanted, times, key_shape)
     (found["static"].method if method is None else method).check_precision(frozen.program.start.outputs.dtype)
-    return Batch(frozen, traced, constants, found["messages"], times, root, wanted, grid.seeds)
+    return Batch(frozen, traced, constants, one, found["messages"], times, root, wanted, grid.seeds)
 
 
 def _returned(returned: Any, method: Method | None) -> tuple[Problem, Method]:
@@ -329,23 +334,32 @@ def _same_variables(described: list[tuple[str, dict[str, Any]]], grid: Grid) -> 
     return variables
 
 
-def _run(grid: Grid, batches: list[tuple[str, Batch]], results: Results, on: Machine, progress: bool) -> list[int]:
-    """Run every chunk; returns the cells per chunk of each combination."""
+def _run(grid: Grid, batches: list[tuple[str, Batch]], results: Results, on: Machine, progress: bool) -> list[Plan]:
+    """Run every chunk; returns how the chunks of each combination were computed."""
     with warnings.catch_warnings():  # a notebook without widgets gets a bar of text, and no word about it
         warnings.simplefilter("ignore")
         from tqdm.auto import tqdm
 
-    sizes = []
+    plans = []
     with tqdm(total=grid.cells * len(batches), unit="cell", delay=1.0, disable=not progress) as bar:
         for number, (words, batch) in enumerate(batches):
             bar.set_description(words or "sweep", refresh=False)
-            size = on.chunk_size(grid.cells, batch.bytes_per_cell())
-            sizes.append(size)
-            for begin in range(0, grid.cells, size):
-                cells = np.arange(begin, min(begin + size, grid.cells))
-                # The last chunk repeats its last cell up to full size, so that one program serves all.
-                filled = np.minimum(np.arange(begin, begin + size), grid.cells - 1)
-                kept, path = jax.block_until_ready(batch.run(*_arguments(grid, filled)))
+            plans.append(plan := batch.plan(grid.cells, on))
+            solve = lambda device, begin, batch=batch, plan=plan: batch.run(device, _chunk(grid, begin, plan.size), plan)
+            for begin, (kept, path) in pull(on.local_devices(), range(0, grid.cells, plan.size), solve):
+                cells = np.arange(begin, min(begin + plan.size, grid.cells))
                 results.put(number, cells, dict(zip(batch.kept, kept, strict=True)), path)
                 bar.update(len(cells))
-    return sizes
+    return plans
+
+
+def _one_or_all(numbers: list[Any]) -> Any:
+    """One number where all combinations of static values agree."""
+    return numbers[0] if len(set(numbers)) == 1 else numbers
+
+
+def _chunk(grid: Grid, begin: int, size: int) -> Cells:
+    """Some cells of the grid; the last chunk is filled up with its last cell, so that one program serves all."""
+    number = np.arange(begin, begin + size)
+    values = grid.values(np.minimum(number, grid.cells - 1))
+    return Cells(values, values.get("seed", np.zeros(size, int)), number < grid.cells)

@@ -1,23 +1,57 @@
-"""Chunks: a fixed number of cells computed by one call of a compiled program."""
+"""Chunks: a fixed number of cells computed by one call of compiled programs."""
 
+import contextlib
 import functools
 import hashlib
+import math
+import threading
 import time
+import warnings
 from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, Key, PRNGKeyArray, PyTree
+from jax.sharding import SingleDeviceSharding
+from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from layerflow._numerics import full_precision
 from layerflow.engine._cell import Wanted
+from layerflow.engine._computation import Computation, Seeds
+from layerflow.engine._machine import Machine
 from layerflow.engine._program import Frozen, check_gauge
 from layerflow.engine._trace import Traced, split
-from layerflow.methods import Path
+from layerflow.methods import Flow, Path
 
 _programs: dict[Any, Any] = {}
+_one_at_a_time = threading.Lock()  # factorisations of two threads at once were seen to hang on CPU
+_STATE_COPIES = 24  # of a trajectory's weights that a step works on: stages, errors, what controls it
+
+
+class Cells(NamedTuple):
+    """The cells of one chunk, on the host: arguments of the cell function, seeds, and which are no filling."""
+
+    values: dict[str, np.ndarray]
+    seeds: np.ndarray
+    real: np.ndarray
+
+    def part(self, begin: int, size: int) -> "Cells":
+        """Some of them, in order."""
+        return jax.tree.map(lambda array: array[begin : begin + size], self)
+
+
+class Plan(NamedTuple):
+    """How a chunk is computed: how many cells it has and, of a flow, how many step side by side."""
+
+    size: int
+    lanes: int | None
+
+    @classmethod
+    def of(cls, size: int, lanes: int | None) -> "Plan":
+        """A plan with no more lanes than cells."""
+        return cls(size, None if lanes is None else min(lanes, size))
 
 
 class Batch:
@@ -27,6 +61,7 @@ class Batch:
         frozen: The cell's functions.
         build: (arguments of the cell function, key) -> (the cell's arrays, its method's, checks).
         constants: What `build` closed over.
+        one: Shapes of the arguments of one cell.
         messages: What to say of a cell that fails a check.
         ts: Where to measure.
         root: Seed s has the key fold_in(root, s).
@@ -39,6 +74,7 @@ class Batch:
         frozen: Frozen,
         build: Traced,
         constants: list[Array],
+        one: dict[str, jax.ShapeDtypeStruct],
         messages: list[str],
         ts: Array | None,
         root: PRNGKeyArray,
@@ -46,174 +82,175 @@ class Batch:
         seeds: int,
     ) -> None:
         self.frozen, self.build, self.messages, self.wanted = frozen, build, messages, wanted
-        self.parts, self.seeds = split(build), seeds
+        self.one, self.ts, self.root, self.seeds = one, ts, root, seeds
+        self.computation = Computation(frozen, build, split(build), wanted)
         self.compile_seconds = 0.0
-        self.chunk_bytes = 0  # what one chunk takes while it runs, once one did
-        self.shared = self._compiled("share", self.parts.share, constants)(constants)
-        self.fixed = (self.shared, frozen.constants, ts, root)
+        self.chunk_bytes = 0  # what one chunk takes while it runs, as far as is known
+        self.calls_split = 0  # because memory ran out
+        self.shared = self._at_once("share", self.computation.parts.share, constants)
+        self.fixed = functools.cache(lambda device: jax.device_put((self.shared, frozen.constants, ts, root), device))
 
-    def run(self, values: dict[str, Array], seeds: Int[Array, " cells"]) -> tuple[list[Array], Path]:
-        """Solve some cells; every number of cells compiles once. What is `kept` of each, and the paths besides."""
-        arguments = (*self.fixed, values, self._distinct(seeds))
-        program = self._compiled("run", self._run, *arguments)
-        self.chunk_bytes = _working_set(program)
-        return program(*arguments)
+    def plan(self, cells: int, on: Machine) -> Plan:
+        """How many cells a call takes, and how many lanes; compiled for all devices."""
+        flows = isinstance(self.frozen.program.method, Flow)
+        lanes = on.lanes_of(_STATE_COPIES * _bytes(self.frozen.program.start.outputs)) if flows else None
+        planned = lambda bytes_per_cell: Plan.of(on.chunk_size(cells, bytes_per_cell, lanes), lanes)
+        plan, budget = planned(self._bytes_per_cell()), on.budget()
+        taken = self._compile(plan, on)
+        if taken > budget and on.chunk is None and plan.size > 1:
+            # Memory is linear in cells: two sizes tell how many fit.
+            half = Plan.of(plan.size // 2, lanes)
+            per_cell = (taken - self._compile(half, on)) / (plan.size - half.size)
+            room = budget - (taken - plan.size * per_cell)
+            if room < per_cell:
+                raise MemoryError(
+                    f"To compute even one cell takes {(budget - room + per_cell) / 2**30:.2g} GiB, more than the "
+                    f"{budget / 2**30:.2g} GiB of `memory`. Raise lf.Machine(memory=...), or measure at fewer `ts`."
+                )
+            plan = planned(budget * per_cell / room)
+            taken = self._compile(plan, on)
+        self.chunk_bytes = taken
+        return plan
 
-    def _distinct(self, seeds: Int[Array, " cells"]) -> tuple[Array, Array]:
-        """Every seed of some cells once, filled up to a fixed number, and the place of each cell among them."""
-        distinct, where = np.unique(np.asarray(seeds), return_inverse=True)
-        most = min(len(seeds), self.seeds)
-        return jnp.asarray(np.pad(distinct, (0, most - len(distinct)), mode="edge")), jnp.asarray(where)
+    def run(self, device: jax.Device, cells: Cells, plan: Plan) -> tuple[list[Array], Path]:
+        """Solve a chunk on a device: what is `kept` of each cell, and the paths besides.
 
-    def check(self, values: dict[str, Array], seeds: Int[Array, " cells"]) -> list[Array]:
+        Where memory runs out the call is split; the chunk stays what it is.
+        """
+        try:
+            return self._call(device, cells, plan)
+        except jax.errors.JaxRuntimeError as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) or plan.size == 1:
+                raise
+        warnings.warn(
+            f"Out of memory with {plan.size} cells in one call on {device}, so it is split in two. "
+            f"Smaller chunks from the start: lf.Machine(memory=...).",
+            stacklevel=2,
+        )
+        self.calls_split += 1
+        half = Plan.of(math.ceil(plan.size / 2), plan.lanes)
+        parts = [cells.part(begin, half.size) for begin in (0, plan.size - half.size)]
+        first, second = (jax.device_get(self.run(device, part, half)) for part in parts)
+        twice = 2 * half.size - plan.size  # cells that both halves hold
+        return jax.tree.map(lambda one, other: np.concatenate([one, other[twice:]]), first, second)
+
+    def check(self, values: dict[str, Array], seeds: Array) -> list[Array]:
         """Judge the checks that the cell function made, for some cells."""
-        arguments = (*self.fixed, values, seeds)
-        return self._compiled("check", self._check, *arguments)(*arguments)
+        return self._at_once("check", self.computation.check, self.shared, self.root, values, seeds)
 
-    def check_gauge(self, values: dict[str, Array], seeds: Int[Array, " cells"]) -> None:
+    def check_gauge(self, values: dict[str, Array], seeds: Array) -> None:
         """Raise for an observable that the closed form does not know, as the first of some cells shows."""
         if self.frozen.program.gauge is not None:
-            first = jax.tree.map(lambda array: array[:1], (values, seeds))
-            arguments = (*self.fixed, *first)
-            gaps = self._compiled("gauge", self._gauge, *arguments)(*arguments)
+            arguments = (self.shared, self.root, *jax.tree.map(lambda array: array[:1], (values, seeds)))
+            gaps = self._at_once("gauge", self.computation.gauge, *arguments, self.frozen.constants)
             check_gauge(gaps, self.frozen.variables)
 
     @property
     def fingerprint(self) -> str:
         """A digest of everything that was traced."""
-        program = self.frozen.program
-        parts = [self.build, *program.parts]
+        parts = [self.build, *self.frozen.program.parts]
         return hashlib.sha256(" ".join(part.fingerprint for part in parts).encode()).hexdigest()
 
     @property
     def kept(self) -> dict[str, jax.ShapeDtypeStruct]:
         """Name and shape, per cell, of all that the diagram keeps."""
-        ts = self.fixed[2]
-        over_time = () if ts is None else ts.shape
+        over_time = () if self.ts is None else self.ts.shape
         observed = {n: jax.ShapeDtypeStruct(over_time + v.shape, v.dtype) for n, v in self.frozen.variables.items()}
         values = (observed if self.wanted.paths else {}) | self.frozen.summaries
         slopes = {f"{n}_d_{axis}": shape for axis in self.wanted.derivative for n, shape in values.items()}
         return values | slopes | self.frozen.verified
 
-    def bytes_per_cell(self) -> int:
-        """Rough size of one cell at work: its own arrays, the stages of a step, and what it measures."""
+    def _bytes_per_cell(self) -> int:
+        """Rough size of one cell of a chunk: its own arrays, where it starts and stands, and what it measures."""
+        parts, state = self.computation.parts, _bytes(self.frozen.program.start.outputs)
         shapes = jax.tree.leaves(self.build.outputs)
-        own = sum(_bytes(s) for s, varies in zip(shapes, self.parts.varies, strict=True) if varies)
-        state = _bytes(self.frozen.program.start.outputs)
+        own = sum(_bytes(s) for s, varies in zip(shapes, parts.varies, strict=True) if varies)
         measured = sum(map(_bytes, self.frozen.variables.values()))
-        ts = self.fixed[2]
-        return own + 24 * state + (1 if ts is None else ts.shape[0]) * (2 * state + 3 * measured) + 256
+        return own + _STATE_COPIES * state + (1 if self.ts is None else len(self.ts)) * (2 * state + 3 * measured) + 256
 
-    def _run(
-        self,
-        shared: list[Array],
-        constants: PyTree,
-        ts: Array | None,
-        root: PRNGKeyArray,
-        values: dict[str, Array],
-        seeds: tuple[Array, Array],
-    ) -> tuple[list[Array], Path]:
-        def travel(values: dict[str, Array]) -> tuple[list[Array], Path]:
-            path = self._travel(shared, constants, ts, root, values, seeds)
-            kept = [*(path.observed if self.wanted.paths else []), *path.summaries]
-            return kept, eqx.tree_at(lambda path: (path.observed, path.summaries), path, ([], []))
+    def _call(self, device: jax.Device, cells: Cells, plan: Plan) -> tuple[list[Array], Path]:
+        shared, constants, ts, root = self.fixed(device)
+        values, seeds, real = jax.device_put((cells.values, self._distinct(cells.seeds), cells.real), device)
+        build, run = self._programs_of(plan, device)
+        on_cpu = device.platform == "cpu"
+        with _one_at_a_time if on_cpu and self.computation.parts.factorises else contextlib.nullcontext():
+            built = jax.block_until_ready(build(shared, root, values, seeds))
+        with _one_at_a_time if on_cpu and self.frozen.program.factorises else contextlib.nullcontext():
+            return jax.block_until_ready(run(constants, ts, real, built))
 
-        kept, path = travel(values)
-        slopes = []
-        for axis in self.wanted.derivative:
-            by_axis = lambda along, axis=axis: travel(values | {axis: along})[0]
-            # Cells do not depend on one another, so one direction holds the derivatives of all.
-            _, slope = jax.jvp(by_axis, (values[axis],), (jnp.ones_like(values[axis]),))
-            slopes += [jnp.where(jnp.isnan(value), value, d) for value, d in zip(kept, slope, strict=True)]
-        return [*kept, *slopes, *path.verified], eqx.tree_at(lambda path: path.verified, path, [])
+    def _distinct(self, seeds: np.ndarray) -> Seeds:
+        """Every seed of some cells once, filled up to a fixed number, and the place of each cell among them."""
+        distinct, where = np.unique(seeds, return_inverse=True)
+        most = min(len(seeds), self.seeds)
+        return Seeds(np.pad(distinct, (0, most - len(distinct)), mode="edge"), where)
 
-    def _travel(
-        self,
-        shared: list[Array],
-        constants: PyTree,
-        ts: Array | None,
-        root: PRNGKeyArray,
-        values: dict[str, Array],
-        seeds: tuple[Array, Array],
-    ) -> Path:
-        distinct, where = _keys(root, seeds[0]), seeds[1]
-        keys = distinct[where]
-        outputs = self._build_all(shared, distinct, (values, keys, where))
-        leaves, method, _ = jax.tree.unflatten(self.build.structure, outputs)
-        axes = jax.tree.unflatten(self.build.structure, [0 if varies else None for varies in self.parts.varies])
-        travel = lambda leaves, method, key: self.frozen.program.travel(constants, leaves, method, ts, key)
-        return lockstep(travel, (leaves, method, keys), (axes[0], axes[1], 0))
+    def _compile(self, plan: Plan, on: Machine) -> int:
+        """Compile for all devices at once; the bytes that a chunk takes while it runs."""
+        devices = on.local_devices()
+        missing = [device for device in devices if self._key(plan, device) not in _programs]
+        if missing:
+            begin = time.perf_counter()
+            lowered = [self._lowered(plan, device) for device in missing]
+            with ThreadPoolExecutor(len(missing)) as pool:
+                for device, programs in zip(missing, pool.map(_compiled, lowered), strict=True):
+                    _programs[self._key(plan, device)] = programs
+            self.compile_seconds += time.perf_counter() - begin
+        return max(map(_working_set, _programs[self._key(plan, devices[0])]))
 
-    def _check(
-        self,
-        shared: list[Array],
-        _constants: PyTree,
-        _ts: Any,
-        root: PRNGKeyArray,
-        values: dict[str, Array],
-        seeds: Array,
-    ) -> list[Array]:
-        def judge(cell: Any) -> list[Array]:
-            _, _, holds = jax.tree.unflatten(self.build.structure, self.parts.whole(shared, *cell))
-            return holds
+    def _programs_of(self, plan: Plan, device: jax.Device) -> tuple[Any, Any]:
+        """What builds the cells of a chunk, and what lets them travel."""
+        key = self._key(plan, device)
+        if key not in _programs:
+            _programs[key] = _compiled(self._lowered(plan, device))
+        return _programs[key]
 
-        return jax.vmap(judge)((values, _keys(root, seeds)))
+    @full_precision
+    def _lowered(self, plan: Plan, device: jax.Device) -> tuple[Any, Any]:
+        of_cells = lambda shape: jax.ShapeDtypeStruct((plan.size, *shape.shape), shape.dtype)
+        number = jax.ShapeDtypeStruct((), int)
+        seeds = Seeds(jax.ShapeDtypeStruct((min(plan.size, self.seeds),), int), of_cells(number))
+        placed = functools.partial(_placed, device)
+        shared, constants, ts, root = placed((self.shared, self.frozen.constants, self.ts, self.root))
+        values, seeds = placed(({name: of_cells(shape) for name, shape in self.one.items()}, seeds))
+        real = placed(of_cells(jax.ShapeDtypeStruct((), bool)))
+        build = jax.jit(self.computation.build_cells).lower(shared, root, values, seeds)
+        run = jax.jit(functools.partial(self.computation.run, plan.lanes))
+        return build, run.lower(constants, ts, real, placed(build.out_info))
 
-    def _gauge(
-        self,
-        shared: list[Array],
-        constants: PyTree,
-        _ts: Any,
-        root: PRNGKeyArray,
-        values: dict[str, Array],
-        seeds: Array,
-    ) -> list[Array]:
-        assert self.frozen.program.gauge is not None
-        cell = jax.tree.map(lambda array: array[0], (values, _keys(root, seeds)))
-        leaves, method, _ = jax.tree.unflatten(self.build.structure, self.parts.whole(shared, *cell))
-        return self.frozen.program.gauge(constants["gauge"], leaves, method)
+    def _at_once(self, name: str, function: Callable[..., Any], *arguments: PyTree) -> Any:
+        """A smaller function of all cells, compiled for arguments like these, or found compiled by an equal batch."""
+        key = (name, *self._identity(arguments))
+        if key not in _programs:
+            begin = time.perf_counter()
+            _programs[key] = full_precision(jax.jit(function).lower)(*arguments).compile()
+            self.compile_seconds += time.perf_counter() - begin
+        return _programs[key](*arguments)
 
-    def _build_all(self, shared: list[Array], distinct: Key[Array, " seeds"], cells: Any) -> list[Array]:
-        """The outputs of `build`: those that vary from cell to cell stacked, the others once."""
-        parts = self.parts
-        keyed = _over(parts.key_factorises)(lambda key: parts.per_key(shared, key), distinct)
+    def _key(self, plan: Plan, device: jax.Device) -> Any:
+        arguments = (self.shared, self.root, self.one, self.frozen.constants, self.ts)
+        return (plan, device, min(plan.size, self.seeds), *self._identity(arguments))
 
-        def outputs(cell: Any) -> list[Array]:
-            values, key, where = cell
-            return parts.per_cell(shared, [array[where] for array in keyed], values, key)
-
-        own = lambda cell: [out for out, v in zip(outputs(cell), parts.varies, strict=True) if v]
-        stacked = iter(_over(parts.cell_factorises)(own, cells))
-        first = outputs(jax.tree.map(lambda a: a[0], cells))
-        return [next(stacked) if varies else out for out, varies in zip(first, parts.varies, strict=True)]
-
-    def _compiled(self, name: str, function: Callable[..., Any], *arguments: PyTree) -> Callable[..., Any]:
-        """`function` compiled for arguments like these, or found compiled by an equal batch."""
-        key = (
-            name,
+    def _identity(self, arguments: PyTree) -> tuple[Any, ...]:
+        """What makes two programs one: all that was traced and wanted, and the shapes of arguments."""
+        return (
             (self.wanted.paths, self.wanted.derivative, self.wanted.verify),
             self.build,
             self.frozen.program,
             jax.default_backend(),
-            *(str(jax.config.values[f"jax_{name}"]) for name in ("default_matmul_precision", "threefry_partitionable")),
+            str(jax.config.values["jax_threefry_partitionable"]),
             str(jax.tree.map(lambda a: (a.shape, a.dtype), arguments)),
         )
-        if key not in _programs:
-            begin = time.perf_counter()
-            _programs[key] = jax.jit(function).lower(*arguments).compile()
-            self.compile_seconds += time.perf_counter() - begin
-        return _programs[key]
 
 
-def _over(factorises: bool) -> Callable[..., Any]:
-    """How to map over cells: side by side; on CPU factorisations one by one, for batches of them were seen to hang."""
-    one_by_one = factorises and jax.default_backend() == "cpu"
-    return jax.lax.map if one_by_one else lambda function, xs: jax.vmap(function)(xs)
+def _placed(device: jax.Device, tree: PyTree) -> PyTree:
+    """Shapes of arrays that lie on a device."""
+    there = SingleDeviceSharding(device)
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=there), tree)
 
 
-def lockstep(travel: Callable[..., Path], cells: tuple[Any, ...], axes: tuple[Any, ...]) -> Path:
-    """Let the cells of a chunk travel side by side; each step waits for all."""
-    return jax.vmap(travel, in_axes=axes)(*cells)
+def _compiled(lowered: tuple[Any, Any]) -> tuple[Any, Any]:
+    build, run = lowered
+    return build.compile(), run.compile()
 
 
 @functools.cache  # programs live as long as the process, and are slow to ask
@@ -224,10 +261,6 @@ def _working_set(program: Any) -> int:
         return 0
     own = sizes.argument_size_in_bytes + sizes.output_size_in_bytes + sizes.temp_size_in_bytes
     return own - sizes.alias_size_in_bytes
-
-
-def _keys(root: PRNGKeyArray, seeds: Int[Array, " cells"]) -> Key[Array, " cells"]:
-    return jax.vmap(lambda seed: jax.random.fold_in(root, seed))(seeds)
 
 
 def _bytes(shape: Any) -> int:

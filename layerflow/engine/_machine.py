@@ -1,13 +1,19 @@
 """Where a sweep runs and with what means."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 import psutil
 
-_CACHE_FRIENDLY = 512  # cells; measured on CPU, where a working set beyond the cache costs a factor of two
+_SIDE_BY_SIDE = 512  # cells of one call on CPU that are not in lanes: beyond the cache they cost a factor of two
+_LANES = 256  # on CPU, of small networks: fewer pay more for each operation, more leave the cache
+_LANE_BYTES = 2**20  # on CPU, what all lanes of larger networks may hold
+_FEWEST_LANES = 16
+_LANES_ELSEWHERE = 2**14  # on accelerators, which want to be filled
+_CELLS_PER_LANE = 16  # of a chunk: at its end lanes run dry, and at its end a sweep tells how far it came
 
 
 @dataclass(frozen=True)
@@ -15,37 +21,76 @@ class Machine:
     """Where a sweep runs and with what means; changes no result beyond the solver's tolerance.
 
     Args:
-        memory: GiB that the computation may take, results apart; a quarter of what is free if
-            not given.
+        devices: JAX devices to use, or how many of the local ones; all local devices if not given.
+        memory: GiB that the computation may take on each device, results apart; a quarter of what
+            is free, shared by the devices of a CPU, if not given.
         chunk: Cells per call of the compiled program; chosen from `memory` if not given.
+        lanes: Trajectories of a flow that step side by side; chosen for the device if not given.
 
     Raises:
-        ValueError: If one is not positive.
+        ValueError: If a size is not positive, or there is no such device.
+        TypeError: If `devices` are no devices.
 
     Example:
         >>> import layerflow as lf
-        >>> small = lf.Machine(memory=0.5)
+        >>> small = lf.Machine(memory=0.5, devices=1)
     """
 
+    devices: Sequence[jax.Device] | int | None = None
     memory: float | None = None
     chunk: int | None = None
+    lanes: int | None = None
 
     def __post_init__(self) -> None:
         if self.memory is not None and not self.memory > 0:
             raise ValueError(f"Argument `memory` is in GiB and needs to be positive, but it is {self.memory}.")
-        if self.chunk is not None and (not isinstance(self.chunk, int | np.integer) or self.chunk < 1):
-            raise ValueError(
-                f"Argument `chunk` counts cells and needs to be a positive whole number, not {self.chunk}."
-            )
+        for name, counted in (("chunk", "cells"), ("lanes", "trajectories")):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1):
+                raise ValueError(
+                    f"Argument `{name}` counts {counted} and needs to be a positive whole number, not {value!r}."
+                )
+        self.local_devices()
 
-    def chunk_size(self, cells: int, bytes_per_cell: int) -> int:
-        """Cells per call: even chunks that fit the memory and, on CPU, the cache."""
+    def local_devices(self) -> list[jax.Device]:
+        """The devices to use."""
+        local = jax.local_devices()
+        if self.devices is None:
+            return local
+        if isinstance(self.devices, int | np.integer):
+            if not 1 <= self.devices <= len(local):
+                raise ValueError(
+                    f"Argument `devices` asks for {self.devices} devices, but there are {len(local)}: {local}. To split "
+                    f'a CPU, set jax.config.update("jax_num_cpu_devices", 2) before anything is computed.'
+                )
+            return local[: self.devices]
+        chosen = list(self.devices) if isinstance(self.devices, Sequence) else [self.devices]
+        if not chosen or not all(isinstance(device, jax.Device) for device in chosen):
+            raise TypeError(
+                f"Argument `devices` needs JAX devices, such as jax.devices()[:1], or how many, not {self.devices!r}."
+            )
+        return chosen
+
+    def lanes_of(self, bytes_per_lane: int) -> int:
+        """Trajectories that step side by side: what fits the cache on CPU, many elsewhere."""
+        if self.lanes is not None:
+            return self.lanes
+        if self._on_cpu:
+            return min(_LANES, max(_FEWEST_LANES, 2 ** int(math.log2(max(_LANE_BYTES / bytes_per_lane, 1)))))
+        return _LANES_ELSEWHERE
+
+    def chunk_size(self, cells: int, bytes_per_cell: float, lanes: int | None) -> int:
+        """Cells per call: even chunks that fit the memory, enough of them for all devices."""
         if self.chunk is not None:
             return min(self.chunk, cells)
-        most = max(1, int(self._budget() // bytes_per_cell))
-        if jax.default_backend() == "cpu":
-            most = min(most, _CACHE_FRIENDLY)
-        return math.ceil(cells / math.ceil(cells / most))
+        most = max(1, int(self.budget() // bytes_per_cell))
+        if self._on_cpu:
+            most = min(most, _SIDE_BY_SIDE if lanes is None else _CELLS_PER_LANE * lanes)
+        devices = len(self.local_devices())
+        calls = math.ceil(cells / most)
+        if cells >= 2 * devices * (lanes or 1):  # all devices take part, and end together
+            calls = max(devices, devices * math.ceil(calls / devices))
+        return math.ceil(cells / calls)
 
     def check_results(self, size: int) -> None:
         """Raise if results of `size` bytes have no room in the host's memory."""
@@ -56,10 +101,15 @@ class Machine:
                 f"Take fewer cells, fewer `ts`, or observables of smaller shape."
             )
 
-    def _budget(self) -> float:
-        """Bytes that the computation may take."""
+    def budget(self) -> float:
+        """Bytes that the computation may take on each device."""
         if self.memory is not None:
             return self.memory * 2**30
-        stats = jax.devices()[0].memory_stats() or {}
+        devices = self.local_devices()
+        stats = devices[0].memory_stats() or {}
         free = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
-        return 0.25 * (free if free > 0 else psutil.virtual_memory().available)
+        return 0.25 * (free if free > 0 else psutil.virtual_memory().available / len(devices))
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.local_devices()[0].platform == "cpu"

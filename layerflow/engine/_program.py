@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -24,6 +24,14 @@ from layerflow.methods import (
 )
 
 _GAUGE = 1e-3  # relative change of an observable beyond which it depends on the rotation
+
+
+class Prepared(NamedTuple):
+    """What is computed of a cell once, before it travels: the loss extremes only where convergence is judged."""
+
+    start: Array
+    least_loss: Array
+    null_loss: Array
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,27 @@ class Program:
         """The method without its arrays."""
         return jax.tree.unflatten(self.method_structure, self.method_values)
 
+    def prepare(self, constants: dict[str, list[Array]], leaves: list[Array]) -> Prepared:
+        """What is computed of a cell once, before it travels."""
+        return Prepared(self.start(constants["start"], leaves), *self.extremes(constants["extremes"], leaves))
+
+    def course(
+        self, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree, prepared: Prepared
+    ) -> Course:
+        """The cell whose arrays are `leaves` as its method sees it."""
+        call = lambda name, *arguments: getattr(self, name)(constants[name], *arguments)
+        return Course(
+            start=prepared.start,
+            velocity=lambda w, key, step: call("velocity", w, leaves, key, step),
+            loss=lambda w: call("loss", w, leaves),
+            follow=lambda moved: call("follow", moved, leaves),
+            measure=lambda moved, peaks: call("measure", moved, peaks, leaves, method),
+            unravel=lambda w: call("unravel", w, leaves),
+            exact=None if self.exact is None else lambda ts: call("exact", ts, leaves),
+            least_loss=prepared.least_loss,
+            null_loss=prepared.null_loss,
+        )
+
     def travel(
         self,
         constants: dict[str, list[Array]],
@@ -58,31 +87,30 @@ class Program:
         key: PRNGKeyArray,
     ) -> Path:
         """Solve the cell whose arrays are `leaves`, by the method whose arrays are `method`."""
-        call = lambda name, *arguments: getattr(self, name)(constants[name], *arguments)
-        least_loss, null_loss = call("extremes", leaves)
-        course = Course(
-            start=call("start", leaves),
-            velocity=lambda w, key, step: call("velocity", w, leaves, key, step),
-            loss=lambda w: call("loss", w, leaves),
-            follow=lambda moved: call("follow", moved, leaves),
-            measure=lambda moved, peaks: call("measure", moved, peaks, leaves, method),
-            unravel=lambda w: call("unravel", w, leaves),
-            exact=None if self.exact is None else lambda ts: call("exact", ts, leaves),
-            least_loss=least_loss,
-            null_loss=null_loss,
-        )
-        whole = eqx.combine(method, self.method)
-        path = whole.travel(course, ts, key)
+        course = self.course(constants, leaves, method, self.prepare(constants, leaves))
+        path = eqx.combine(method, self.method).travel(course, ts, key)
+        return self.judged(constants, leaves, method, ts, path)
+
+    def judged(
+        self, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree, ts: Array | None, path: Path
+    ) -> Path:
+        """A path held against theory and summed up, as far as that is wanted."""
         if self.verify is not None:
             # Beyond an early stop the flow holds its last value: so does what it is held against.
             at = jnp.atleast_1d(path.end if ts is None else jnp.minimum(ts, path.end)).astype(path.weights.dtype)
-            verified = call("verify", at, path.observed, path.weights, path.end, leaves, method)
+            arguments = (at, path.observed, path.weights, path.end, leaves, method)
+            verified = self.verify(constants["verify"], *arguments)
             path = eqx.tree_at(lambda path: path.verified, path, masked(verified, failed(path.status)))
         if self.summarise is None:
             return path
         seen = (path.observed, path.weights, path.status.astype(int), path.num_steps.astype(int), path.end)
-        summaries = masked(call("summarise", ts, *seen, leaves), failed(path.status))
+        summaries = masked(self.summarise(constants["summarise"], ts, *seen, leaves), failed(path.status))
         return eqx.tree_at(lambda path: path.summaries, path, summaries)
+
+    @property
+    def factorises(self) -> bool:
+        """Whether travelling or measuring calls a matrix factorisation."""
+        return any(part.factorises for part in self.parts)
 
     @property
     def parts(self) -> list[Traced]:

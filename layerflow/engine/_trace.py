@@ -6,6 +6,7 @@ same sweep on other data of the same shape, finds its program already compiled.
 """
 
 import dataclasses
+import functools
 import hashlib
 import re
 from collections.abc import Callable, Iterator
@@ -43,6 +44,11 @@ class Traced:
         avals = [variable.aval for variable in self.jaxpr.outvars]
         return jax.tree.unflatten(self.structure, [jax.ShapeDtypeStruct(*_shape_and_dtype(aval)) for aval in avals])
 
+    @functools.cached_property
+    def factorises(self) -> bool:
+        """Whether the function calls a matrix factorisation."""
+        return _factorises(self.jaxpr)
+
     def __hash__(self) -> int:
         return hash(self.fingerprint)
 
@@ -79,6 +85,11 @@ class Parts:
     varies: list[bool]
     key_factorises: bool
     cell_factorises: bool
+
+    @property
+    def factorises(self) -> bool:
+        """Whether any part that cells need does."""
+        return self.key_factorises or self.cell_factorises
 
     def whole(self, shared: list[Array], values: PyTree, key: PRNGKeyArray) -> list[Array]:
         """The flat outputs of one cell."""

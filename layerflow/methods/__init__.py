@@ -5,6 +5,7 @@ from layerflow.methods._course import Course, Path, Status, failed, masked
 from layerflow.methods._descent import Descent
 from layerflow.methods._exact import Applies, Exact, assumed_within
 from layerflow.methods._flow import Flow
+from layerflow.methods._stepper import Lane, Position, Saved, Stepper
 
 Method = Flow | Descent | Exact
 
@@ -14,9 +15,13 @@ __all__ = [
     "Descent",
     "Exact",
     "Flow",
+    "Lane",
     "Method",
     "Path",
+    "Position",
+    "Saved",
     "Status",
+    "Stepper",
     "assumed_within",
     "closed_form",
     "conserved_drift",

@@ -84,7 +84,8 @@ class Stepper:
         t_next = jnp.minimum(t_next, self.t1)
         moved = jnp.zeros_like(start)
         solver_state = self.solver.init(self.term, t0, t_next, moved, None)
-        finite = jnp.all(jnp.isfinite(start)) & jnp.all(jnp.isfinite(self.term.vf(t0, moved, None)))
+        velocity = self.term.vf(t0, moved, None)
+        finite = jnp.all(jnp.isfinite(start)) & jnp.all(jnp.isfinite(velocity))
         status = jnp.where(finite, Status.RUNNING, Status.NOT_FINITE)
         none = jnp.asarray(0)
         return Lane(
@@ -97,6 +98,19 @@ class Stepper:
             much=1e3 * (1 + jnp.abs(start).max(initial=0.0)),
             made_jump=jnp.asarray(False),
         )
+
+    def hardness(self) -> Float[Array, ""]:
+        """How fast the flow changes its course at the start, which tells roughly how many steps it will take.
+
+        |J v| / |v| with v the velocity and J its Jacobian, by a small difference.
+        """
+        start, still = self.course.start, jnp.zeros_like(self.t1)
+        velocity = self.weights_term.vf(still, start, None)
+        norm = lambda vector: jnp.sqrt(jnp.sum(vector**2))
+        speed = norm(velocity)
+        ahead = jnp.finfo(start.dtype).eps ** 0.5 * (1 + norm(start)) / jnp.where(speed > 0, speed, 1.0)
+        change = self.weights_term.vf(still, start + ahead * velocity, None) - velocity
+        return self.t1 * norm(change) / jnp.where(speed > 0, ahead * speed, 1.0)
 
     def room(self, *cells: int) -> Saved:
         """Room for the values at `ts` of one cell, or of as many as are named."""
