@@ -300,7 +300,7 @@ def test_what_cells_share_is_not_copied_per_cell():
     x = jnp.ones((50_000, 2)) * jnp.linspace(-1, 1, 50_000)[:, None]
     samples = lf.Samples(x, x)
     seen = []
-    original = _chunks.Batch.bytes_per_cell
+    original = _chunks.Batch._bytes_per_cell
 
     def spied(self):
         seen.append(original(self))
@@ -308,7 +308,7 @@ def test_what_cells_share_is_not_copied_per_cell():
 
     mlp = eqx.nn.MLP(2, 2, 4, 1, key=jax.random.key(0))
     with pytest.MonkeyPatch.context() as patch, jax.numpy_rank_promotion("allow"):
-        patch.setattr(_chunks.Batch, "bytes_per_cell", spied)
+        patch.setattr(_chunks.Batch, "_bytes_per_cell", spied)
         lf.sweep(lambda decay: lf.Problem(mlp, samples, decay=decay), {"decay": [0.1, 0.2]}, method=lf.Flow(t1=0.01))
 
     assert seen[0] < 100_000 < x.nbytes

@@ -79,7 +79,7 @@ class Machine:
             return min(_LANES, max(_FEWEST_LANES, 2 ** int(math.log2(max(_LANE_BYTES / bytes_per_lane, 1)))))
         return _LANES_ELSEWHERE
 
-    def chunk_size(self, cells: int, bytes_per_cell: float, lanes: int | None) -> int:
+    def chunk_size(self, cells: int, bytes_per_cell: int | float, lanes: int | None) -> int:
         """Cells per call: even chunks that fit the memory, enough of them for all devices."""
         if self.chunk is not None:
             return min(self.chunk, cells)
@@ -101,7 +101,7 @@ class Machine:
                 f"Take fewer cells, fewer `ts`, or observables of smaller shape."
             )
 
-    def budget(self) -> float:
+    def budget(self) -> int | float:
         """Bytes that the computation may take on each device."""
         if self.memory is not None:
             return self.memory * 2**30

@@ -13,30 +13,30 @@ from layerflow.methods._unrolled import UnrolledStep
 
 
 class Position(eqx.Module):
-    """Where a trajectory stands, and all that is left of it once it ended."""
+    """Where a trajectory stands, and all that is left of it once it ended; or many, stacked."""
 
-    t: Float[Array, ""]
-    moved: Float[Array, " size"]  # weights - start: in float32 a lazy cell's own digits would drown in the weights
+    t: Float[Array, "*lanes"]
+    moved: Float[Array, "*lanes size"]  # weights - start: in float32 a lazy cell's own digits would drown in the weights
     peaks: Peaks  # largest values so far of what observables follow
-    status: Int[Array, ""]
-    num_steps: Int[Array, ""]
-    num_saved: Int[Array, ""]
+    status: Int[Array, "*lanes"]
+    num_steps: Int[Array, "*lanes"]
+    num_saved: Int[Array, "*lanes"]
 
     @property
-    def running(self) -> Bool[Array, ""]:
+    def running(self) -> Bool[Array, "*lanes"]:
         return self.status == Status.RUNNING
 
 
 class Lane(eqx.Module):
-    """A trajectory under way."""
+    """A trajectory under way; or many, stacked."""
 
     at: Position
-    t_next: Float[Array, ""]
+    t_next: Float[Array, "*lanes"]
     solver_state: PyTree
     control: PyTree
-    first_step: Float[Array, ""]
-    much: Float[Array, ""]  # weights that moved more than this have blown up
-    made_jump: Bool[Array, ""]
+    first_step: Float[Array, "*lanes"]
+    much: Float[Array, "*lanes"]  # weights that moved more than this have blown up
+    made_jump: Bool[Array, "*lanes"]
 
 
 class Saved(eqx.Module):
