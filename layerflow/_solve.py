@@ -73,7 +73,7 @@ def solve(
     key = as_key(0 if key is None else key, "key")
     frozen = freeze(static, structure, leaves, method_arrays, wanted, times, jax.eval_shape(lambda: key))
     method.check_precision(frozen.program.start.outputs.dtype)
-    if frozen.program.gauge is not None:
+    if frozen.program.turned is not None:
         check_gauge(_gauge(frozen.program, frozen.constants, leaves, method_arrays), frozen.variables)
     path = _travel(frozen.program, frozen.constants, leaves, method_arrays, times, key)
     if isinstance(method, Exact) and is_concrete(path.status) and path.status == Status.OUTSIDE:
@@ -104,8 +104,7 @@ def _travel(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _gauge(program: Program, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree) -> list[Array]:
-    assert program.gauge is not None
-    return program.gauge(constants["gauge"], leaves, method)
+    return program.gauge(constants, leaves, method)
 
 
 def as_key(key: Any, name: str) -> PRNGKeyArray:

@@ -140,7 +140,7 @@ class Batch:
 
     def check_gauge(self, values: dict[str, Array], seeds: Array) -> None:
         """Raise for an observable that the closed form does not know, as the first of some cells shows."""
-        if self.frozen.program.gauge is not None:
+        if self.frozen.program.turned is not None:
             arguments = (self.shared, self.root, *jax.tree.map(lambda array: array[:1], (values, seeds)))
             gaps = self._at_once("gauge", self.computation.gauge, *arguments, self.frozen.constants)
             check_gauge(gaps, self.frozen.variables)

@@ -93,10 +93,9 @@ class Computation:
         self, shared: list[Array], root: PRNGKeyArray, values: Values, seeds: Array, constants: PyTree
     ) -> list[Array]:
         """By how much each observable changes with a rotation that the closed form does not know, in the first cell."""
-        assert self.frozen.program.gauge is not None
         cell = jax.tree.map(lambda array: array[0], (values, keys_of(root, seeds)))
         leaves, method, _ = jax.tree.unflatten(self.build.structure, self.parts.whole(shared, *cell))
-        return self.frozen.program.gauge(constants["gauge"], leaves, method)
+        return self.frozen.program.gauge(constants, leaves, method)
 
     def _travel(
         self, lanes: int | None, constants: PyTree, ts: Array | None, real: Bool[Array, " cells"], built: Built

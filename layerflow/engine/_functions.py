@@ -44,7 +44,8 @@ class Functions:
                 f"verify holds errors against the tolerance of lf.Flow(t1=..., rtol=...), but the method is "
                 f"{type(static.method).__name__} and has none."
             )
-        self.up_to_rotation = False  # whether that is all that the closed form knows, once `exact` was traced
+        # Widths where the closed form knows the weights up to a rotation of hidden units, once `exact` was traced.
+        self.turned: tuple[int, int, int] | None = None
         self.names: list[str] = []  # of the variables, once `measure` was traced
         self.summary_names: list[str] = []  # likewise
         self.verified_names: list[str] = []  # likewise
@@ -145,8 +146,14 @@ class Functions:
         form = closed_form(problem)
         if isinstance(form, str):
             raise ValueError(f"No closed form holds: {form}. Use lf.Flow(t1=...).")
-        self.up_to_rotation = form.up_to_rotation
+        self.turned = problem.start.widths if form.up_to_rotation else None
         return form, problem
+
+    def has_closed_form(self, leaves: list[Any]) -> bool:
+        """Whether a closed form holds for problems of this kind."""
+        found: list[Any] = []
+        jax.eval_shape(lambda leaves: found.append(closed_form(self.reduced(leaves))), leaves)
+        return not isinstance(found[0], str)
 
     def flat(self, problem: Problem, layers: tuple[Array, ...]) -> Array:
         """The flat vector of a linear network with these layers."""
@@ -160,43 +167,34 @@ class Functions:
         held = [a.violation <= assumed_within(start.dtype) for a in form.assumptions(problem)]
         return weights - start[None, :], jnp.all(jnp.stack([jnp.asarray(True), *held]))
 
-    def gauge(self, leaves: list[Array], method: PyTree) -> list[Array]:
-        """By how much each observable at the end changes with a rotation of the hidden units, relatively."""
-        (form, problem), (start, _, _) = self.closed(leaves), self.ravelled(leaves)
-        w1, w2 = (w[0] for w in exact_weights(form, problem, method.t1[None].astype(start.dtype)))
-        hid = w1.shape[0]
-        turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(hid, hid)))
-        turn = jnp.asarray(turn, w1.dtype)
-        plain, turned = (
-            self.measure(self.flat(problem, layers) - start, {}, leaves, method)
-            for layers in ((w1, w2), (turn @ w1, w2 @ turn.T))
-        )
-        floor = jnp.finfo(start.dtype).eps ** 0.5
-        size = lambda array: jnp.abs(array).max(initial=0.0)
-        return [size(a - b) / (size(a) + size(b) + floor) for a, b in zip(plain, turned, strict=True)]
-
     def verify(
-        self, at: Array, observed: list[Array], w: Array, end: Array, leaves: list[Array], method: PyTree
+        self,
+        exact: tuple[Array, Array] | None,
+        observed: list[Array],
+        w: Array,
+        end: Array,
+        leaves: list[Array],
+        method: PyTree,
     ) -> list[Array]:
         """Errors against the closed form, drift of what is conserved, and the worst of both over what is allowed."""
         problem, (start, _, _) = self.cell(leaves).problem, self.ravelled(leaves)
         tolerances: dict[str, Any] = getattr(eqx.combine(method, self.static.method), "tolerances")  # noqa: B009
         rtol, atol = (_ALLOWANCE * jnp.asarray(tolerances[name], w.dtype) for name in ("rtol", "atol"))
         ratios, variables = [], {}
-        if not isinstance(closed_form(self.reduced(leaves)), str):
-            moved, inside = self.exact(at, leaves)
+        if exact is not None:
+            moved, inside = exact
             every = jax.vmap(lambda moved: self.measure(moved, {}, leaves, method))
-            exact = every(moved)
-            allowed = [jnp.zeros_like(value) for value in exact]
+            rights = every(moved)
+            allowed = [jnp.zeros_like(value) for value in rights]
             for direction in _directions(w.shape[0], w.dtype):
                 # Weights as far off as the tolerance allows, and what that does to each observable.
                 off = (rtol * jnp.abs(start[None, :] + moved) + atol) * direction[None, :]
                 # Of all entries of an observable: one alone may happen to stand still.
                 allowed = [
                     jnp.maximum(a, jnp.abs(o - e).max(axis=tuple(range(1, e.ndim)), keepdims=True))
-                    for a, o, e in zip(allowed, every(moved + off), exact, strict=True)
+                    for a, o, e in zip(allowed, every(moved + off), rights, strict=True)
                 ]
-            for name, value, right, most in zip(self.names, observed, exact, allowed, strict=True):
+            for name, value, right, most in zip(self.names, observed, rights, allowed, strict=True):
                 error = jnp.where(inside, jnp.abs(value.reshape(right.shape) - right), jnp.nan)
                 floor = 100 * jnp.finfo(right.dtype).eps * jnp.abs(right)
                 ratios.append(jnp.where(inside, (error / (most + floor + jnp.finfo(right.dtype).tiny)).max(), 0.0))

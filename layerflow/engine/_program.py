@@ -1,12 +1,13 @@
 """A cell as traced functions of flat arrays, ready to travel."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from layerflow._checks import require
@@ -36,19 +37,22 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True)
 class Program:
-    """What stays the same when the numbers of a cell change; equal programs compile once."""
+    """What stays the same when the numbers of a cell change; equal programs compile once.
+
+    What the method and the user ask nothing of is None: tracing takes longer than many a small diagram.
+    """
 
     start: Traced
-    velocity: Traced
-    loss: Traced
-    extremes: Traced
-    follow: Traced
     measure: Traced
+    velocity: Traced | None
+    loss: Traced | None
+    unravel: Traced | None
+    extremes: Traced | None
+    follow: Traced | None
     summarise: Traced | None
-    unravel: Traced
     exact: Traced | None
-    gauge: Traced | None
     verify: Traced | None
+    turned: tuple[int, int, int] | None  # widths of a network known up to a rotation of its hidden units
     method_values: tuple[Any, ...]  # all of the method but its arrays
     method_structure: Any
 
@@ -59,21 +63,22 @@ class Program:
 
     def prepare(self, constants: dict[str, list[Array]], leaves: list[Array]) -> Prepared:
         """What is computed of a cell once, before it travels."""
-        return Prepared(self.start(constants["start"], leaves), *self.extremes(constants["extremes"], leaves))
+        call, nothing = self._caller(constants), (jnp.zeros(()), jnp.zeros(()))
+        return Prepared(call("start", leaves), *(nothing if self.extremes is None else call("extremes", leaves)))
 
     def course(
         self, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree, prepared: Prepared
     ) -> Course:
         """The cell whose arrays are `leaves` as its method sees it."""
-        call = lambda name, *arguments: getattr(self, name)(constants[name], *arguments)
+        call = self._caller(constants)
         return Course(
             start=prepared.start,
             velocity=lambda w, key, step: call("velocity", w, leaves, key, step),
             loss=lambda w: call("loss", w, leaves),
-            follow=lambda moved: call("follow", moved, leaves),
+            follow=lambda moved: {} if self.follow is None else call("follow", moved, leaves),
             measure=lambda moved, peaks: call("measure", moved, peaks, leaves, method),
             unravel=lambda w: call("unravel", w, leaves),
-            exact=None if self.exact is None else lambda ts: call("exact", ts, leaves),
+            exact=lambda ts: call("exact", ts, leaves),
             least_loss=prepared.least_loss,
             null_loss=prepared.null_loss,
         )
@@ -95,17 +100,35 @@ class Program:
         self, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree, ts: Array | None, path: Path
     ) -> Path:
         """A path held against theory and summed up, as far as that is wanted."""
+        call = self._caller(constants)
         if self.verify is not None:
             # Beyond an early stop the flow holds its last value: so does what it is held against.
             at = jnp.atleast_1d(path.end if ts is None else jnp.minimum(ts, path.end)).astype(path.weights.dtype)
-            arguments = (at, path.observed, path.weights, path.end, leaves, method)
-            verified = self.verify(constants["verify"], *arguments)
+            exact = None if self.exact is None else call("exact", at, leaves)
+            verified = call("verify", exact, path.observed, path.weights, path.end, leaves, method)
             path = eqx.tree_at(lambda path: path.verified, path, masked(verified, failed(path.status)))
         if self.summarise is None:
             return path
         seen = (path.observed, path.weights, path.status.astype(int), path.num_steps.astype(int), path.end)
-        summaries = masked(self.summarise(constants["summarise"], ts, *seen, leaves), failed(path.status))
+        summaries = masked(call("summarise", ts, *seen, leaves), failed(path.status))
         return eqx.tree_at(lambda path: path.summaries, path, summaries)
+
+    def gauge(self, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree) -> list[Array]:
+        """By how much each observable at the end changes with a rotation of the hidden units, relatively."""
+        assert self.exact is not None
+        assert self.turned is not None
+        call = self._caller(constants)
+        start, times = call("start", leaves), _kind(self.exact.jaxpr.invars[0])
+        moved = call("exact", jnp.full(times.shape, method.t1, times.dtype), leaves)[0][-1]
+        turned = _rotated(start + moved, self.turned) - start
+        plain, other = (call("measure", moved, {}, leaves, method) for moved in (moved, turned))
+        floor = jnp.finfo(start.dtype).eps ** 0.5
+        size = lambda array: jnp.abs(array).max(initial=0.0)
+        return [size(a - b) / (size(a) + size(b) + floor) for a, b in zip(plain, other, strict=True)]
+
+    def _caller(self, constants: dict[str, list[Array]]) -> Callable[..., Any]:
+        """Call a function of the program by name."""
+        return lambda name, *arguments: getattr(self, name)(constants[name], *arguments)
 
     @property
     def factorises(self) -> bool:
@@ -118,6 +141,20 @@ class Program:
         return [part for part in vars(self).values() if isinstance(part, Traced)]
 
 
+def _kind(variable: Any) -> Any:
+    """Shape and dtype of a variable of a traced function."""
+    return variable.aval
+
+
+def _rotated(weights: Array, widths: tuple[int, int, int]) -> Array:
+    """Two layers, one after the other in a flat vector, with their hidden units rotated into one another."""
+    inp, hid, out = widths
+    turn, _ = np.linalg.qr(np.random.default_rng(0).normal(size=(hid, hid)))
+    turn = jnp.asarray(turn, weights.dtype)
+    w1, w2 = weights[: hid * inp].reshape(hid, inp), weights[hid * inp :].reshape(out, hid)
+    return jnp.concatenate([(turn @ w1).ravel(), (w2 @ turn.T).ravel()])
+
+
 def check_gauge(gaps: list[Array], names: Iterable[str]) -> None:
     """Raise for an observable that depends on a rotation which the closed form does not know."""
     for name, gap in zip(names, gaps, strict=True):
@@ -127,6 +164,9 @@ def check_gauge(gaps: list[Array], names: Iterable[str]) -> None:
             f"The closed form knows the weights up to a rotation of the hidden units, but `{name}` changes with "
             f"it. Measure what does not (the matrix, Gram matrices, kernels), or use lf.Flow(t1=...).",
         )
+
+
+_FUNCTIONS = [field.name for field in fields(Program) if "Traced" in str(field.type)]
 
 
 @dataclass(frozen=True)
@@ -156,19 +196,21 @@ def freeze(
         key: Shape and kind of the key of a cell.
     """
     cell = Functions(static, structure, wanted)
-    w = jax.eval_shape(cell.start, leaves)
+    traced = {"start": trace(cell.start, leaves)}
+    w = traced["start"][0].outputs
     _check_weights(w, static)
-    step = jax.ShapeDtypeStruct((), int)
-    peaks = jax.eval_shape(cell.follow, w, leaves)
-    traced = {
-        "start": trace(cell.start, leaves),
-        "loss": trace(cell.loss, w, leaves),
-        "velocity": trace(cell.velocity, w, leaves, key, step),
-        "extremes": trace(cell.extremes, leaves),
-        "follow": trace(cell.follow, w, leaves),
-        "measure": trace(cell.measure, w, peaks, leaves, method),
-        "unravel": trace(cell.unravel, w, leaves),
-    }
+    step, peaks, exact = jax.ShapeDtypeStruct((), int), {}, None
+    if not isinstance(static.method, Exact):
+        traced["loss"] = trace(cell.loss, w, leaves)
+        traced["velocity"] = trace(cell.velocity, w, leaves, key, step)
+    if isinstance(static.method, Descent):
+        traced["unravel"] = trace(cell.unravel, w, leaves)
+    if getattr(static.method, "until", None) == "converged":
+        traced["extremes"] = trace(cell.extremes, leaves)
+    if cell.followed:
+        traced["follow"] = trace(cell.follow, w, leaves)
+        peaks = traced["follow"][0].outputs
+    traced["measure"] = trace(cell.measure, w, peaks, leaves, method)
     measured, summarised, verified = traced["measure"][0].outputs, [], []
     over_ts = () if ts is None else ts.shape
     seen = [jax.ShapeDtypeStruct(over_ts + value.shape, value.dtype) for value in measured]
@@ -177,20 +219,18 @@ def freeze(
         traced["summarise"] = trace(cell.summarise, jax.eval_shape(lambda: ts), seen, w, step, step, end, leaves)
         summarised = traced["summarise"][0].outputs
     _check_apart(cell.names, cell.summary_names)
-    if isinstance(static.method, Exact):
-        count = 1 if ts is None else ts.shape[0] + 1
-        traced["exact"] = trace(cell.exact, jax.ShapeDtypeStruct((count,), w.dtype), leaves)
+    if isinstance(static.method, Exact) or (wanted.verify and cell.has_closed_form(leaves)):
+        count = (0 if ts is None else ts.shape[0]) + isinstance(static.method, Exact)
+        traced["exact"] = trace(cell.exact, jax.ShapeDtypeStruct((max(count, 1),), w.dtype), leaves)
+        exact = traced["exact"][0].outputs
     if wanted.verify:
-        at = jax.ShapeDtypeStruct(over_ts or (1,), w.dtype)
-        traced["verify"] = trace(cell.verify, at, seen, w, end, leaves, method)
+        traced["verify"] = trace(cell.verify, exact, seen, w, end, leaves, method)
         verified = traced["verify"][0].outputs
-    if cell.up_to_rotation:
-        traced["gauge"] = trace(cell.gauge, leaves, method)
     values, structure_of_method = jax.tree.flatten(static.method)
-    functions: dict[str, Any] = dict.fromkeys(("summarise", "exact", "gauge", "verify")) | {
-        name: function for name, (function, _) in traced.items()
-    }
-    program = Program(**functions, method_values=tuple(values), method_structure=structure_of_method)
+    functions: dict[str, Any] = dict.fromkeys(_FUNCTIONS) | {name: function for name, (function, _) in traced.items()}
+    program = Program(
+        **functions, turned=cell.turned, method_values=tuple(values), method_structure=structure_of_method
+    )
     return Frozen(
         program,
         constants={name: constants for name, (_, constants) in traced.items()},

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import hashlib
 import re
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,16 +24,12 @@ from layerflow.engine._products import evaluate
 
 
 class Traced:
-    """A function of arrays as traced; equal to another if their text is."""
+    """A function of arrays as traced; equal to another if they do the same."""
 
     def __init__(self, jaxpr: jec.Jaxpr, structure: Any) -> None:
         self.jaxpr = jaxpr
         self.structure = structure
-        text = re.sub(r" at 0x[0-9a-f]+", "", jaxpr.pretty_print(use_color=False, source_info=False))
-        digest = hashlib.sha256(text.encode())
-        for value in _hidden_values(jaxpr):
-            digest.update(value)
-        self.fingerprint = f"{digest.hexdigest()} {structure}"
+        self.fingerprint = f"{_digest(jaxpr)} {structure}"
 
     def __call__(self, constants: list[Array], *arguments: PyTree) -> PyTree:
         """The function itself, on what it closed over and its arguments."""
@@ -167,21 +164,53 @@ def _inner(step: Any) -> Iterator[tuple[jec.Jaxpr, list[Any]]]:
                 yield inner, []
 
 
-def _hidden_values(jaxpr: jec.Jaxpr) -> Iterator[bytes]:
-    """What stands in the program but not in its text.
+_digests: "weakref.WeakKeyDictionary[jec.Jaxpr, str]" = weakref.WeakKeyDictionary()
 
-    Arrays that inner jitted functions closed over, by value; Python functions that the program
-    calls back, by identity, which is theirs as long as the jaxpr that holds them lives.
+
+def _digest(jaxpr: jec.Jaxpr) -> str:
+    """What a program does, the names of its variables aside.
+
+    Jitted functions are traced once, so a program called twice is the same object and is read once.
     """
+    if jaxpr not in _digests:
+        _digests[jaxpr] = hashlib.sha256(b"\0".join(_words(jaxpr))).hexdigest()
+    return _digests[jaxpr]
+
+
+def _words(jaxpr: jec.Jaxpr) -> Iterator[bytes]:
+    """The steps of a program one after the other, every variable by a number and its kind."""
+    numbers: dict[jec.Var, int] = {}
+
+    def atom(value: Any) -> bytes:
+        if isinstance(value, jec.Literal):
+            return b"%r %b" % (str(value.aval), np.asarray(value.val).tobytes())
+        if value in numbers:
+            return b"%d" % numbers[value]
+        numbers[value] = len(numbers)
+        return str(value.aval).encode()
+
+    yield from map(atom, [*jaxpr.constvars, *jaxpr.invars])
     for step in jaxpr.eqns:
-        for atom in step.invars:
-            if isinstance(atom, jec.Literal) and np.ndim(atom.val) > 0:
-                yield np.asarray(atom.val).tobytes()
-        if "callback" in step.primitive.name:
-            yield from (repr(id(value)).encode() for value in step.params.values() if callable(value))
-        for inner, constants in _inner(step):
-            yield from map(_bytes, constants)
-            yield from _hidden_values(inner)
+        yield step.primitive.name.encode()
+        yield from map(atom, [*step.invars, *step.outvars])
+        for name, value in sorted(step.params.items()):
+            yield name.encode()
+            # A Python function that the program calls back is told by identity, which is its own as long as
+            # the jaxpr that holds it lives.
+            back = "callback" in step.primitive.name and callable(value)
+            yield repr(id(value)).encode() if back else _word(value)
+    yield from map(atom, jaxpr.outvars)
+
+
+def _word(value: Any) -> bytes:
+    """A parameter of a step: a program by what it does and closed over, anything else by its text."""
+    if isinstance(value, jec.ClosedJaxpr):
+        return b"\0".join([_digest(value.jaxpr).encode(), *map(_bytes, value.consts)])
+    if isinstance(value, jec.Jaxpr):
+        return _digest(value).encode()
+    if isinstance(value, tuple | list):
+        return b"(%b)" % b",".join(map(_word, value))
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value)).encode()
 
 
 def _shape_and_dtype(aval: Any) -> tuple[tuple[int, ...], Any]:

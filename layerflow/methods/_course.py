@@ -64,7 +64,8 @@ class Course(eqx.Module):
     That is the weights of the network and, where an observable compares the two, those of its
     linearised twin. `follow` and `measure` take the movement, w - start, which has more digits;
     `measure` also the largest values so far of `follow`, called peaks. `exact` gives the movement by
-    the closed form, and whether its assumptions hold, where there is one.
+    the closed form, and whether its assumptions hold, and is there for Exact alone, as are
+    `velocity` and `loss` for the others.
     """
 
     start: Float[Array, " size"]
@@ -73,7 +74,7 @@ class Course(eqx.Module):
     follow: Callable[[Float[Array, " size"]], Peaks]
     measure: Callable[[Float[Array, " size"], Peaks], list[Float[Array, "..."]]]
     unravel: Callable[[Float[Array, " size"]], list[list[Array]]]  # one list of weights per network
-    exact: Callable[[Float[Array, " t"]], tuple[Float[Array, "t size"], Bool[Array, ""]]] | None
+    exact: Callable[[Float[Array, " t"]], tuple[Float[Array, "t size"], Bool[Array, ""]]]
     least_loss: Float[Array, ""]
     null_loss: Float[Array, ""]
 

@@ -99,7 +99,6 @@ class Exact(eqx.Module):
         """Evaluate the closed form at `ts` and t1; a cell outside its assumptions has status OUTSIDE."""
         t1 = self.t1.astype(course.start.dtype)
         at = t1[None] if ts is None else jnp.concatenate([jnp.minimum(ts.astype(t1.dtype), t1), t1[None]])
-        assert course.exact is not None  # the program of an Exact has it
         moved, inside = course.exact(at)
         finite = jnp.all(jnp.isfinite(moved))
         status = jnp.where(finite, Status.REACHED_T1, Status.NOT_FINITE)

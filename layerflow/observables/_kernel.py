@@ -1,5 +1,6 @@
 """The tangent kernel, and how far it moved."""
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -127,12 +128,21 @@ def _linear_distance(
             (), start.weights[0].dtype
         )  # a kernel of one number per pair of inputs changes its scale alone
     moved = movement(end, start).weights
-    transposed = lambda weights: tuple(w.T for w in reversed(weights))
-    a0, da = _squares(start.weights, moved)
-    b0, db = (terms[::-1] for terms in _squares(transposed(start.weights), transposed(moved)))
-    xx = jnp.diag(xx) if xx.ndim == 1 else xx
-    layers = jnp.asarray(moving)
-    b0, db, a0, da = b0[layers], db[layers], a0[layers] @ xx, da[layers] @ xx
+    return _chord(start.weights, moved, tuple(moving), jnp.diag(xx) if xx.ndim == 1 else xx)
+
+
+@functools.partial(jax.jit, static_argnums=2)  # traced once, not at every sweep
+def _chord(
+    weights: tuple[Float[Array, "_out _inp"], ...],
+    moved: tuple[Float[Array, "_out _inp"], ...],
+    moving: tuple[int, ...],
+    xx: Float[Array, "inp inp"],
+) -> Float[Array, ""]:
+    """The distance from the weights at the start and their movement."""
+    transposed = lambda layers: tuple(w.T for w in reversed(layers))
+    picked = lambda terms: jnp.stack([terms[layer] for layer in moving])
+    a0, da = (picked(terms) @ xx for terms in _squares(weights, moved))
+    b0, db = (picked(terms[::-1]) for terms in _squares(transposed(weights), transposed(moved)))
     # K now - K0 as terms with a small factor each: subtracting the kernels, or squaring before
     # adding up, would cancel the digits of a lazy kernel.
     grown = (jnp.concatenate([db, b0]), jnp.concatenate([a0 + da, da]))
@@ -149,7 +159,7 @@ Terms = tuple[Float[Array, "_terms out out"], Float[Array, "_terms inp inp"]]
 
 def _squares(
     weights: tuple[Float[Array, "_out _inp"], ...], moved: tuple[Float[Array, "_out _inp"], ...]
-) -> tuple[Float[Array, "layers inp inp"], Float[Array, "layers inp inp"]]:
+) -> tuple[list[Float[Array, "inp inp"]], list[Float[Array, "inp inp"]]]:
     """Q^T Q for the product Q of the layers before each one, and by how much it grew as the layers moved."""
     q0 = jnp.eye(weights[0].shape[1], dtype=weights[0].dtype)
     dq = jnp.zeros_like(q0)
@@ -158,7 +168,7 @@ def _squares(
         squares.append(q0.T @ q0)
         growths.append(dq.T @ (q0 + dq) + q0.T @ dq)
         q0, dq = w0 @ q0, dw @ (q0 + dq) + w0 @ dq
-    return jnp.stack(squares), jnp.stack(growths)
+    return squares, growths
 
 
 def _inner(k: Terms, other: Terms) -> Float[Array, ""]:

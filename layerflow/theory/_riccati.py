@@ -59,6 +59,7 @@ def long_time_factor(f: Float[Array, "n n"], h: int) -> Float[Array, "n h"]:
     return _long_time_factor(f, h)
 
 
+@jax.jit
 def _evaluate(f: Array, q0: Array, t: Array) -> tuple[Array, tuple[Array, ...]]:
     """The factor, and what its derivative is made of."""
     n = q0.shape[0]
