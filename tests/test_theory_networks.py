@@ -18,7 +18,7 @@ from layerflow.theory import (
     conserved_imbalances,
     conserved_scalar,
     decayed,
-    saturation_times,
+    sigmoidal_time,
     single_neuron,
     symmetric_factorisation,
     transition,
@@ -209,12 +209,12 @@ def test_aligned_modes_are_sigmoids_and_saturate_in_order():
     np.testing.assert_allclose(aligned_matrix(u, vt.T, np.array([0.1, 0.2, 0.3]), s, 0.8), twin.matrix, atol=1e-14)
 
     for share in (0.05, 0.5, 0.99):
-        times = saturation_times(starts, targets, share)
-        at = np.diagonal(aligned_strengths(starts[:2], targets[:2], times[:2]))
-        expected = np.maximum(share * targets[:2], starts[:2])
-        np.testing.assert_allclose(at, expected, rtol=1e-12)
-        assert times[2] == np.inf
-    assert list(np.argsort(saturation_times(np.full(3, 1e-4), np.array([1.0, 3.0, 2.0])))) == [1, 2, 0]
+        times = sigmoidal_time(share, starts, targets)
+        comes = np.isfinite(times)
+        np.testing.assert_array_equal(comes, (starts > 0) & (starts < share * targets))
+        at = np.diagonal(aligned_strengths(starts[comes], targets[comes], times[comes]))
+        np.testing.assert_allclose(at, share * targets[comes], rtol=1e-12)
+    assert list(np.argsort(sigmoidal_time(0.5, 1e-4, np.array([1.0, 3.0, 2.0])))) == [1, 2, 0]
 
 
 def test_aligned_derivatives_are_finite_at_zero_and_repeated_values():
@@ -222,7 +222,7 @@ def test_aligned_derivatives_are_finite_at_zero_and_repeated_values():
     for t in (0.0, 1.0, 1e4):
         slopes = jax.grad(value, argnums=(0, 1, 2))(jnp.array([0.0, 0.0, 1.0, 1.0]), jnp.array([0.0, 1.0, 0.0, 1.0]), t)
         assert all(np.isfinite(slope).all() for slope in slopes)
-    late = jax.grad(lambda r: saturation_times(jnp.array([0.5, 0.1, 0.0]), r)[:2].sum())(jnp.array([0.0, 1.0, 1.0]))
+    late = jax.grad(lambda r: sigmoidal_time(0.6, jnp.array([0.5, 0.1, 0.0]), r).sum())(jnp.array([0.0, 1.0, 1.0]))
     assert np.isfinite(late).all()
 
 
@@ -299,8 +299,6 @@ def test_errors_say_what_is_needed():
         aligned_strengths(np.array([-0.1]), np.ones(1), 1.0)
     with pytest.raises(ValueError, match=r"For all alike pass jnp.full\(modes, strength\)"):
         aligned_strengths(np.ones(2), np.ones(1), 1.0)
-    with pytest.raises(ValueError, match=r"`share` needs to lie between 0 and 1, but it is not: 1\."):
-        saturation_times(np.ones(1), np.ones(1), 1.0)
     with pytest.raises(ValueError, match=r"one shape \(inp,\)"):
         single_neuron(np.ones(2), 1.0, np.ones(3), 1.0)
     with pytest.raises(ValueError, match=r"weights\[0\] has shape \(2, 2\) and weights\[1\] has \(2, 3\)"):

@@ -1,6 +1,6 @@
 """Closed forms of layerwise linear models: arrays in, arrays out, nothing of the engine they are checked against."""
 
-from layerflow.theory._aligned import aligned_matrix, aligned_strengths, saturation_times
+from layerflow.theory._aligned import aligned_matrix, aligned_strengths
 from layerflow.theory._aligned_features import AlignedFeatures, aligned_features
 from layerflow.theory._balanced import (
     Balanced,
@@ -86,7 +86,6 @@ __all__ = [
     "layer_pair",
     "parameter_law",
     "plateau_losses",
-    "saturation_times",
     "scalar_network",
     "scalar_network_limit",
     "scalar_network_time",

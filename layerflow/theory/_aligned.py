@@ -7,7 +7,6 @@ from jaxtyping import Array, ArrayLike, Float
 from layerflow._checks import require
 from layerflow.theory._matrices import measured, real_arrays, times
 from layerflow.theory._mode import sigmoidal
-from layerflow.theory._stages import sigmoidal_time
 
 
 def aligned_strengths(strengths: ArrayLike, targets: ArrayLike, t: ArrayLike) -> Float[Array, "*t mode"]:
@@ -19,7 +18,7 @@ def aligned_strengths(strengths: ArrayLike, targets: ArrayLike, t: ArrayLike) ->
         u_i' = 2 u_i (rho_i - u_i),    u_i(t) / rho_i = 1 / (1 + (rho_i / u_i(0) - 1) e^{-2 rho_i t}).
 
     So w2 w1(t) = U diag(u) V^T: the mode overlap equals A_ii^2, not A_ii as the line under (12) of the
-    paper says. A mode at 0 stays there.
+    paper says. A mode at 0 stays there. When each has a share of its target: `sigmoidal_time`.
 
     Args:
         strengths: u_i(0) = A_ii(0)^2, not negative, shape (mode,).
@@ -85,46 +84,6 @@ def aligned_matrix(
             f"{targets.shape}, but they have shapes {u.shape} and {v.shape}. Pass vt.T as `v`."
         )
     return jnp.einsum("om,...m,im->...oi", u, aligned_strengths(strengths, targets, t), v)
-
-
-def saturation_times(strengths: ArrayLike, targets: ArrayLike, share: ArrayLike = 0.5) -> Float[Array, " mode"]:
-    """When each mode of an aligned two-layer network reaches a share of its target.
-
-        t_i = [ln(rho_i / u_i(0) - 1) + ln(share / (1 - share))] / (2 rho_i),
-
-    0 for a mode that starts beyond, infinity for one that never gets there (strength or target 0).
-    Sorted, they are the stages of training: `jnp.argsort(saturation_times(...))` is their order, by
-    falling targets where the strengths start alike.
-
-    Args:
-        strengths: u_i(0), not negative, shape (mode,).
-        targets: rho_i, not negative, shape (mode,).
-        share: Share of the target that counts as saturated, in (0, 1), shape ().
-
-    Returns:
-        One time per mode, shape (mode,).
-
-    Raises:
-        ValueError: If the shapes do not fit, `share` is not in (0, 1), or a strength or target is negative.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from layerflow.theory import saturation_times
-        >>> saturation_times(jnp.full(2, 1e-3), jnp.array([1.0, 2.0])).tolist()
-        [3.453..., 1.900...]
-
-    References:
-        Saxe et al. (2014), arXiv:1312.6120.
-    """
-    u0, rho, share = real_arrays(strengths=strengths, targets=targets, share=share)
-    u0, rho = _modes(u0, rho)
-    share = require(
-        share,
-        (share > 0) & (share < 1),
-        f"Argument `share` needs to lie between 0 and 1, but it is not{measured(share)}.",
-    )
-    beyond = (u0 >= share * rho) & ((rho > 0) | (u0 == 0))
-    return jnp.where(beyond, 0.0, sigmoidal_time(share, u0, rho))
 
 
 def _modes(u0: Array, rho: Array) -> tuple[Array, Array]:

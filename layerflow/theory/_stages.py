@@ -50,7 +50,8 @@ def sigmoidal_time(
 
         t_q = [log(S / u(0) - 1) + log(q / (1 - q))] / (2 S E).
 
-    The half-time is t_q at q = 1/2; with a small q, t_{1-q} is the time of saturation.
+    The half-time is t_q at q = 1/2; with a small q, t_{1-q} is the time of saturation. Of several modes,
+    `jnp.argsort` of these times is the order of the stages of learning.
 
     Args:
         fraction: q > 0, in units of the target.
