@@ -86,7 +86,7 @@ def scalar(ax):
             lf.LinearNetwork((a0[:, None], b0[None, :]), 0.5),
             lf.Moments(jnp.eye(1), jnp.full((1, 1), 1.5), jnp.full((1, 1), 2.25)),
         )
-        line = theory.scalar_network(TS, a0, b0, 1.5, output_scale=2.0).output
+        line = theory.scalar_network(TS, a0, b0, 1.5, z=2.0).output
         draw(ax, colour, TS, line, DOTS, flow(problem, matrix)[:, 0, 0], f"weights × {scale}")
 
 

@@ -44,9 +44,9 @@ def rate(a0, b0, target, z, e):
 
 
 def test_reference_values_of_theorem_i1():
-    now = theory.scalar_network(1.0, A0, B0, 1.5, output_scale=2.0)
-    start = theory.scalar_network(0.0, A0, B0, 1.5, output_scale=2.0)
-    end = theory.scalar_network_limit(A0, B0, 1.5, output_scale=2.0)
+    now = theory.scalar_network(1.0, A0, B0, 1.5, z=2.0)
+    start = theory.scalar_network(0.0, A0, B0, 1.5, z=2.0)
+    end = theory.scalar_network_limit(A0, B0, 1.5, z=2.0)
     found = (start.weight_scale, start.output, now.growth, end.growth, now.output, now.ntk)
     expected = (0.2275, 0.005, 3.7128351788, 12.976971001, 0.40165346481, 0.46158071428)
     np.testing.assert_allclose(found, expected, rtol=1e-10)
@@ -70,9 +70,9 @@ def test_reference_values_of_theorem_i1_for_a_negative_target():
 )
 def test_reference_values_of_the_toy_model(p, z, target, expected):
     signs = np.ones(p), np.where(np.arange(p) % 2, 1.0, -1.0)
-    end = theory.scalar_network_limit(*signs, target, output_scale=z)
+    end = theory.scalar_network_limit(*signs, target, z=z)
     np.testing.assert_allclose(end.growth, expected, rtol=1e-10)
-    toy = theory.aligned_features(1e3, p // 2, p // 2, target, output_scale=z)
+    toy = theory.aligned_features(1e3, p // 2, p // 2, target, z=z)
     np.testing.assert_allclose(toy.growth, expected, rtol=1e-10)
 
 
@@ -90,7 +90,7 @@ def test_theorem_i1_is_the_flow(a0, b0, target, z, e):
     a0, b0 = np.array(a0), np.array(b0)
     times = np.linspace(0.0, 50 / rate(a0, b0, target, z, e), 6)
     a, b = integrate(a0, b0, target, z, e, times)
-    now = theory.scalar_network(times, a0, b0, target, output_scale=z, variance=e)
+    now = theory.scalar_network(times, a0, b0, target, z=z, variance=e)
     np.testing.assert_allclose(now.a, a, **FLOW)
     np.testing.assert_allclose(now.b, b, **FLOW)
     np.testing.assert_allclose(now.output, np.sum(a * b, axis=1) / z, **FLOW)
@@ -104,17 +104,17 @@ def test_theorem_i1_is_the_flow(a0, b0, target, z, e):
 def test_limit_is_where_the_flow_ends(a0, b0, target, z):
     """At 1e8, and without a saddle at the target."""
     a0, b0 = np.array(a0).round(3), np.array(b0).round(3)
-    late = theory.scalar_network(1e8, a0, b0, target, output_scale=z)
-    end = theory.scalar_network_limit(a0, b0, target, output_scale=z)
+    late = theory.scalar_network(1e8, a0, b0, target, z=z)
+    end = theory.scalar_network_limit(a0, b0, target, z=z)
     for name in ("a", "b", "output", "weight_scale", "ntk", "growth"):
         np.testing.assert_allclose(getattr(late, name), getattr(end, name), rtol=1e-10, atol=1e-12)
-    saddle = bool(theory.ends_at_saddle(a0, b0, target, output_scale=z))
+    saddle = bool(theory.ends_at_saddle(a0, b0, target, z=z))
     np.testing.assert_allclose(end.output, 0.0 if saddle else target, atol=1e-12)
-    ratio = theory.kernel_growth(a0, b0, target, output_scale=z)
-    start = theory.scalar_network(0.0, a0, b0, target, output_scale=z)
+    ratio = theory.kernel_growth(a0, b0, target, z=z)
+    start = theory.scalar_network(0.0, a0, b0, target, z=z)
     np.testing.assert_allclose(ratio * start.ntk, end.ntk, atol=1e-12)
     if not saddle:
-        grown, bound = end.growth, theory.growth_bound(a0, b0, target, output_scale=z)
+        grown, bound = end.growth, theory.growth_bound(a0, b0, target, z=z)
         assert (grown if target > 0 else 1 / grown) >= bound * (1 - 1e-12)
 
 
@@ -135,7 +135,7 @@ def test_richness_is_the_root_of_the_paper():
     """NTK(inf) / NTK(0) = sqrt(1 + (S^2 - S0^2) / Sigma0^2)."""
     s0, sigma0 = np.sum(A0 * B0) / 2, np.sum(A0**2 + B0**2) / 4
     expected = math.sqrt(1 + (1.5**2 - s0**2) / sigma0**2)
-    np.testing.assert_allclose(theory.kernel_growth(A0, B0, 1.5, output_scale=2.0), expected, rtol=1e-14)
+    np.testing.assert_allclose(theory.kernel_growth(A0, B0, 1.5, z=2.0), expected, rtol=1e-14)
     assert theory.kernel_growth(np.zeros(2), np.zeros(2), 1.0) == 1
 
 
@@ -151,13 +151,13 @@ def test_width_one_is_a_pair_of_layers():
 @given(weights, weights, st.sampled_from([1.3, -0.8, 0.0]), st.sampled_from([1.0, -0.6, 3.0]), st.floats(0.01, 0.99))
 def test_time_of_a_level_is_when_the_flow_is_there(a0, b0, target, z, share):
     a0, b0 = np.array(a0).round(3), np.array(b0).round(3)
-    when = jax.jit(lambda level: theory.scalar_network_time(level, a0, b0, target, output_scale=z, variance=0.7))
+    when = jax.jit(lambda level: theory.scalar_network_time(level, a0, b0, target, z=z, variance=0.7))
     start = float(np.sum(a0 * b0)) / z
-    end = float(theory.scalar_network_limit(a0, b0, target, output_scale=z).output)
+    end = float(theory.scalar_network_limit(a0, b0, target, z=z).output)
     level = start + share * (end - start)
     if abs(end - start) > 1e-6:
         t = when(level)
-        output = theory.scalar_network(t, a0, b0, target, output_scale=z, variance=0.7).output
+        output = theory.scalar_network(t, a0, b0, target, z=z, variance=0.7).output
         np.testing.assert_allclose(output, level, rtol=1e-11, atol=1e-12)
         assert np.isinf(when(end + 0.1 * (end - start)))
         assert np.isinf(when(start - 0.1 * (end - start)))
@@ -187,8 +187,8 @@ def test_growth_bends_iff_weights_are_small(a0, b0, target):
 
 
 def test_inflection_is_at_the_centre_of_the_sigmoid():
-    t = theory.inflection_time(A0, B0, 1.5, output_scale=2.0, variance=0.3)
-    now = theory.scalar_network(t, A0, B0, 1.5, output_scale=2.0, variance=0.3)
+    t = theory.inflection_time(A0, B0, 1.5, z=2.0, variance=0.3)
+    now = theory.scalar_network(t, A0, B0, 1.5, z=2.0, variance=0.3)
     np.testing.assert_allclose(now.growth, 1.5 / 0.2325, rtol=1e-13)
 
 
@@ -199,8 +199,8 @@ def test_toy_model_is_a_network_of_signs(aligned, anti_aligned, target, z):
     a0 = np.array([1.0] * aligned + [0.0] * (3 - aligned) + [1.0] * anti_aligned + [0.0] * (3 - anti_aligned))
     b0 = np.sign(target) * np.array([1.0] * 3 + [-1.0] * 3) * a0
     ts = np.linspace(0.0, 3.0, 5)
-    network = theory.scalar_network(ts, a0, b0, target, output_scale=z, variance=0.7)
-    toy = theory.aligned_features(ts, aligned, anti_aligned, target, output_scale=z, variance=0.7)
+    network = theory.scalar_network(ts, a0, b0, target, z=z, variance=0.7)
+    toy = theory.aligned_features(ts, aligned, anti_aligned, target, z=z, variance=0.7)
     products = np.asarray(network.a * network.b) / z
     np.testing.assert_allclose(toy.aligned, products[:, :3].sum(axis=1), atol=1e-12)
     np.testing.assert_allclose(toy.anti_aligned, products[:, 3:].sum(axis=1), atol=1e-12)
@@ -210,7 +210,7 @@ def test_toy_model_is_a_network_of_signs(aligned, anti_aligned, target, z):
 
 def test_toy_model_obeys_its_two_equations():
     """Eqs. 17 and 18, by automatic differentiation."""
-    state = lambda t: theory.aligned_features(t, 3, 2, 0.8, output_scale=2.0, variance=0.7)
+    state = lambda t: theory.aligned_features(t, 3, 2, 0.8, z=2.0, variance=0.7)
     now, speed = jax.jvp(state, (jnp.array(0.6),), (jnp.array(1.0),))
     gap = 2 * 0.7 / 2.0 * (0.8 - now.output)
     np.testing.assert_allclose(speed.output, gap * now.weight_scale, rtol=1e-12)
@@ -221,10 +221,10 @@ def test_wide_networks_and_small_targets_keep_their_kernel():
     """NTK limit: Z = sqrt(p). Target downscaling: S -> 0. The error falls as 1 / p and as S^2, relative to S."""
     ts = np.linspace(0.0, 2.0, 9)
     signs = np.array([1.0, 1.0]), np.array([1.0, -1.0])
-    lazy = theory.frozen_kernel_output(ts, *signs, 1.0, output_scale=2**0.5)
+    lazy = theory.frozen_kernel_output(ts, *signs, 1.0, z=2**0.5)
     np.testing.assert_allclose(lazy, -np.expm1(-2 * ts), rtol=1e-12)
     for scale in (1e-2, 1e-4):
-        wide = theory.aligned_features(ts, 0.5 / scale, 0.5 / scale, 1.0, output_scale=scale**-0.5).output
+        wide = theory.aligned_features(ts, 0.5 / scale, 0.5 / scale, 1.0, z=scale**-0.5).output
         small = theory.scalar_network(ts, *signs, scale**0.5).output / scale**0.5
         assert 0 < np.max(np.abs(wide - lazy)) < scale
         limit = theory.frozen_kernel_output(ts, *signs, 1.0)
@@ -232,13 +232,13 @@ def test_wide_networks_and_small_targets_keep_their_kernel():
 
 
 CASES = {
-    "output": lambda t, a, b, s, z: theory.scalar_network(t, a, b, s, output_scale=z).output,
-    "weights": lambda t, a, b, s, z: theory.scalar_network(t, a, b, s, output_scale=z).a[0],
-    "limit": lambda t, a, b, s, z: theory.scalar_network_limit(a, b, s, output_scale=z).b[1],
-    "time": lambda t, a, b, s, z: theory.scalar_network_time(0.5 * t, a, b, s, output_scale=z),
-    "richness": lambda t, a, b, s, z: theory.kernel_growth(a, b, s, output_scale=z),
-    "inflection": lambda t, a, b, s, z: theory.inflection_time(a, b, s, output_scale=z),
-    "frozen": lambda t, a, b, s, z: theory.frozen_kernel_output(t, a, b, s, output_scale=z),
+    "output": lambda t, a, b, s, z: theory.scalar_network(t, a, b, s, z=z).output,
+    "weights": lambda t, a, b, s, z: theory.scalar_network(t, a, b, s, z=z).a[0],
+    "limit": lambda t, a, b, s, z: theory.scalar_network_limit(a, b, s, z=z).b[1],
+    "time": lambda t, a, b, s, z: theory.scalar_network_time(0.5 * t, a, b, s, z=z),
+    "richness": lambda t, a, b, s, z: theory.kernel_growth(a, b, s, z=z),
+    "inflection": lambda t, a, b, s, z: theory.inflection_time(a, b, s, z=z),
+    "frozen": lambda t, a, b, s, z: theory.frozen_kernel_output(t, a, b, s, z=z),
 }
 
 
@@ -272,7 +272,7 @@ def state_and_slopes():
     """Weights, output and kernel, and their derivatives by t, a0, b0, S and Z."""
 
     def values(x):
-        state = theory.scalar_network(x[0], x[1:3], x[3:5], x[5], output_scale=x[6])
+        state = theory.scalar_network(x[0], x[1:3], x[3:5], x[5], z=x[6])
         return jnp.concatenate([state.a, state.b, jnp.stack([state.output, state.ntk])])
 
     return jax.jit(values), jax.jit(jax.jacfwd(values)), jax.jit(jax.jacrev(values))
@@ -318,7 +318,7 @@ def test_scalar_networks_broadcast_jit_vmap_and_keep_their_precision():
             r"`t` needs finite times that are not negative, but it holds -1",
         ),
         (
-            lambda: theory.scalar_network(1.0, A0, B0, 1.0, output_scale=0.0),
+            lambda: theory.scalar_network(1.0, A0, B0, 1.0, z=0.0),
             r"divided by Z.*other than 0, but it holds 0\.0",
         ),
         (lambda: theory.scalar_network(1.0, A0, B0, 1.0, variance=-1.0), r"at least 0, but it holds -1\.0"),
@@ -334,8 +334,8 @@ def test_scalar_networks_broadcast_jit_vmap_and_keep_their_precision():
             r"`aligned` is a number of features .* at least 0, but it holds -1",
         ),
         (
-            lambda: theory.aligned_features(1.0, 1, 1, 1.0, output_scale=-2.0),
-            r"`output_scale` is Z and needs to be positive",
+            lambda: theory.aligned_features(1.0, 1, 1, 1.0, z=-2.0),
+            r"`z` is what divides the output and needs to be positive",
         ),
     ],
 )
@@ -346,4 +346,4 @@ def test_errors_name_what_was_assumed_and_what_came(call, message):
 
 def test_traced_values_are_checked_as_well():
     with pytest.raises(eqx.EquinoxRuntimeError, match="divided by Z"):
-        eqx.filter_jit(lambda z: theory.scalar_network(1.0, A0, B0, 1.0, output_scale=z).output)(jnp.array(0.0))
+        eqx.filter_jit(lambda z: theory.scalar_network(1.0, A0, B0, 1.0, z=z).output)(jnp.array(0.0))

@@ -102,9 +102,7 @@ class LayerPairs(ClosedForm):
         task, (a, b) = _data(problem), problem.start.weights
         z = 1 / jnp.asarray(problem.start.output_scale, a.dtype)
         # A mode is a scalar network of width 1; there the output scale has its place.
-        moved = theory.scalar_network(
-            ts[:, None], a[:, None], b[:, None], task.target, output_scale=z, variance=task.variance
-        )
+        moved = theory.scalar_network(ts[:, None], a[:, None], b[:, None], task.target, z=z, variance=task.variance)
         return moved.a[..., 0], moved.b[..., 0]
 
 
@@ -164,7 +162,7 @@ class ScalarNetwork(ClosedForm):
         )
         z = 1 / jnp.asarray(problem.start.output_scale, w1.dtype)
         target = jnp.where(variance > 0, slope / jnp.where(variance > 0, variance, 1.0), 0.0)
-        moved = theory.scalar_network(ts, w1[:, 0], w2[0], target, output_scale=z, variance=variance)
+        moved = theory.scalar_network(ts, w1[:, 0], w2[0], target, z=z, variance=variance)
         return moved.a[..., None], moved.b[:, None, :]
 
 

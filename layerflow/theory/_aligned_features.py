@@ -25,7 +25,7 @@ def aligned_features(
     anti_aligned: ArrayLike,
     target: ArrayLike,
     *,
-    output_scale: ArrayLike = 1.0,
+    z: ArrayLike = 1.0,
     variance: ArrayLike = 1.0,
 ) -> AlignedFeatures:
     """Features that begin at +1 or -1: those aligned with the target grow and the others shrink.
@@ -39,7 +39,7 @@ def aligned_features(
         t: Times t >= 0.
         aligned, anti_aligned: Numbers of features n_+ and n_-, not negative.
         target: S, of any sign.
-        output_scale: Z, positive.
+        z: Z, positive: what divides the output.
         variance: E = E[x^2].
 
     All shapes broadcast, and the results have the shape they broadcast to.
@@ -66,7 +66,7 @@ def aligned_features(
         anti_aligned=not_negative(anti_aligned, "anti_aligned", "a number of features"),
         target=target,
         variance=variances(variance),
-        output_scale=positive(output_scale, "output_scale", "Z"),
+        z=positive(z, "z", "what divides the output"),
     )
     return _aligned_features(t, aligned, anti_aligned, target, variance, z)
 

@@ -10,9 +10,7 @@ from layerflow.theory._scalar import parts, scalar_arguments, signed
 from layerflow.theory._special import log1p_over, quotient
 
 
-def kernel_growth(
-    a0: ArrayLike, b0: ArrayLike, target: ArrayLike, *, output_scale: ArrayLike = 1.0
-) -> Float[Array, "..."]:
+def kernel_growth(a0: ArrayLike, b0: ArrayLike, target: ArrayLike, *, z: ArrayLike = 1.0) -> Float[Array, "..."]:
     """How many times its first value the tangent kernel of a scalar network is at last: its richness.
 
         NTK(inf) / NTK(0) = r / Sigma(0) = sqrt(1 + (S^2 - f(0)^2) / Sigma(0)^2).
@@ -22,7 +20,7 @@ def kernel_growth(
     Args:
         a0, b0: Weights at t = 0, shape (..., p).
         target: S, of any sign.
-        output_scale: Z, not zero.
+        z: Z, not zero.
 
     The shapes broadcast as for `scalar_network`.
 
@@ -41,12 +39,10 @@ def kernel_growth(
     References:
         Nam et al. (2025), arXiv:2502.21009, from Eqs. 77 and 89.
     """
-    return _kernel_growth(*scalar_arguments(a0=a0, b0=b0, target=target, output_scale=output_scale))
+    return _kernel_growth(*scalar_arguments(a0=a0, b0=b0, target=target, z=z))
 
 
-def ends_at_saddle(
-    a0: ArrayLike, b0: ArrayLike, target: ArrayLike, *, output_scale: ArrayLike = 1.0
-) -> Bool[Array, "..."]:
+def ends_at_saddle(a0: ArrayLike, b0: ArrayLike, target: ArrayLike, *, z: ArrayLike = 1.0) -> Bool[Array, "..."]:
     """Whether the flow of a scalar network ends at the saddle f = 0 and not at its target.
 
     It does if all a_i = -b_i (A = 0) and S > 0, or all a_i = b_i (B = 0) and S < 0: what would have to grow
@@ -55,7 +51,7 @@ def ends_at_saddle(
     Args:
         a0, b0: Weights at t = 0, shape (..., p).
         target: S, of any sign.
-        output_scale: Z, not zero.
+        z: Z, not zero.
 
     The shapes broadcast as for `scalar_network`.
 
@@ -74,7 +70,7 @@ def ends_at_saddle(
     References:
         Nam et al. (2025), arXiv:2502.21009, Theorem I.1, which leaves these out.
     """
-    a0, b0, target, z = scalar_arguments(a0=a0, b0=b0, target=target, output_scale=output_scale)
+    a0, b0, target, z = scalar_arguments(a0=a0, b0=b0, target=target, z=z)
     b0 = signed(b0, z)
     return (
         jnp.all(((a0 + b0) == 0) | (target <= 0)[..., None], axis=-1)
@@ -88,7 +84,7 @@ def inflection_time(
     b0: ArrayLike,
     target: ArrayLike,
     *,
-    output_scale: ArrayLike = 1.0,
+    z: ArrayLike = 1.0,
     variance: ArrayLike = 1.0,
 ) -> Float[Array, "..."]:
     """When the growth of a scalar network is fastest: the inflection of gamma(t).
@@ -102,7 +98,7 @@ def inflection_time(
     Args:
         a0, b0: Weights at t = 0, shape (..., p).
         target: S, of any sign.
-        output_scale: Z, not zero.
+        z: Z, not zero.
         variance: E = E[x^2].
 
     The shapes broadcast as for `scalar_network`.
@@ -123,14 +119,10 @@ def inflection_time(
     References:
         Nam et al. (2025), arXiv:2502.21009, Remark I.2.
     """
-    return _inflection_time(
-        *scalar_arguments(a0=a0, b0=b0, target=target, variance=variance, output_scale=output_scale)
-    )
+    return _inflection_time(*scalar_arguments(a0=a0, b0=b0, target=target, variance=variance, z=z))
 
 
-def growth_bound(
-    a0: ArrayLike, b0: ArrayLike, target: ArrayLike, *, output_scale: ArrayLike = 1.0
-) -> Float[Array, "..."]:
+def growth_bound(a0: ArrayLike, b0: ArrayLike, target: ArrayLike, *, z: ArrayLike = 1.0) -> Float[Array, "..."]:
     """The inverse weight-to-target ratio, below which the final growth cannot be.
 
         gamma_inf >= S / Sigma(0)    for S > 0,
@@ -140,7 +132,7 @@ def growth_bound(
     Args:
         a0, b0: Weights at t = 0, shape (..., p).
         target: S, of any sign; for S < 0 the bound is one on 1 / gamma_inf.
-        output_scale: Z, not zero.
+        z: Z, not zero.
 
     The shapes broadcast as for `scalar_network`.
 
@@ -159,7 +151,7 @@ def growth_bound(
     References:
         Nam et al. (2025), arXiv:2502.21009, Remark I.3.
     """
-    a0, b0, target, z = scalar_arguments(a0=a0, b0=b0, target=target, output_scale=output_scale)
+    a0, b0, target, z = scalar_arguments(a0=a0, b0=b0, target=target, z=z)
     scale = 0.5 * jnp.sum(a0**2 + b0**2, axis=-1) / jnp.abs(z)
     return jnp.where(scale > 0, quotient(jnp.abs(target), scale), jnp.inf)
 
@@ -170,7 +162,7 @@ def frozen_kernel_output(
     b0: ArrayLike,
     target: ArrayLike,
     *,
-    output_scale: ArrayLike = 1.0,
+    z: ArrayLike = 1.0,
     variance: ArrayLike = 1.0,
 ) -> Float[Array, "..."]:
     """Output of a scalar network whose tangent kernel stays as it is at t = 0: its lazy limit.
@@ -184,7 +176,7 @@ def frozen_kernel_output(
         t: Times t >= 0.
         a0, b0: Weights at t = 0, shape (..., p).
         target: S, of any sign.
-        output_scale: Z, not zero.
+        z: Z, not zero.
         variance: E = E[x^2].
 
     The shapes broadcast as for `scalar_network`.
@@ -204,9 +196,7 @@ def frozen_kernel_output(
     References:
         Nam et al. (2025), arXiv:2502.21009, section 7.1, Eqs. 17 and 18.
     """
-    t, a0, b0, target, e, z = scalar_arguments(
-        t=times(t), a0=a0, b0=b0, target=target, variance=variance, output_scale=output_scale
-    )
+    t, a0, b0, target, e, z = scalar_arguments(t=times(t), a0=a0, b0=b0, target=target, variance=variance, z=z)
     return _frozen_kernel_output(t, a0, b0, target, e, z)
 
 

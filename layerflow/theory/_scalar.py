@@ -27,7 +27,7 @@ def scalar_network(
     b0: ArrayLike,
     target: ArrayLike,
     *,
-    output_scale: ArrayLike = 1.0,
+    z: ArrayLike = 1.0,
     variance: ArrayLike = 1.0,
 ) -> ScalarNetwork:
     """Gradient flow of a two-layer linear network of any width with scalar input and output.
@@ -47,10 +47,11 @@ def scalar_network(
         t: Times t >= 0.
         a0, b0: Weights at t = 0, shape (..., p).
         target: S, the slope of the target function, of any sign.
-        output_scale: Z, not zero; a negative Z is that of the opposite b.
+        z: Z, not zero; a negative Z is that of the opposite b. It divides, where the `output_scale` of a
+            LinearNetwork multiplies.
         variance: E = E[x^2].
 
-    The shapes of `t`, `target`, `output_scale`, `variance` and of the weights without their last axis
+    The shapes of `t`, `target`, `z`, `variance` and of the weights without their last axis
     broadcast to one shape (...).
 
     Returns:
@@ -63,22 +64,18 @@ def scalar_network(
         >>> import jax.numpy as jnp
         >>> from layerflow.theory import scalar_network
         >>> a0, b0 = jnp.array([0.5, -0.2, 0.1]), jnp.array([0.3, 0.4, -0.6])
-        >>> now = scalar_network(1.0, a0, b0, 1.5, output_scale=2.0)
+        >>> now = scalar_network(1.0, a0, b0, 1.5, z=2.0)
         >>> print(f"{now.output:.6f} {now.growth:.6f}")
         0.401653 3.712835
 
     References:
         Nam et al. (2025), arXiv:2502.21009, Theorem I.1, Eqs. 71 to 98.
     """
-    t, a0, b0, target, e, z = scalar_arguments(
-        t=times(t), a0=a0, b0=b0, target=target, variance=variance, output_scale=output_scale
-    )
+    t, a0, b0, target, e, z = scalar_arguments(t=times(t), a0=a0, b0=b0, target=target, variance=variance, z=z)
     return _scalar_network(t, a0, b0, target, e, z)
 
 
-def scalar_network_limit(
-    a0: ArrayLike, b0: ArrayLike, target: ArrayLike, *, output_scale: ArrayLike = 1.0
-) -> ScalarNetwork:
+def scalar_network_limit(a0: ArrayLike, b0: ArrayLike, target: ArrayLike, *, z: ArrayLike = 1.0) -> ScalarNetwork:
     """Where the flow of `scalar_network` ends, t -> inf.
 
         gamma_inf = (S + r) / A,    f = S,    Sigma = r = sqrt(S^2 + Sigma(0)^2 - f(0)^2).
@@ -88,7 +85,7 @@ def scalar_network_limit(
     Args:
         a0, b0: Weights at t = 0, shape (..., p).
         target: S, of any sign.
-        output_scale: Z, not zero.
+        z: Z, not zero.
 
     The shapes broadcast as for `scalar_network`.
 
@@ -108,7 +105,7 @@ def scalar_network_limit(
     References:
         Nam et al. (2025), arXiv:2502.21009, Eqs. 77 and 98.
     """
-    a0, b0, target, z = scalar_arguments(a0=a0, b0=b0, target=target, output_scale=output_scale)
+    a0, b0, target, z = scalar_arguments(a0=a0, b0=b0, target=target, z=z)
     return _scalar_network_limit(a0, b0, target, z)
 
 
@@ -118,7 +115,7 @@ def scalar_network_time(
     b0: ArrayLike,
     target: ArrayLike,
     *,
-    output_scale: ArrayLike = 1.0,
+    z: ArrayLike = 1.0,
     variance: ArrayLike = 1.0,
 ) -> Float[Array, "..."]:
     """When the output of `scalar_network` is at a level.
@@ -132,7 +129,7 @@ def scalar_network_time(
         output: The level q of f.
         a0, b0: Weights at t = 0, shape (..., p).
         target: S, of any sign.
-        output_scale: Z, not zero.
+        z: Z, not zero.
         variance: E = E[x^2].
 
     The shapes broadcast as for `scalar_network`.
@@ -147,26 +144,24 @@ def scalar_network_time(
         >>> import jax.numpy as jnp
         >>> from layerflow.theory import scalar_network_time
         >>> time = scalar_network_time(0.401653, jnp.array([0.5, -0.2, 0.1]), jnp.array([0.3, 0.4, -0.6]), 1.5,
-        ...                            output_scale=2.0)
+        ...                            z=2.0)
         >>> print(f"{time:.4f}")
         1.0000
 
     References:
         Nam et al. (2025), arXiv:2502.21009, Eqs. 88 and 94 to 96, solved for t.
     """
-    level, a0, b0, target, e, z = scalar_arguments(
-        output=output, a0=a0, b0=b0, target=target, variance=variance, output_scale=output_scale
-    )
+    level, a0, b0, target, e, z = scalar_arguments(output=output, a0=a0, b0=b0, target=target, variance=variance, z=z)
     return _scalar_network_time(level, a0, b0, target, e, z)
 
 
-def scalar_arguments(*, output_scale: ArrayLike, **values: ArrayLike) -> list[Array]:
+def scalar_arguments(*, z: ArrayLike, **values: ArrayLike) -> list[Array]:
     """All arguments checked and in one shape: in the order given, Z last."""
     if "variance" in values:
         values["variance"] = variances(values["variance"])
-    needs = "The output is divided by Z, so argument `output_scale` needs numbers other than 0"
-    output_scale = ensure(finite(output_scale, "output_scale"), lambda x: x != 0, needs)
-    return together(("a0", "b0"), **values, output_scale=output_scale)
+    needs = "The output is divided by Z, so argument `z` needs numbers other than 0"
+    z = ensure(finite(z, "z"), lambda x: x != 0, needs)
+    return together(("a0", "b0"), **values, z=z)
 
 
 @jax.jit
