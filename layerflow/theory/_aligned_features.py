@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from layerflow.theory._arguments import not_negative, positive, times, together, variances
+from layerflow.theory._arguments import counts, positive, times, together, variances
 from layerflow.theory._growth import growth
 
 
@@ -62,8 +62,8 @@ def aligned_features(
     """
     t, aligned, anti_aligned, target, variance, z = together(
         t=times(t),
-        aligned=not_negative(aligned, "aligned", "a number of features"),
-        anti_aligned=not_negative(anti_aligned, "anti_aligned", "a number of features"),
+        aligned=counts(aligned, "aligned", "a number of features"),
+        anti_aligned=counts(anti_aligned, "anti_aligned", "a number of features"),
         target=target,
         variance=variances(variance),
         z=positive(z, "z", "what divides the output"),

@@ -20,14 +20,29 @@ def ensure(array: Array, holds: Callable[[Any], Any], needs: str) -> Array:
     return require(array, right, f"{needs}, but it holds {entries[~right].flat[0] if not right.all() else ''}.")
 
 
-def _real(value: ArrayLike, name: str) -> Array:
-    """`value` as an array of real numbers, of a weak type if it is a Python number."""
-    return real_array(jnp.asarray(float(value)) if isinstance(value, bool | int | float) else value, name)
+def _real(value: ArrayLike, name: str, whole: bool = False) -> Array:
+    """`value` as an array of real numbers, at least one, of a weak type if it is a Python number.
+
+    A plain number may be whole, an array only where `whole` things are counted: elsewhere an array of
+    integers is more often a mistake, and its derivatives would be those of another function.
+    """
+    if isinstance(value, bool | int | float):
+        return jnp.asarray(float(value))
+    dtype = getattr(value, "dtype", np.dtype(float))
+    if not whole and np.ndim(value) > 0 and not jnp.issubdtype(dtype, jnp.inexact):
+        raise ValueError(
+            f"Argument `{name}` needs floating point numbers, but it is an array of {dtype}. Write "
+            f"{name}.astype(float), or jnp.array([1.0, 2.0]) for jnp.array([1, 2])."
+        )
+    array = real_array(value, name)
+    if array.size == 0:
+        raise ValueError(f"Argument `{name}` needs at least one number, but it is empty, of shape {array.shape}.")
+    return array
 
 
-def finite(value: ArrayLike, name: str) -> Array:
+def finite(value: ArrayLike, name: str, whole: bool = False) -> Array:
     """`value` as an array of finite real numbers."""
-    return ensure(_real(value, name), lambda x: abs(x) < np.inf, f"Argument `{name}` needs finite numbers")
+    return ensure(_real(value, name, whole), lambda x: abs(x) < np.inf, f"Argument `{name}` needs finite numbers")
 
 
 def positive(value: ArrayLike, name: str, what: str) -> Array:
@@ -38,6 +53,16 @@ def positive(value: ArrayLike, name: str, what: str) -> Array:
 def not_negative(value: ArrayLike, name: str, what: str) -> Array:
     """`value` as an array of finite numbers that are not negative."""
     return ensure(finite(value, name), lambda x: x >= 0, f"Argument `{name}` is {what} and needs to be at least 0")
+
+
+def counts(value: ArrayLike, name: str, what: str) -> Array:
+    """`value` as an array of finite numbers that are not negative and count something: whole numbers too."""
+    return not_negative(finite(value, name, whole=True), name, what)
+
+
+def positive_count(value: ArrayLike, name: str, what: str) -> Array:
+    """`value` as an array of `counts` that are at least something."""
+    return positive(counts(value, name, what), name, what)
 
 
 def below(value: Array, target: Array, name: str) -> Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from layerflow._checks import real_array, require
+from layerflow._checks import require
 from layerflow.theory._arguments import finite
 from layerflow.theory._matrices import measured, real_arrays, times
 from layerflow.theory._riccati import long_time_factor, riccati_factor
@@ -48,14 +48,16 @@ class Balanced(eqx.Module):
     def loss(self, sigma_yx: ArrayLike) -> Float[Array, "*t"]:
         """|w2 w1 - sigma_yx|^2 / 2, the loss on whitened inputs above that of the best linear map."""
         matrix = self.matrix
-        return 0.5 * jnp.sum((matrix - jnp.broadcast_to(_like(sigma_yx, matrix), matrix.shape)) ** 2, axis=(-2, -1))
+        return 0.5 * jnp.sum(
+            (matrix - jnp.broadcast_to(_like(sigma_yx, matrix, "sigma_yx"), matrix.shape)) ** 2, axis=(-2, -1)
+        )
 
     def ntk(self, x: ArrayLike) -> Float[Array, "*t out_n out_n"]:
         """Tangent kernel I (x) X w1^T w1 X^T + w2 w2^T (x) X X^T on inputs `x` of shape (n, inp).
 
         Row k n + i is output k on sample i.
         """
-        x = _like(x, self.w1)
+        x = _like(x, self.w1, "x")
         out, n = self.w2.shape[-2], x.shape[0]
         eye = jnp.eye(out, dtype=self.w2.dtype)
         kernel = jnp.einsum("km,...ij->...kimj", eye, x @ self.input_gram @ x.T)
@@ -77,7 +79,7 @@ class Balanced(eqx.Module):
             start: The network to measure from.
             xx: E[x x^T] of the inputs on which the kernels act, shape (inp, inp); the identity if not given.
         """
-        xx = jnp.eye(self.w1.shape[-1], dtype=self.w1.dtype) if xx is None else _like(xx, self.w1)
+        xx = jnp.eye(self.w1.shape[-1], dtype=self.w1.dtype) if xx is None else _like(xx, self.w1, "xx")
         now, then = ((network.input_gram, network.output_gram) for network in (self, start))
         size_now, size_then = (jnp.sqrt(_square(*grams, xx))[..., None, None] for grams in (now, then))
         a, b = (
@@ -121,11 +123,11 @@ def balanced_violations(
     """
     w1, w2 = _layers(w1, w2)
     imbalance = _imbalance(w1, w2)
-    lam = jnp.trace(imbalance) / w1.shape[0] if lam is None else _like(lam, w1)
+    lam = jnp.trace(imbalance) / w1.shape[0] if lam is None else _like(lam, w1, "lam")
     if xx is None:
         whitened = jnp.zeros((), w1.dtype)
     else:
-        xx = _like(xx, w1)
+        xx = _like(xx, w1, "xx")
         if xx.shape != (w1.shape[1],) * 2:
             raise ValueError(f"Argument `xx` is E[x x^T] and needs shape {(w1.shape[1],) * 2}, but it has {xx.shape}.")
         whitened = jnp.abs(xx - jnp.eye(w1.shape[1], dtype=w1.dtype)).max()
@@ -282,7 +284,7 @@ def sign_obstruction(w1: ArrayLike, w2: ArrayLike, sigma_yx: ArrayLike) -> Bool[
         True
     """
     w1, w2 = _layers(w1, w2)
-    sigma_yx = _like(sigma_yx, w1)
+    sigma_yx = _like(sigma_yx, w1, "sigma_yx")
     _fits(w1, w2, sigma_yx)
     if w1.shape[1] != w2.shape[0] or w1.shape[0] < w1.shape[1]:
         return jnp.zeros((), bool)
@@ -295,8 +297,8 @@ def _record(factor: Float[Array, "*t inp_out hid"], inp: int) -> Balanced:
     return Balanced(factor[..., :inp, :].mT, factor[..., inp:, :])
 
 
-def _like(value: ArrayLike, other: Array) -> Array:
-    return real_array(value, "value").astype(other.dtype)
+def _like(value: ArrayLike, other: Array, name: str) -> Array:
+    return finite(value, name).astype(other.dtype)
 
 
 def _imbalance(w1: Float[Array, "hid inp"], w2: Float[Array, "out hid"]) -> Float[Array, "hid hid"]:

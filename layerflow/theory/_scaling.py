@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from layerflow.theory._arguments import below, positive, together
+from layerflow.theory._arguments import below, positive, positive_count, together
 
 
 class ScalingLaw(eqx.Module):
@@ -20,7 +20,9 @@ class ScalingLaw(eqx.Module):
     def __call__(self, resource: ArrayLike) -> Float[Array, "..."]:
         """The value at a resource, whose shape broadcasts with that of the law."""
         resource, constant, exponent = together(
-            resource=positive(resource, "resource", "what is spent"), constant=self.constant, exponent=self.exponent
+            resource=positive_count(resource, "resource", "what is spent"),
+            constant=self.constant,
+            exponent=self.exponent,
         )
         return constant * resource**exponent
 

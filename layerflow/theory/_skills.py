@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from layerflow._numerics import safe_root
-from layerflow.theory._arguments import ensure, finite, not_negative, positive, times, together
+from layerflow.theory._arguments import counts, ensure, finite, positive, positive_count, times, together
 from layerflow.theory._mode import _sigmoidal
 
 
@@ -122,11 +122,11 @@ def skill_strengths_in_data(
     """
     samples, frequency, target, start, shots_ = together(
         ("frequency",),
-        samples=not_negative(samples, "samples", "a number of samples"),
+        samples=counts(samples, "samples", "a number of samples"),
         frequency=_frequencies(frequency),
         target=target,
         start=start,
-        shots=1.0 if shots is None else positive(shots, "shots", "the number of samples that teach a skill"),
+        shots=1.0 if shots is None else positive_count(shots, "shots", "the number of samples that teach a skill"),
     )
     if shots is None:
         left = _missed(samples, frequency)
@@ -174,10 +174,10 @@ def skill_strengths_in_parameters(
         Nam et al. (2024), arXiv:2404.17563: N_c = 1 derived, others as they plot them.
     """
     parameters, target, start, per_skill = together(
-        parameters=not_negative(parameters, "parameters", "a number of parameters"),
+        parameters=counts(parameters, "parameters", "a number of parameters"),
         target=target,
         start=start,
-        per_skill=positive(per_skill, "per_skill", "the number of parameters that a skill takes"),
+        per_skill=positive_count(per_skill, "per_skill", "the number of parameters that a skill takes"),
     )
     before = _ranks(n_skills, parameters) - 1
     share = jnp.clip((parameters / per_skill)[..., None] - before, 0.0, 1.0)
@@ -250,7 +250,7 @@ def expected_skill_loss(
     """
     samples, frequency, target, start = together(
         ("frequency",),
-        samples=not_negative(samples, "samples", "a number of samples"),
+        samples=counts(samples, "samples", "a number of samples"),
         frequency=_frequencies(frequency),
         target=target,
         start=start,

@@ -45,7 +45,7 @@ def transition(t: ArrayLike, lam: ArrayLike, target: ArrayLike, strength: ArrayL
     References:
         Nam et al., arXiv:2502.21009, Theorem G.2 and (69); Dominé et al. (2025), arXiv:2409.14623.
     """
-    t, lam, target, strength = _same_shape(t, lam, target, strength)
+    t, lam, target, strength = _same_shape(t, lam=lam, target=target, strength=strength)
     larger = 0.5 * (safe_root(lam**2 + 4 * strength**2) + 2 * jnp.abs(strength))
     smaller = quotient(0.25 * lam**2, larger)
     a, b = jnp.where(strength > 0, larger, smaller), jnp.where(strength > 0, smaller, larger)
@@ -80,7 +80,7 @@ def transition_sigmoidal(t: ArrayLike, target: ArrayLike, strength: ArrayLike) -
     References:
         Nam et al., arXiv:2502.21009, (70).
     """
-    t, target, strength = _same_shape(t, target, strength)
+    t, target, strength = _same_shape(t, target=target, strength=strength)
     s, start = jnp.where(strength < 0, -target, target), jnp.abs(strength)
     x = 2 * jnp.abs(s) * t
     grown = 2 * start * t * phi1(x)
@@ -110,7 +110,7 @@ def transition_exponential(t: ArrayLike, lam: ArrayLike) -> Float[Array, "..."]:
     References:
         Nam et al., arXiv:2502.21009, (70).
     """
-    t, lam = _same_shape(t, lam)
+    t, lam = _same_shape(t, lam=lam)
     return -jnp.expm1(-jnp.abs(lam) * t)
 
 
@@ -139,13 +139,13 @@ def balanced_strength(t: ArrayLike, lam: ArrayLike, target: ArrayLike, strength:
     References:
         Nam et al., arXiv:2502.21009, Theorem G.2 and (69).
     """
-    t, lam, target, strength = _same_shape(t, lam, target, strength)
+    t, lam, target, strength = _same_shape(t, lam=lam, target=target, strength=strength)
     return strength + transition(t, lam, target, strength) * (target - strength)
 
 
-def _same_shape(t: ArrayLike, *others: ArrayLike) -> list[Array]:
+def _same_shape(t: ArrayLike, **others: ArrayLike) -> list[Array]:
     """Times and numbers in one dtype and shape."""
-    arrays = real_arrays(t=t, **{f"argument {place}": other for place, other in enumerate(others, 2)})
+    arrays = real_arrays(t=t, **others)
     arrays[0] = times(arrays[0])
     shape = jnp.broadcast_shapes(*(array.shape for array in arrays))
     return [jnp.broadcast_to(array, shape) for array in arrays]

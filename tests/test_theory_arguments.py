@@ -1,0 +1,109 @@
+"""What every closed form asks of its numbers, and says where they are no such numbers."""
+
+import inspect
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from layerflow import theory
+
+ONE, EYE, P = np.ones(1), np.eye(2), np.array([0.3, -0.2])
+T = {"t": np.array([0.5, 1.0])}
+MODE = {"start": 0.1 * ONE, "target": ONE, "variance": ONE}
+SCALAR = {"a0": P, "b0": P, "target": ONE, "z": ONE}
+LAYERS = {"w1": EYE, "w2": EYE, "sigma_yx": EYE}
+# A good call of every closed form; whatever an array holds here is asked to be real, finite and there.
+CALLS = {
+    "aligned_features": T | {"aligned": ONE, "anti_aligned": ONE, "target": ONE, "z": ONE, "variance": ONE},
+    "aligned_matrix": {"u": EYE, "v": EYE, "strengths": np.ones(2), "targets": np.ones(2)} | T,
+    "aligned_strengths": {"strengths": np.ones(2), "targets": np.ones(2)} | T,
+    "balanced_limit": {"lam": 0.0, "sigma_yx": EYE, "hid": 2},
+    "balanced_network": LAYERS | {"lam": 0.0, "t": 1.0},
+    "balanced_path": LAYERS | {"lam": 0.0, "ts": np.ones(2)},
+    "balanced_strength": T | {"lam": ONE, "target": ONE, "strength": ONE},
+    "balanced_violations": {"w1": EYE, "w2": EYE, "xx": EYE},
+    "compute_law": {"alpha": ONE, "start": 0.1 * ONE, "target": ONE},
+    "conserved_difference": {"a": P, "b": P},
+    "conserved_scalar": {"a": P, "b": P},
+    "critical_speed_ratio": {"weight_to_target": 0.1 * ONE, "margin": 0.1 * ONE},
+    "data_law": {"alpha": ONE, "target": ONE},
+    "decayed": {"conserved": ONE, "decay": 0.1, "t": 1.0},
+    "deep_mode": T | MODE | {"depth": 3},
+    "deep_time": {"start": 0.1 * ONE, "end": 0.5 * ONE, "target": ONE, "depth": 3},
+    "ends_at_saddle": SCALAR,
+    "expected_skill_loss": {"samples": ONE, "frequency": np.full(2, 0.5), "target": ONE},
+    "exponential": T | MODE,
+    "exponential_time": {"fraction": 0.5 * ONE} | MODE,
+    "frozen_kernel_output": T | SCALAR,
+    "growth_bound": SCALAR,
+    "inflection_time": SCALAR,
+    "kernel_growth": SCALAR,
+    "layer_pair": T | {"a0": ONE, "b0": ONE, "target": ONE},
+    "parameter_law": {"alpha": ONE, "target": ONE},
+    "plateau_losses": {"target": ONE, "variance": ONE},
+    "scalar_network": T | SCALAR,
+    "scalar_network_limit": SCALAR,
+    "scalar_network_time": {"output": 0.5 * ONE} | SCALAR,
+    "sigmoidal": T | MODE,
+    "sigmoidal_time": {"fraction": 0.5 * ONE} | MODE,
+    "sign_obstruction": LAYERS,
+    "single_neuron": {"w": P, "a": 1.0, "beta": P, "t": 1.0},
+    "skill_frequencies": {"n_skills": 3, "alpha": ONE},
+    "skill_loss": {"strengths": np.ones(2), "frequency": np.full(2, 0.5), "target": ONE},
+    "skill_strengths_in_data": {"samples": ONE, "frequency": np.full(2, 0.5), "target": ONE},
+    "skill_strengths_in_parameters": {"parameters": ONE, "n_skills": 3, "target": ONE},
+    "skill_strengths_in_time": {"t": ONE, "frequency": np.full(2, 0.5), "start": 0.1, "target": 1.0},
+    "stages_separate": {"start": 0.1 * ONE, "target": ONE},
+    "symmetric_factorisation": {"u": EYE, "sigma": EYE, "t": 1.0},
+    "time_law": {"alpha": ONE, "start": 0.1 * ONE, "target": ONE},
+    "transition": T | {"lam": ONE, "target": ONE, "strength": ONE},
+    "transition_exponential": T | {"lam": ONE},
+    "transition_sigmoidal": T | {"target": ONE, "strength": ONE},
+}
+COUNTS = {"aligned", "anti_aligned", "samples", "parameters"}  # things that are counted come in whole numbers
+ARRAYS = [
+    (name, argument) for name, call in CALLS.items() for argument in call if isinstance(call[argument], np.ndarray)
+]
+TIMES = [(name, argument) for name, call in CALLS.items() for argument in call if argument in ("t", "ts")]
+
+
+def call(name, **changed):
+    return getattr(theory, name)(**CALLS[name] | changed)
+
+
+def test_every_closed_form_is_asked():
+    """All but those of plain whole numbers and of lists of matrices."""
+    functions = {name for name in theory.__all__ if not inspect.isclass(getattr(theory, name))}
+    assert functions - {*CALLS} == {"collapsed", "conserved_imbalances"}
+
+
+@pytest.mark.parametrize(("name", "argument"), ARRAYS)
+def test_arrays_need_to_be_floating_point_numbers(name, argument):
+    shape = CALLS[name][argument].shape
+    words = rf"`{argument}` needs floating point numbers, but it is an array of int64\. Write {argument}\.astype"
+    if argument not in COUNTS:
+        with pytest.raises(ValueError, match=words):
+            call(name, **{argument: np.ones(shape, int)})
+    with pytest.raises(ValueError, match=rf"`{argument}` needs real numbers, but its dtype is complex128"):
+        call(name, **{argument: np.ones(shape, complex)})
+    with pytest.raises(ValueError, match=rf"`{argument}` needs at least one number, but it is empty, of shape \(0,\)"):
+        call(name, **{argument: np.zeros(0)})
+    with pytest.raises(ValueError, match=rf"`{argument}` needs finite .*, but it holds nan"):
+        call(name, **{argument: np.full(shape, np.nan)})
+
+
+@pytest.mark.parametrize(("name", "argument"), TIMES)
+def test_times_need_to_be_finite_and_not_negative(name, argument):
+    like = np.ones_like(CALLS[name][argument])
+    with pytest.raises(ValueError, match=rf"`{argument}` needs .*(not negative, but it holds|negative:) -2"):
+        call(name, **{argument: -2.0 * like})
+    with pytest.raises(ValueError, match=rf"`{argument}` needs finite .*, but it holds nan"):
+        call(name, **{argument: np.nan * like})
+
+
+def test_plain_numbers_and_counts_may_be_whole():
+    assert theory.sigmoidal(1, 1, 2) == theory.sigmoidal(1.0, 1.0, 2.0)
+    assert theory.data_law(0.6, 1)(np.array([10, 100])).shape == (2,)
+    assert theory.skill_strengths_in_data(jnp.array([1, 10]), np.full(2, 0.5), 1.0).shape == (2, 2)
+    assert theory.aligned_features(1.0, np.array([1, 2]), 1, 1.0).output.shape == (2,)
