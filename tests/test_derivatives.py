@@ -47,6 +47,60 @@ def test_forward_and_reverse_mode_of_a_flow_agree_with_differences(ts):
     np.testing.assert_allclose(forward, slope(measured(method(None), ts), POINT, h=1e-2), rtol=1e-5)
 
 
+def at_the_end(method):
+    """Matrix, kernel distance and loss of a balanced network, by its imbalance, its task and time."""
+
+    def values(lam, yx, t1):
+        start = lf.lambda_balanced(jax.random.key(0), lam, 0.4, inp=2, hid=2, out=2)
+        path = lf.solve(
+            lf.Problem(start, lf.Moments.whitened(yx=yx)), method(t1), observe=(lf.kernel_distance, lf.loss)
+        )
+        return jnp.concatenate([path.network.matrix.ravel(), jnp.stack(list(path.observed.values()))])
+
+    return values
+
+
+@pytest.fixture(scope="module")
+def jacobians():
+    """By both modes, through Exact and through Flow.
+
+    A flow that stands still takes steps as long as it likes, and its derivatives are those of its steps: hence dtmax.
+    """
+    short = diffrax.PIDController(rtol=1e-10, atol=1e-12, dtmax=0.02)
+    through = lambda adjoint: at_the_end(lambda t1: lf.Flow(t1=t1, controller=short, adjoint=adjoint))
+    exact, flow, back = at_the_end(lf.Exact), through(None), through(diffrax.RecursiveCheckpointAdjoint())
+    by = (0, 1, 2)
+    return {
+        "exact forward": jax.jit(jax.jacfwd(exact, by)),
+        "exact reverse": jax.jit(jax.jacrev(exact, by)),
+        "flow forward": jax.jit(jax.jacfwd(flow, by)),
+        "flow reverse": jax.jit(jax.jacrev(back, by)),
+    }
+
+
+GENERIC = np.array([[1.0, 0.3], [-0.2, 0.8]])
+SWITCHES = {
+    "lam = 0": (0.0, GENERIC),
+    "repeated singular values": (0.3, np.eye(2)),
+    "repeated singular values at lam = 0": (0.0, np.eye(2)),
+    "a singular value of 0": (0.3, np.diag([1.0, 0.0])),
+    "s = u0": (0.3, np.asarray(lf.lambda_balanced(jax.random.key(0), 0.3, 0.4, inp=2, hid=2, out=2).matrix)),
+    "s = u0 at lam = 0": (0.0, np.asarray(lf.lambda_balanced(jax.random.key(0), 0.0, 0.4, inp=2, hid=2, out=2).matrix)),
+}
+
+
+@pytest.mark.parametrize("case", SWITCHES)
+def test_all_derivatives_agree_where_formulas_switch(case, jacobians):
+    """Forward and reverse, of the closed form and of the flow, by imbalance, data and time: four times one answer."""
+    lam, yx = SWITCHES[case]
+    found = {name: jacobian(lam, jnp.asarray(yx), 2.0) for name, jacobian in jacobians.items()}
+    for place in range(3):
+        expected = found["exact forward"][place]
+        np.testing.assert_allclose(found["exact reverse"][place], expected, atol=1e-11)
+        np.testing.assert_allclose(found["flow forward"][place], expected, atol=1e-8)
+        np.testing.assert_allclose(found["flow reverse"][place], found["flow forward"][place], atol=1e-10)
+
+
 def test_both_modes_of_descent_agree_with_differences():
     method = lambda adjoint: lf.Descent(optax.adam, learning_rate=0.01, steps=100, adjoint=adjoint)
     forward = jax.jacfwd(measured(method(None)))(POINT)

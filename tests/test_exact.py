@@ -231,37 +231,6 @@ def test_what_a_rotation_of_hidden_units_changes_is_refused():
     assert lf.solve(problem, lf.Exact(t1=1.0), observe=fine).status == 0
 
 
-@pytest.mark.parametrize("lam", [0.0, 0.4])
-def test_exact_differentiates_as_the_flow_does(lam):
-    """By imbalance, scale and time, in both modes, at the switch point lam = 0 too."""
-
-    def final(point, method):
-        lam, scale, t1 = point
-        start = lf.lambda_balanced(KEYS[4], lam, 0.4, inp=2, hid=2, out=2)
-        task = lf.Moments.whitened(yx=jnp.array([[1.0, 0.3], [-0.2, 0.8]])).rescale(target=scale)
-        path = lf.solve(lf.Problem(start, task), method(t1), observe=(lf.kernel_distance, lf.loss))
-        return jnp.stack(list(path.observed.values()))
-
-    point = jnp.array([lam, 1.5, 2.0])
-    exact = lambda t1: lf.Exact(t1=t1)
-    forward = jax.jacfwd(final)(point, exact)
-
-    np.testing.assert_allclose(jax.jacrev(final)(point, exact), forward, atol=1e-11)
-    flow = jax.jacfwd(final)(point, lambda t1: lf.Flow(t1=t1, rtol=1e-10))
-    np.testing.assert_allclose(forward, flow, atol=1e-7)
-
-
-@pytest.mark.slow
-def test_equal_singular_values_of_the_task_have_finite_derivatives():
-    def final(lam):
-        start = lf.lambda_balanced(KEYS[4], lam, 0.4, inp=2, hid=2, out=2)
-        problem = lf.Problem(start, lf.Moments.whitened(yx=jnp.eye(2)))
-        return lf.solve(problem, lf.Exact(t1=2.0)).observed["loss"]
-
-    assert np.isfinite(jax.jacfwd(final)(0.0))
-    np.testing.assert_allclose(jax.grad(final)(0.3), jax.jacfwd(final)(0.3), rtol=1e-9)
-
-
 def test_a_second_exact_sweep_compiles_nothing(compilations):
     run = lambda t1: lf.sweep(figure_6a, {"lam": [0.0, 1.0], "ratio": [1.0]}, method=lf.Exact(t1=t1))
     run(1.0)

@@ -286,13 +286,15 @@ def test_derivatives_at_switch_points_are_those_of_a_smooth_function(case, pair_
 
 def test_sigmoidal_is_smooth_through_its_switch_points():
     value = jax.jit(lambda p: theory.sigmoidal(*p))
-    slopes = jax.jit(jax.jacfwd(lambda p: theory.sigmoidal(*p)))
+    slopes, backward = (jax.jit(mode(lambda p: theory.sigmoidal(*p))) for mode in (jax.jacfwd, jax.jacrev))
     for point in ((2.0, 0.5, 0.0), (2.0, -0.5, 0.0), (2.0, 0.7, 0.7)):
         differences = [(value(point + d) - value(point - d)) / 2e-6 for d in 1e-6 * np.eye(3)]
         np.testing.assert_allclose(slopes(np.array(point)), differences, rtol=1e-7, atol=1e-8)
+        np.testing.assert_allclose(slopes(np.array(point)), backward(np.array(point)), rtol=1e-12, atol=1e-14)
     for t, start, target in [(0.0, 0.0, 1.0), (1e8, 0.0, 1.0), (1e8, 0.5, -1.0), (1e8, 0.5, 0.0), (1e8, 1e-100, 1.0)]:
         assert np.isfinite(value(np.array([t, start, target])))
         assert np.all(np.isfinite(slopes(np.array([t, start, target]))))
+        assert np.all(np.isfinite(backward(np.array([t, start, target]))))
 
 
 def test_removable_singularities_are_smooth_to_second_order():

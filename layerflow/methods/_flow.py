@@ -30,6 +30,8 @@ class Flow(eqx.Module):
         adjoint: How the flow differentiates: `diffrax.ForwardMode()` (the default: `jax.jvp`, `jax.jacfwd`,
             any order), `diffrax.RecursiveCheckpointAdjoint()` (`jax.grad`, `jax.jacrev`, once) or
             `diffrax.DirectAdjoint()` (either mode, any order; slower, and best with a small `max_steps`).
+            The derivative is that of the steps taken, which the flow alone chooses: a start that stands
+            still takes long ones, so there bound them, controller=diffrax.PIDController(..., dtmax=0.02).
         until: Stop early. A number: when the loss is at most that. "converged": when the loss is
             above the least that networks of this shape can reach by at most rtol/100, and what it
             still falls, |velocity|^2 t, is at most rtol; both relative to the loss of the zero
