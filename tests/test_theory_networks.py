@@ -30,6 +30,7 @@ few = settings(max_examples=12, deadline=None, derandomize=True)
 rho = jax.jit(balanced_strength)
 t_of = jax.jit(transition)
 neuron = jax.jit(single_neuron)
+factor = jax.jit(symmetric_factorisation)
 
 
 def integrate(velocity, start, ts):
@@ -147,7 +148,7 @@ def test_the_neuron_meets_its_reference_values(w, a, beta, t, end_w, end_a):
 @given(a=st.sampled_from([-1.0, -0.01, 0.0, 0.3, 2.0]), size=st.sampled_from([0.01, 1.0, 2.0]), seed=st.integers(0, 20))
 def test_the_neuron_follows_direct_integration(a, size, seed):
     w, beta = size * np.random.default_rng(seed).normal(size=3), np.array([1.0, 0.5, -1.0])
-    ts = np.linspace(0.0, 30.0, 12)
+    ts = np.linspace(0.0, 50 / np.linalg.norm(beta), 12)
     flow = lambda _, x: np.concatenate([x[3] * (beta - x[3] * x[:3]), [x[:3] @ (beta - x[3] * x[:3])]])
     expected = integrate(flow, np.append(w, a), ts)
 
@@ -176,20 +177,39 @@ def test_the_neuron_is_finite_at_its_extremes():
                 np.testing.assert_allclose(found.map, beta, atol=1e-12)
 
 
-def test_a_symmetric_factorisation_follows_direct_integration():
-    """U' = 2 (sigma - U U^T) U; with an eigenvalue below 0, and fewer columns than rows."""
-    rng = np.random.default_rng(0)
-    sigma = rng.normal(size=(3, 3))
-    sigma = sigma + sigma.T
-    u = rng.normal(size=(3, 2))
-    expected = integrate(
-        lambda _, x: 2 * ((sigma - x.reshape(3, 2) @ x.reshape(3, 2).T) @ x.reshape(3, 2)).ravel(), u, [0.0, 0.7]
-    )
-    expected = expected[-1].reshape(3, 2)
-    found = symmetric_factorisation(u, sigma, 0.7)
-    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-9)
+@few
+@given(size=st.sampled_from([0.01, 1.0]), shift=st.sampled_from([-3.0, 0.0, 3.0]), seed=st.integers(0, 50))
+def test_a_symmetric_factorisation_follows_direct_integration(size, shift, seed):
+    """U' = 2 (sigma - U U^T) U; eigenvalues of either sign, one of them 0, and fewer columns than rows."""
+    rng = np.random.default_rng(seed)
+    u, axes = size * rng.normal(size=(3, 2)), np.linalg.qr(rng.normal(size=(3, 3)))[0]
+    sigma = axes * np.array([shift, 0.0, 1.0]) @ axes.T
+    sigma = 0.5 * (sigma + sigma.T)
+    flow = lambda _, x: 2 * ((sigma - x.reshape(3, 2) @ x.reshape(3, 2).T) @ x.reshape(3, 2)).ravel()
+    ts = np.linspace(0.0, 50 / 2 / max(1.0, abs(shift)), 6)
+
+    for t, expected in zip(ts, integrate(flow, u, ts).reshape(-1, 3, 2), strict=True):
+        found = factor(u, sigma, t)
+        np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-8)
+
+
+def test_a_factorisation_is_of_a_symmetric_matrix():
     with pytest.raises(ValueError, match=r"needs to be symmetric, but its largest difference .* is not 0: 1\. Pass"):
-        symmetric_factorisation(u[:2], np.array([[1.0, 1.0], [0.0, 1.0]]), 1.0)
+        symmetric_factorisation(np.ones((2, 2)), np.array([[1.0, 1.0], [0.0, 1.0]]), 1.0)
+
+
+@few
+@given(
+    starts=st.lists(st.sampled_from([0.0, 1e-6, 0.1, 1.0, 3.0]), min_size=3, max_size=3),
+    targets=st.lists(st.sampled_from([0.0, 1e-9, 0.4, 2.0]), min_size=3, max_size=3),
+)
+def test_aligned_layers_follow_direct_integration(starts, targets):
+    """alpha' = rho alpha - alpha^3, of strength alpha^2, with strengths and singular values of 0 among them."""
+    starts, targets = np.array(starts), np.array(targets)
+    ts = np.linspace(0.0, 50 / 2 / max(targets.max(), 0.1), 6)
+    alphas = integrate(lambda _, alpha: targets * alpha - alpha**3, np.sqrt(starts), ts)
+
+    np.testing.assert_allclose(aligned_strengths(starts, targets, ts), alphas**2, atol=1e-8)
 
 
 def test_aligned_modes_are_sigmoids_and_saturate_in_order():

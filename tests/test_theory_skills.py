@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.integrate import quad, solve_ivp
 from scipy.optimize import minimize_scalar
 from scipy.special import zeta
@@ -59,17 +61,20 @@ def test_reference_values_of_figure_4():
     np.testing.assert_array_equal(learned / 5, [[0, 0, 0, 0, 0], [1, 0.5, 0, 0, 0], [1, 1, 1, 1, 1]])
 
 
-def test_skills_follow_the_flow_of_their_layers():
-    """a_k' = p_k b_k (S - a_k b_k), and the same for b_k, from a_k = b_k."""
-    frequency = np.asarray(theory.skill_frequencies(4, 0.6))
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(st.floats(0.1, 2.0), st.floats(0.2, 5.0), st.floats(1e-4, 0.9))
+def test_skills_follow_the_flow_of_their_layers(alpha, target, share):
+    """a_k' = p_k b_k (S - a_k b_k), and the same for b_k, from a_k = b_k; 50 relaxation times of the first skill."""
+    frequency = np.asarray(theory.skill_frequencies(4, alpha))
 
     def velocity(_, y):
-        gap = frequency * (2.0 - y[:4] * y[4:])
+        gap = frequency * (target - y[:4] * y[4:])
         return np.concatenate([gap * y[4:], gap * y[:4]])
 
-    times = np.linspace(0.0, 50.0, 6)
-    run = solve_ivp(velocity, (0, 50), np.full(8, 0.1), method="DOP853", t_eval=times, rtol=1e-12, atol=1e-14)
-    strengths = theory.skill_strengths_in_time(times, frequency, 0.01, 2.0)
+    end = 50 / (2 * target * frequency[0])
+    times, start = np.linspace(0.0, end, 6), np.full(8, (share * target) ** 0.5)
+    run = solve_ivp(velocity, (0, end), start, method="DOP853", t_eval=times, rtol=1e-12, atol=1e-14)
+    strengths = theory.skill_strengths_in_time(times, frequency, share * target, target)
     np.testing.assert_allclose(strengths, (run.y[:4] * run.y[4:]).T, rtol=1e-8)
 
 
