@@ -121,10 +121,10 @@ class Program:
         start, times = call("start", leaves), _kind(self.exact.jaxpr.invars[0])
         moved = call("exact", jnp.full(times.shape, method.t1, times.dtype), leaves)[0][-1]
         turned = _rotated(start + moved, self.turned) - start
-        plain, other = (call("measure", moved, {}, leaves, method) for moved in (moved, turned))
+        both = jax.vmap(lambda moved: call("measure", moved, {}, leaves, method))(jnp.stack([moved, turned]))
         floor = jnp.finfo(start.dtype).eps ** 0.5
         size = lambda array: jnp.abs(array).max(initial=0.0)
-        return [size(a - b) / (size(a) + size(b) + floor) for a, b in zip(plain, other, strict=True)]
+        return [size(plain - other) / (size(plain) + size(other) + floor) for plain, other in both]
 
     def _caller(self, constants: dict[str, list[Array]]) -> Callable[..., Any]:
         """Call a function of the program by name."""
