@@ -17,6 +17,7 @@ from layerflow.theory import (
     balanced_violations,
     sign_obstruction,
 )
+from layerflow.theory._eigen import symmetric_axes
 
 path = jax.jit(balanced_path)
 
@@ -126,6 +127,28 @@ def test_the_kernel_distance_meets_its_reference_value():
     k0, k1 = (np.asarray(network.ntk(x.T)) for network in (start, now))
     chord = k0 / np.linalg.norm(k0) - k1 / np.linalg.norm(k1)
     np.testing.assert_allclose(now.kernel_distance(start, x @ x.T), 0.5 * np.sum(chord**2), rtol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4, 5])
+def test_axes_of_small_matrices_are_those_of_lapack(n):
+    """Generic, graded over twelve orders of magnitude, and with equal, zero and nearly equal eigenvalues."""
+    rng = np.random.default_rng(0)
+    generic = rng.normal(size=(1000, n, n))
+    graded = 10.0 ** rng.uniform(-6, 6, (1000, n, 1)) * rng.normal(size=(1000, n, n))
+    turns, near = np.linalg.qr(generic)[0], rng.choice([0.0, 1e-9, 1e-15], (1000, n))
+    close = turns * (rng.choice([-1.0, 0.0, 1.0], (1000, n)) + near)[:, None] @ turns.swapaxes(1, 2)
+    f = np.concatenate([generic, graded, close, np.zeros((1, n, n))])
+    f = f + f.swapaxes(1, 2)
+    rates, v = jax.jit(jax.vmap(symmetric_axes))(f)
+
+    size = np.linalg.norm(f, axis=(1, 2))[:, None]
+    assert (np.abs(np.sort(rates) - np.linalg.eigvalsh(f)) <= 1e-14 * size).all()
+    assert (np.abs(v * rates[:, None, :] @ v.mT - f) <= 1e-14 * size[:, None]).all()
+    np.testing.assert_allclose(v.mT @ v, np.broadcast_to(np.eye(n), f.shape), atol=1e-14)
+    slope = jax.jvp(lambda f: jnp.sort(symmetric_axes(f)[0]), (jnp.asarray(f[0]),), (jnp.asarray(f[1]),))[1]
+    step = 1e-6 * f[1]
+    along = (np.linalg.eigvalsh(f[0] + step) - np.linalg.eigvalsh(f[0] - step)) / 2e-6
+    np.testing.assert_allclose(slope, along, rtol=1e-6)
 
 
 SHAPES = [(2, 2, 2), (3, 1, 2), (4, 2, 2), (2, 2, 4), (3, 2, 3), (2, 3, 2)]

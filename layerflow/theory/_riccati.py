@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from layerflow.theory._eigen import symmetric_axes
 from layerflow.theory._special import phi1
 
 
@@ -37,9 +38,11 @@ def _(point: tuple[Array, Array, Array], change: tuple[Array, Array, Array]) -> 
     turned = v.T @ df @ v
     gap = jnp.abs(rates[:, None] - rates[None, :])
     spread = late * phi1(gap * late) * turned
-    # Eigenvalues ascend. The diagonal is shared between start and axes.
+    # Of two equal rates the later counts as the faster. The diagonal is shared between start and axes.
+    tied, later = rates[:, None] == rates[None, :], jnp.tril(jnp.ones((n, n), bool), -1)
+    faster = (rates[:, None] > rates[None, :]) | (tied & later)
     half = 0.5 * jnp.diag(jnp.diagonal(spread))
-    to_faster, to_slower = jnp.tril(spread, -1) + half, jnp.triu(spread, 1) + half
+    to_faster, to_slower = jnp.where(faster, spread, half), jnp.where(faster.T, spread, half)
 
     dg = v.T @ dq0 + to_faster @ (v.T @ q0)
     dtable = jnp.concatenate([dg @ table[n:], jnp.zeros((h, h), q0.dtype)])
@@ -63,7 +66,7 @@ def long_time_factor(f: Float[Array, "n n"], h: int) -> Float[Array, "n h"]:
 def _evaluate(f: Array, q0: Array, t: Array) -> tuple[Array, tuple[Array, ...]]:
     """The factor, and what its derivative is made of."""
     n = q0.shape[0]
-    rates, v = jnp.linalg.eigh(f)
+    rates, v = symmetric_axes(f)
     late = jnp.where(t > 0, t, 1.0)
     # psi = e^{2 max(f, 0) t} * share, kept as a logarithm because it may overflow.
     share = late * phi1(2 * jnp.abs(rates) * late)
