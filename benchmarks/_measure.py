@@ -80,5 +80,5 @@ def run(name: str, *parts: Callable[[], dict[str, float]]) -> None:
     result = {}
     for part in parts:
         result[part.__name__] = part()
-        print(part.__name__, {name: round(value, 12) for name, value in result[part.__name__].items()}, flush=True)
+        print(part.__name__, {name: float(f"{value:.4g}") for name, value in result[part.__name__].items()}, flush=True)
     save(name, result)
