@@ -12,7 +12,16 @@ from layerflow._trajectory import Trajectory
 from layerflow.engine._grid import paired, static
 from layerflow.engine._machine import Machine
 from layerflow.methods import Descent, Exact, Flow, Status
-from layerflow.networks import DiagonalNetwork, LinearNetwork, constant, linear_model, linearise
+from layerflow.networks import (
+    DiagonalNetwork,
+    LayerwiseNetwork,
+    LinearNetwork,
+    constant,
+    feature_model,
+    linear_model,
+    linearise,
+    skill_network,
+)
 from layerflow.observables import (
     accuracy,
     alignment,
@@ -63,6 +72,7 @@ __all__ = [
     "DiagonalNetwork",
     "Exact",
     "Flow",
+    "LayerwiseNetwork",
     "LinearNetwork",
     "Machine",
     "Modes",
@@ -83,6 +93,7 @@ __all__ = [
     "downstream",
     "effective_rank",
     "enable_compile_cache",
+    "feature_model",
     "first_time",
     "fold",
     "function_distance",
@@ -112,6 +123,7 @@ __all__ = [
     "random_regression",
     "scaled_sharpness",
     "sharpness",
+    "skill_network",
     "solve",
     "static",
     "sweep",

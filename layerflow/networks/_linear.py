@@ -1,4 +1,4 @@
-"""Linear networks of any depth and widths."""
+"""Linear networks of any depth and widths; by other names, linear and unconstrained feature models."""
 
 import functools
 
@@ -83,3 +83,32 @@ def linear_model(weight: ArrayLike) -> LinearNetwork:
     """
     weight = jnp.asarray(weight)
     return LinearNetwork((weight[None, :] if weight.ndim == 1 else weight,))
+
+
+def feature_model(features: ArrayLike, classifier: ArrayLike) -> LinearNetwork:
+    """The unconstrained feature model f(sample i) = W h_i: a linear network on one-hot inputs.
+
+    Every sample has features of its own, free to move, where a deep network would compute them: the
+    columns of the first layer, read by inputs e_i. The task is Samples(jnp.eye(n), y).
+
+    Args:
+        features: h_i as columns, shape (hid, n).
+        classifier: W, shape (out, hid).
+
+    Returns:
+        Network of widths (n, hid, out).
+
+    Raises:
+        ValueError: If one of the two is no matrix, or they do not fit.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, layerflow as lf
+        >>> labels = jnp.array([0, 0, 1, 1])
+        >>> model = lf.feature_model(jnp.ones((3, 4)), jnp.ones((2, 3)))
+        >>> model.widths, float(lf.Samples(jnp.eye(4), jax.nn.one_hot(labels, 2)).loss(model))
+        ((4, 3, 2), 6.5)
+
+    References:
+        Mixon, Parshall, Pi (2020), arXiv:2011.11619; Nam et al. (2025), arXiv:2502.21009, section 5.
+    """
+    return LinearNetwork((features, classifier))

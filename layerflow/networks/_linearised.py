@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 from layerflow.networks._diagonal import DiagonalNetwork
 from layerflow.networks._fields import constant, is_weight
+from layerflow.networks._layerwise import LayerwiseNetwork
 from layerflow.networks._linear import LinearNetwork
 
 
@@ -45,6 +46,8 @@ def is_linear(network: PyTree) -> bool:
     """Whether `network` is known to be the linear map x -> matrix @ x, and not just to have a `matrix`."""
     if type(network) is LinearisedNetwork:
         return is_linear(network.start)
+    if type(network) is LayerwiseNetwork:
+        return not network.is_affine
     return type(network) in (LinearNetwork, DiagonalNetwork)
 
 

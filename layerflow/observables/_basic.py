@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, PyTree
 
 from layerflow._at_hand import movement
 from layerflow._problem import Problem
-from layerflow.networks import DiagonalNetwork, LinearNetwork
+from layerflow.networks import DiagonalNetwork, LayerwiseNetwork, LinearNetwork
 from layerflow.observables._observable import observable
 from layerflow.tasks import Modes, Moments, Samples
 
@@ -25,24 +25,27 @@ def layer_imbalance(network: PyTree, problem: Problem) -> Any:  # noqa: ARG001
 
     For neighbouring layers l and l + 1
 
-        w_{l+1}^T w_{l+1} - w_l w_l^T    (LinearNetwork),    b_i^2 - a_i^2    (DiagonalNetwork).
+        w_{l+1}^T w_{l+1} - w_l w_l^T    (LinearNetwork),    b_i^2 - a_i^2    (DiagonalNetwork),
 
-    With weight decay mu on all layers it shrinks as exp(-2 mu t).
+    and b_j^2 minus the squares of all weights into hidden unit j (LayerwiseNetwork). With weight decay
+    mu on all layers it shrinks as exp(-2 mu t).
 
     Returns:
-        Array of shape (hid, hid), or (inp,) for diagonal networks, for two layers; a dict of
-        such arrays, named by the hidden layer, for more. In units of weight^2.
+        Array of shape (hid, hid), or (inp,) for diagonal networks and (hid,) for layerwise ones, for
+        two layers; a dict of such arrays, named by the hidden layer, for more. In units of weight^2.
 
     Raises:
-        TypeError: If the network is neither linear nor diagonal, or has one layer only.
+        TypeError: If the network is none of these, or has one layer only.
     """
+    if isinstance(network, LayerwiseNetwork):
+        return network.last**2 - network.squares_into_hidden
     if isinstance(network, LinearNetwork):
         between = lambda before, after: after.T @ after - before @ before.T
     elif isinstance(network, DiagonalNetwork):
         between = lambda before, after: after**2 - before**2
     else:
         raise TypeError(
-            f"layer_imbalance needs a LinearNetwork or a DiagonalNetwork, but the network is a "
+            f"layer_imbalance needs a LinearNetwork, a DiagonalNetwork or a LayerwiseNetwork, but the network is a "
             f"{type(network).__name__}."
         )
     pairs = list(zip(network.weights[:-1], network.weights[1:], strict=True))
