@@ -1,0 +1,58 @@
+"""What the figures made of curves share: the closed form drawn over the flow, numbers in words."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from layerflow.plot._data import colours
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PALETTE = colours(np.array(list("abcdefgh")))  # of Okabe and Ito, told apart by the colour-blind
+BLUE, VERMILION, GREEN = PALETTE[:3]
+GREY = "0.35"
+
+
+def new_figure(width: float, height: float, title: str) -> "Figure":
+    """An empty figure with its title, in inches."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def flow_and_theory(ax: "Axes", x: Any, flow: Any, theory: Any, *, colour: Any, label: str | None = None) -> None:
+    """The flow as a broad line, the closed form thin and dashed over it, so that both are seen where they agree."""
+    ax.plot(x, flow, color=colour, linewidth=3.0, alpha=0.65, solid_capstyle="butt", label=label)
+    ax.plot(x, theory, color="black", linewidth=0.9, dashes=(4, 3))
+
+
+def key_of_styles(ax: "Axes", *, flow: str = "flow", theory: str = "closed form", **kwargs: Any) -> None:
+    """A legend of what is labelled, and after it of the two kinds of lines."""
+    from matplotlib.lines import Line2D
+
+    handles, labels = ax.get_legend_handles_labels()
+    handles += [
+        Line2D([], [], color=GREY, linewidth=3.0, alpha=0.65),
+        Line2D([], [], color="black", linewidth=0.9, dashes=(4, 3)),
+    ]
+    ax.legend(handles, [*labels, flow, theory], fontsize="small", **{"frameon": False, **kwargs})
+
+
+def panel_title(ax: "Axes", letter: str, words: str) -> None:
+    """(a) what the panel shows."""
+    ax.set_title(f"({letter}) {words}", fontsize="medium")
+
+
+def listed(numbers: Iterable[float], form: str = ".3g") -> str:
+    """Numbers one after the other, in words."""
+    return ", ".join(format(float(number), form) for number in numbers)
+
+
+def worst(measured: Any, expected: Any) -> float:
+    """The largest difference between two arrays, where both are finite."""
+    return float(np.nanmax(np.abs(np.asarray(measured) - np.asarray(expected))))
