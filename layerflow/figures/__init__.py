@@ -2,10 +2,11 @@
 
 from types import ModuleType
 
-from layerflow.figures import _figure3, _figure6a, _figure6b
+from layerflow.figures import _figure3, _figure3_plus, _figure6a, _figure6b
 
 FIGURES: dict[str, ModuleType] = {
     "3": _figure3,
+    "3+": _figure3_plus,
     "6a": _figure6a,
     "6b": _figure6b,
 }

@@ -1,0 +1,143 @@
+"""Figure 3+: saddle to saddle, plateaus and drops of the loss, at depths 2 to 5.
+
+Section 4.2 of the paper says this without a picture. Diagonal networks of equal layers learn three
+modes (closed form at every depth); linear networks 5-3-...-3 learn a task with the same three
+singular values from small balanced layers of random directions, for which there is none. Both rest
+near saddles at which some modes are learned and the others not:
+
+    L_k = 1/2 sum over unlearned modes of E_i S_i^2.
+
+At depth 2 the delay grows like log(1/u(0)) and beyond like u(0)^(2/depth - 1), so depth 2 starts from
+smaller layers than the others to have plateaus as long. Time is in units of when the slowest mode of
+the diagonal network has half its target, which rates = that time does to the flow.
+"""
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from layerflow import theory
+from layerflow._problem import Problem
+from layerflow._sweep import sweep
+from layerflow.engine._grid import static
+from layerflow.figures._curves import BLUE, GREY, VERMILION, flow_and_theory, key_of_styles, listed, new_figure, worst
+from layerflow.methods import Flow
+from layerflow.networks import skill_network
+from layerflow.observables import loss, mode_strengths
+from layerflow.starts import lambda_balanced_chain
+from layerflow.summaries import half_times, plateaus
+from layerflow.tasks import Modes, Moments
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLE = "From saddle to saddle: one drop of the loss for each mode, at any depth"
+NOTES = (
+    "Singular values 4, 2, 1. Dotted: predicted plateaus, 1/2 sum of S² over unlearned modes; dashed: closed form.",
+    "Time is in units of the half-time of the slowest mode of the diagonal network of that depth. Depth 2 starts at "
+    "strength 1e-10, the others at 1e-4.",
+    "Linear networks 5-3-...-3 start balanced (lambda = 0) with random singular vectors: these set the times, not the "
+    "heights. Singular values of one size may be learned together, which skips a plateau.",
+)
+
+TARGETS = np.array([4.0, 2.0, 1.0])
+STARTS = {2: 1e-10, 3: 1e-4, 4: 1e-4, 5: 1e-4}
+END = 20.0
+DIAGONAL, LINEAR = "diagonal network", "linear network"
+
+
+def compute(seeds: int = 3, depths: tuple[int, ...] = (2, 3, 4, 5), times: int = 600) -> "xarray.Dataset":
+    """Loss over time, its plateaus, and when each mode has half of its target.
+
+    Args:
+        seeds: Random starts of the linear networks.
+        depths: Numbers of layers, from 2 to 5.
+        times: Number of times, evenly spaced in the logarithm.
+
+    Returns:
+        Dataset of dimensions model, depth, seed, t, mode and plateau.
+    """
+    slowest = {depth: float(theory.deep_time(STARTS[depth], 0.5, 1.0, depth)) for depth in depths}
+
+    def saddles(key: jax.Array, model: str, depth: int) -> Problem:
+        if model == DIAGONAL:
+            start = skill_network(jnp.full(3, STARTS[depth]), depth=depth)
+            return Problem(start, Modes(1.0, jnp.asarray(TARGETS)), rates=slowest[depth])
+        start = lambda_balanced_chain(key, 0.0, STARTS[depth], widths=(5, *[3] * depth))
+        return Problem(start, Moments.whitened(yx=jnp.asarray(np.eye(3, 5) * TARGETS[:, None])), rates=slowest[depth])
+
+    ts = np.geomspace(0.02, END, times)
+    diagram = sweep(
+        saddles,
+        {"model": static([DIAGONAL, LINEAR]), "depth": static(depths)},
+        seeds=seeds,
+        method=Flow(t1=END, rtol=1e-8, until="converged"),
+        ts=ts,
+        observe=(loss, mode_strengths),
+        summary=(plateaus(most=6), half_times),
+    )
+    closed = [
+        0.5 * np.sum((TARGETS - theory.deep_mode(slowest[d] * ts[:, None], STARTS[d], TARGETS, d)) ** 2, axis=1)
+        for d in depths
+    ]
+    halves = [theory.deep_time(STARTS[d], TARGETS / 2, TARGETS, d) / slowest[d] for d in depths]
+    diagram["t"].attrs["long_name"] = "time over half-time of the slowest mode"
+    return diagram.assign(
+        closed_form=(("depth", "t"), np.stack(closed), {"long_name": "loss of the diagonal network, closed form"}),
+        predicted_half_times=(("depth", "mode"), np.stack(halves), {"long_name": "half-time, closed form"}),
+        predicted_height=("stage", np.asarray(theory.plateau_losses(TARGETS)), {"long_name": "predicted plateau"}),
+    )
+
+
+def draw(diagram: "xarray.Dataset") -> "Figure":
+    """The picture: a column for each depth, a row for each kind of network."""
+    figure = new_figure(9.6, 4.6, TITLE)
+    axes = figure.subplots(2, diagram.sizes["depth"], sharex=True, sharey=True, squeeze=False)
+    for column, depth in enumerate(diagram.depth.values):
+        here = diagram.isel(depth=column)
+        above, below = axes[:, column]
+        flow_and_theory(above, diagram.t, here.loss[0, 0], here.closed_form, colour=BLUE)
+        for seed in range(diagram.sizes["seed"]):
+            shade = 1.0 - 0.3 * seed / max(1, diagram.sizes["seed"] - 1)
+            below.plot(diagram.t, here.loss[1, seed], color=VERMILION, linewidth=1.5, alpha=shade)
+        for ax in (above, below):
+            _draw_plateaus(ax, diagram)
+        above.set_title(f"depth {depth}", fontsize="medium")
+    axes[0, 0].set(xscale="log", xlim=(0.05, float(diagram.t[-1])), ylim=(-0.4, 11.2))
+    for ax, model in zip(axes[:, 0], diagram.model.values, strict=True):
+        ax.set_ylabel(f"loss, {model}")
+    key_of_styles(axes[0, 0], loc="upper right")
+    figure.supxlabel("time over half-time of the slowest mode of the diagonal network", fontsize="medium")
+    return figure
+
+
+def _draw_plateaus(ax: "Axes", diagram: "xarray.Dataset") -> None:
+    for height in diagram.predicted_height.values:
+        ax.axhline(height, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+
+
+def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
+    """Heights of plateaus, half-times and the distance from the closed form."""
+    predicted = diagram.predicted_height.values
+    diagonal, linear = diagram.isel(model=0, seed=0), diagram.isel(model=1)
+    heights = diagonal.plateaus_height.values[:, : len(predicted)]
+    # Random starts may skip a plateau, so each is held against the nearest one.
+    found = linear.plateaus_height.values
+    found = found[np.isfinite(found)]
+    nearest = predicted[np.abs(found[:, None] - predicted).argmin(axis=1)]
+    ordered = np.all(np.diff(linear.half_times.values, axis=-1) > 0, axis=-1)
+    whole = linear.plateaus_count.values == len(predicted)
+    return (
+        f"Diagonal networks: the loss is within {worst(diagonal.loss, diagonal.closed_form):.1e} of the closed form, "
+        f"half-times within {worst(diagonal.half_times, diagonal.predicted_half_times):.1e} of it.",
+        f"Diagonal networks have {listed(diagonal.plateaus_count.values, '.0f')} plateaus at depths "
+        f"{listed(diagram.depth.values, '.0f')}, of mean heights within {worst(heights, predicted[None]):.2g} of the "
+        f"predicted {listed(predicted)}.",
+        f"Linear networks from random directions: all {len(found)} plateaus lie within {worst(found, nearest):.2g} of "
+        f"one of these heights; {whole.sum()} of {whole.size} runs show every one of them by t = "
+        f"{float(diagram.t[-1]):g}, and {ordered.sum()} learn the modes strictly in the order of their strengths.",
+    )
