@@ -2,13 +2,14 @@
 
 from types import ModuleType
 
-from layerflow.figures import _figure3, _figure3_plus, _figure6a, _figure6b
+from layerflow.figures import _figure3, _figure3_plus, _figure6a, _figure6b, _figure_g
 
 FIGURES: dict[str, ModuleType] = {
     "3": _figure3,
     "3+": _figure3_plus,
     "6a": _figure6a,
     "6b": _figure6b,
+    "G": _figure_g,
 }
 
 __all__ = ["FIGURES"]
