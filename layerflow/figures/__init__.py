@@ -2,7 +2,7 @@
 
 from types import ModuleType
 
-from layerflow.figures import _figure3, _figure3_plus, _figure6a, _figure6b, _figure_g
+from layerflow.figures import _figure3, _figure3_plus, _figure6a, _figure6b, _figure_g, _figure_i
 
 FIGURES: dict[str, ModuleType] = {
     "3": _figure3,
@@ -10,6 +10,7 @@ FIGURES: dict[str, ModuleType] = {
     "6a": _figure6a,
     "6b": _figure6b,
     "G": _figure_g,
+    "I": _figure_i,
 }
 
 __all__ = ["FIGURES"]

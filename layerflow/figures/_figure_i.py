@@ -1,0 +1,197 @@
+"""Figure I: Theorem I.1 over the flow, with and without inflection (Remark I.2).
+
+Scalar networks f = x sum_i a_i b_i of random starts and growing weight scale learn f* = x S. The
+growth factor gamma of the aligned sums a_i + b_i is a piece of a sigmoid, and has an inflection iff
+S > A = Sigma(0) + f(0). The paper states this without a picture, and prints the exponent of gamma
+with 4 r t / Z; it is 2 r t / Z, as the flow shows. Recipe: S = 1, Z = 1, 8 hidden units, Gaussian
+weights whose scale runs over two decades; time in units of 1/r, r^2 = S^2 + Sigma(0)^2 - f(0)^2.
+"""
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from layerflow import theory
+from layerflow._problem import Problem
+from layerflow._sweep import sweep
+from layerflow._trajectory import Trajectory
+from layerflow.figures._curves import (
+    BLUE,
+    GREY,
+    VERMILION,
+    flow_and_theory,
+    key_of_styles,
+    new_figure,
+    panel_title,
+    worst,
+)
+from layerflow.methods import Flow
+from layerflow.networks import LinearNetwork
+from layerflow.observables import observable
+from layerflow.tasks import Modes
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLE = "Growth of a scalar network from random starts (Theorem I.1), with and without inflection"
+NOTES = (
+    "Broad lines and dots: integrated flow; dashed: Theorem I.1 with e^(-2 r t / Z). The paper prints e^(-4 r t / Z), "
+    "which contradicts its Eq. 9 at width 1.",
+    "S = 1, Z = 1, 8 hidden units, Gaussian weights; (a) and (b) show the seed 0, in (c) every dot is a start. Time is "
+    "in units of 1/r.",
+)
+
+TARGET, HIDDEN, END = 1.0, 8, 9.0
+
+
+@observable(long_name="output f")
+def output(network: PyTree, problem: Problem) -> Float[Array, ""]:  # noqa: ARG001
+    """The slope of the function."""
+    return network.matrix[0, 0]
+
+
+@observable(long_name="growth factor γ")
+def growth(network: PyTree, problem: Problem) -> Float[Array, ""]:
+    """How much the squares of all a_i + b_i have grown: from the weights alone, not from the theorem."""
+    square = lambda network: jnp.sum((network.weights[0][:, 0] + network.weights[1][0]) ** 2)
+    return square(network) / square(problem.start)
+
+
+@observable(dims=("unit",), long_name="weight at the start")
+def start(trajectory: Trajectory) -> dict[str, Array]:
+    """Both layers at t = 0."""
+    first, last = trajectory.problem.start.weights
+    return {"a": first[:, 0], "b": last[0]}
+
+
+def compute(grid: int = 25, seeds: int = 8, times: int = 400) -> "xarray.Dataset":
+    """Output and growth over time by flow and by Theorem I.1, and when growth is fastest.
+
+    Args:
+        grid: Weight scales, sqrt(Sigma(0)) on average, from 0.03 to 3.
+        seeds: Random starts.
+        times: Number of times, up to t = 9/r.
+
+    Returns:
+        Dataset of dimensions scale, seed and t, where t is in units of 1/r.
+    """
+
+    def scalar(key: jax.Array, scale: jax.Array) -> Problem:
+        a, b = scale / jnp.sqrt(HIDDEN) * jax.random.normal(key, (2, HIDDEN))
+        opposed, aligned = 0.5 * jnp.sum((a - b) ** 2), 0.5 * jnp.sum((a + b) ** 2)
+        network = LinearNetwork((a[:, None], b[None, :]))
+        return Problem(network, Modes(jnp.ones(1), TARGET), rates=1 / jnp.sqrt(TARGET**2 + aligned * opposed))
+
+    scales = np.geomspace(0.03, 3.0, grid)
+    ts = np.linspace(0.0, END, times)
+    diagram = sweep(
+        scalar,
+        {"scale": scales},
+        seeds=seeds,
+        method=Flow(t1=END, rtol=1e-9),
+        ts=ts,
+        observe=(output, growth),
+        summary=start,
+    )
+    diagram["t"].attrs["long_name"] = "time in units of 1/r"
+    return diagram.assign(_of_theorem(diagram)).assign(
+        inflection=(("scale", "seed"), _fastest(diagram.growth.values, ts), {"long_name": "inflection of γ, flow"})
+    )
+
+
+def _of_theorem(diagram: "xarray.Dataset") -> dict[str, tuple[tuple[str, ...], np.ndarray, dict[str, str]]]:
+    """What Theorem I.1 and Remark I.2 say of the same starts."""
+    a, b = diagram.start_a.values, diagram.start_b.values
+    aligned, opposed = (0.5 * np.sum(part**2, axis=-1) for part in (a + b, a - b))
+    unit = 1 / np.sqrt(TARGET**2 + aligned * opposed)
+    ts = unit[..., None] * diagram.t.values
+    closed = theory.scalar_network(ts, a[..., None, :], b[..., None, :], TARGET)
+    bend = theory.inflection_time(a, b, TARGET) / unit
+    starts, paths = ("scale", "seed"), ("scale", "seed", "t")
+    return {
+        "target_to_aligned": (starts, TARGET / aligned, {"long_name": "S / A, A = Σ(0) + f(0)"}),
+        "predicted_output": (paths, np.asarray(closed.output), {"long_name": "output f, Theorem I.1"}),
+        "predicted_growth": (paths, np.asarray(closed.growth), {"long_name": "growth factor γ, Theorem I.1"}),
+        "predicted_inflection": (starts, np.asarray(bend), {"long_name": "inflection of γ, Remark I.2"}),
+        "final_growth": (starts, np.asarray(theory.scalar_network_limit(a, b, TARGET).growth), {"long_name": "γ₊"}),
+    }
+
+
+def _fastest(growth: np.ndarray, ts: np.ndarray) -> np.ndarray:
+    """When a path changes fastest, by a parabola through three slopes; infinite if at the first of them."""
+    slopes, middles = np.abs(np.diff(growth, axis=-1)), 0.5 * (ts[1:] + ts[:-1])
+    place = slopes.argmax(axis=-1)
+    inner = np.clip(place, 1, len(middles) - 2)
+    before, at, after = (np.take_along_axis(slopes, inner[..., None] + k, axis=-1)[..., 0] for k in (-1, 0, 1))
+    shift = 0.5 * (before - after) / (before - 2 * at + after)
+    return np.where(place == 0, np.inf, middles[inner] + shift * (ts[1] - ts[0]))
+
+
+def draw(diagram: "xarray.Dataset") -> "Figure":
+    """The picture: output, growth over its end, and the time of the inflection."""
+    figure = new_figure(10.2, 3.4, TITLE)
+    left, middle, right = figure.subplots(1, 3)
+    for scale, colour in zip(_shown(diagram), ("#0072B2", "#009E73", "#D55E00"), strict=True):
+        one = diagram.sel(scale=scale).isel(seed=0)
+        label = f"S/A = {float(one.target_to_aligned):.3g}"
+        flow_and_theory(left, diagram.t, one.output, one.predicted_output, colour=colour, label=label)
+        end = float(one.final_growth)
+        flow_and_theory(middle, diagram.t, one.growth / end, one.predicted_growth / end, colour=colour)
+        bend = float(one.inflection)
+        if np.isfinite(bend):
+            middle.plot(bend, np.interp(bend, diagram.t, one.growth / end), "o", color=colour, markeredgecolor="black")
+    for ax in (left, middle):
+        ax.set(xlabel="time in units of 1/r", xlim=(0, END))
+    left.set_ylabel("output f")
+    middle.set_ylabel("growth γ over its end γ₊")
+    key_of_styles(left, loc="lower right")
+    panel_title(left, "a", "output")
+    panel_title(middle, "b", "growth; dot: inflection")
+    _draw_inflections(right, diagram)
+    return figure
+
+
+def _shown(diagram: "xarray.Dataset") -> list[float]:
+    """Three scales: small, where S / A of seed 0 is a little above 1, and large."""
+    ratio = diagram.target_to_aligned.isel(seed=0).values
+    scales = diagram.scale.values
+    return [float(scales[np.abs(np.log(ratio / wanted)).argmin()]) for wanted in (100.0, 5.0, 0.3)]
+
+
+def _draw_inflections(ax: "Axes", diagram: "xarray.Dataset") -> None:
+    """Measured and predicted times of the inflection over S / A."""
+    ratio, measured, predicted = (
+        diagram[name].values.ravel() for name in ("target_to_aligned", "inflection", "predicted_inflection")
+    )
+    bends = np.isfinite(measured)
+    ax.plot(ratio[bends], measured[bends], "o", color=BLUE, alpha=0.4, markersize=7, label="inflection, flow")
+    ax.plot(ratio[~bends], np.zeros((~bends).sum()), "x", color=VERMILION, markersize=5, label="none, flow")
+    known = np.isfinite(predicted)
+    ax.plot(ratio[known], predicted[known], ".", color="black", markersize=2.5, label="Remark I.2")
+    ax.axvline(1.0, color=GREY, linewidth=0.9, linestyle=":")
+    ax.set(xscale="log", xlabel="S / A, A = Σ(0) + f(0)", ylabel="time of the inflection, in 1/r")
+    ax.legend(fontsize="small", frameon=False, loc="upper left")
+    panel_title(ax, "c", "inflection iff S > A")
+
+
+def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
+    """Distance of the flow from Theorem I.1, and of its inflections from Remark I.2."""
+    end = diagram.final_growth
+    off = worst(diagram.growth / end, diagram.predicted_growth / end)
+    bends, expected = (np.isfinite(diagram[name].values) for name in ("inflection", "predicted_inflection"))
+    both = bends & expected
+    late = worst(diagram.inflection.values[both], diagram.predicted_inflection.values[both])
+    ratio = diagram.target_to_aligned.values
+    wrong = ratio[bends != (ratio > 1)]
+    where = f" (those with S/A = {wrong.min():.3g} to {wrong.max():.3g})" if wrong.size else ""
+    return (
+        f"The flow of {bends.size} random starts is within {worst(diagram.output, diagram.predicted_output):.1e} of "
+        f"Theorem I.1 in f/S, and within {off:.1e} of it in the growth over its end.",
+        f"{(bends == (ratio > 1)).sum()} of {bends.size} starts have an inflection iff S > A{where}; it comes within "
+        f"{late:.1e}/r of the time in Remark I.2.",
+    )
