@@ -2,13 +2,15 @@
 
 from types import ModuleType
 
-from layerflow.figures import _figure3, _figure3_plus, _figure6a, _figure6b, _figure_g, _figure_i
+from layerflow.figures import _figure3, _figure3_plus, _figure6a, _figure6b, _figure7, _figure9, _figure_g, _figure_i
 
 FIGURES: dict[str, ModuleType] = {
     "3": _figure3,
     "3+": _figure3_plus,
     "6a": _figure6a,
     "6b": _figure6b,
+    "7": _figure7,
+    "9": _figure9,
     "G": _figure_g,
     "I": _figure_i,
 }

@@ -31,8 +31,10 @@ def flow_and_theory(ax: "Axes", x: Any, flow: Any, theory: Any, *, colour: Any, 
     ax.plot(x, theory, color="black", linewidth=0.9, dashes=(4, 3))
 
 
-def key_of_styles(ax: "Axes", *, flow: str = "flow", theory: str = "closed form", **kwargs: Any) -> None:
-    """A legend of what is labelled, and after it of the two kinds of lines."""
+def key_of_styles(
+    ax: "Axes", *, on: "Figure | None" = None, flow: str = "flow", theory: str = "closed form", **kwargs: Any
+) -> None:
+    """A legend of what is labelled in `ax`, then of the two kinds of lines; in the panel or `on` the figure."""
     from matplotlib.lines import Line2D
 
     handles, labels = ax.get_legend_handles_labels()
@@ -40,7 +42,7 @@ def key_of_styles(ax: "Axes", *, flow: str = "flow", theory: str = "closed form"
         Line2D([], [], color=GREY, linewidth=3.0, alpha=0.65),
         Line2D([], [], color="black", linewidth=0.9, dashes=(4, 3)),
     ]
-    ax.legend(handles, [*labels, flow, theory], fontsize="small", **{"frameon": False, **kwargs})
+    (on or ax).legend(handles, [*labels, flow, theory], fontsize="small", **{"frameon": False, **kwargs})
 
 
 def panel_title(ax: "Axes", letter: str, words: str) -> None:

@@ -1,0 +1,209 @@
+"""Figure 9: the same as Figure 7 in a function space of two dimensions.
+
+Linear networks f = (1/Z) sum_k b_k w_k . x of two inputs, whose features h_k = b_k w_k / Z (Eq. 24) are
+arrows in the plane of coordinates of x_1 and x_2 (appendix C.5). The paper's figure is a drawing
+without data; here the arrows come from the flow. Units come in pairs (w, b), (w, -b), so that f(0) = 0
+and one feature of each pair is aligned with the target, the other against it. Setups are those of
+Figure 7; at 40 degrees to the target in (a) and (b), in random directions in (c).
+
+There is no closed form of these paths. What theory says: with the kernel of the start,
+f(t) = S - e^{-K t / Z^2} S with K = sum_k (w_k w_k^T + b_k^2 I), to which lazy dynamics come; and from
+small weights all (w_k, b_k) grow along (S/|S|, 1), so that the features end at the shares
+c_k^2 / sum_j c_j^2 of the target, c_k = w_k . S/|S| + b_k, whatever their direction was.
+"""
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from layerflow._problem import Problem
+from layerflow._sweep import sweep
+from layerflow.engine._grid import static
+from layerflow.figures._curves import BLUE, GREY, VERMILION, listed, new_figure, panel_title, worst
+from layerflow.figures._features import SETUPS, Setup
+from layerflow.methods import Flow
+from layerflow.networks import LinearNetwork
+from layerflow.observables import observable
+from layerflow.tasks import Modes
+
+if TYPE_CHECKING:
+    import xarray
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+TITLE = "Features in function space: they turn to the target in rich dynamics, and hardly move in lazy ones"
+NOTES = (
+    "The paper's figure is a drawing without data; setups as in Figure 7, with two inputs. Pale: features at "
+    "the start, full: at the end, thin: their way; black dashed: output; grey, to the cross: the flow with the kernel "
+    "of the start for as long.",
+    "(c) shows 12 of 1000 features, ten times as long as they are; at this scale start and end lie on each other.",
+)
+
+END, SHOWN, MAGNIFIED = 12.0, 12, 10.0
+ANGLE, TARGET_ANGLE = np.deg2rad(10.0), np.deg2rad(50.0)
+
+
+@observable(dims=("coordinate",), long_name="output f")
+def output(network: PyTree, problem: Problem) -> Float[Array, " coordinate"]:  # noqa: ARG001
+    """The function, in coordinates of x_1 and x_2."""
+    return network.matrix[0]
+
+
+@observable(dims=("feature", "coordinate"), long_name="features")
+def features(network: PyTree, problem: Problem) -> Float[Array, "feature coordinate"]:  # noqa: ARG001
+    """The first features h_k = b_k w_k / Z; zero where a network has fewer."""
+    first, last = network.weights
+    shown = (network.output_scale * last[0][:, None] * first)[:SHOWN]
+    return jnp.concatenate([shown, jnp.zeros((SHOWN - len(shown), 2), shown.dtype)])
+
+
+def compute(times: int = 300) -> "xarray.Dataset":
+    """Output and features over time by flow, and what theory says of the limits.
+
+    Args:
+        times: Number of times, up to t = 12 Z/r.
+
+    Returns:
+        Dataset of dimensions setup, t, feature and coordinate, where t is in units of Z/r.
+    """
+    direction = np.array([np.cos(TARGET_ANGLE), np.sin(TARGET_ANGLE)])
+    starts = {name: _start(setup) for name, setup in SETUPS.items()}
+
+    def plane(setup: str) -> Problem:
+        w, b = map(jnp.asarray, starts[setup])
+        target = jnp.asarray(SETUPS[setup].target * direction)
+        return Problem(LinearNetwork((w, b[None, :]), 1 / SETUPS[setup].z), Modes(1.0, target), rates=_unit(setup))
+
+    ts = np.linspace(0.0, END, times)
+    diagram = sweep(
+        plane,
+        {"setup": static({name: name for name in SETUPS})},
+        method=Flow(t1=END, rtol=1e-9),
+        ts=ts,
+        observe=(output, features),
+    )
+    diagram["t"].attrs["long_name"] = "time in units of Z/r"
+    targets = {name: setup.target * direction for name, setup in SETUPS.items()}
+    frozen = [_frozen(*starts[name], targets[name], setup.z, _unit(name) * ts) for name, setup in SETUPS.items()]
+    shares = [_shares(*starts[name], direction) for name in SETUPS]
+    return diagram.assign(
+        frozen_output=(("setup", "t", "coordinate"), np.stack(frozen), {"long_name": "f, kernel of the start"}),
+        predicted_share=(("setup", "feature"), np.stack(shares), {"long_name": "share of the target, small weights"}),
+        target=(("setup", "coordinate"), np.stack(list(targets.values())), {"long_name": "S"}),
+        shown=("setup", np.array([min(setup.width, SHOWN) for setup in SETUPS.values()])),
+    )
+
+
+def _unit(name: str) -> float:
+    return SETUPS[name].unit
+
+
+def _start(setup: Setup) -> tuple[np.ndarray, np.ndarray]:
+    """w of shape (width, 2), each direction twice, and b of alternating sign."""
+    pairs = setup.width // 2
+    angles = np.asarray(2 * np.pi * jax.random.uniform(jax.random.key(3), (pairs,))) if pairs > 1 else np.array([ANGLE])
+    w = np.repeat(np.stack([np.cos(angles), np.sin(angles)], axis=1), 2, axis=0)
+    return setup.scale * w, setup.scale * np.where(np.arange(setup.width) % 2, -1.0, 1.0)
+
+
+def _frozen(w: np.ndarray, b: np.ndarray, target: np.ndarray, z: float, ts: np.ndarray) -> np.ndarray:
+    """f(t) = S - e^{-K t / Z^2} S, from f(0) = 0."""
+    rates, axes = np.linalg.eigh((w.T @ w + np.sum(b**2) * np.eye(2)) / z**2)
+    return -np.expm1(-np.outer(ts, rates)) * (axes.T @ target) @ axes.T
+
+
+def _shares(w: np.ndarray, b: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """c_k^2 / sum_j c_j^2 of the first features, c_k = w_k . S/|S| + b_k."""
+    squares = (w @ direction + b) ** 2
+    shown = (squares / squares.sum())[:SHOWN]
+    return np.pad(shown, (0, SHOWN - len(shown)))
+
+
+def draw(diagram: "xarray.Dataset") -> "Figure":
+    """The picture: a plane of functions for each setup."""
+    figure = new_figure(10.2, 4.3, TITLE)
+    for number, ax in enumerate(figure.subplots(1, 3)):
+        one = diagram.isel(setup=number)
+        setup = SETUPS[str(one.setup.values)]
+        factor = MAGNIFIED if setup.width > SHOWN else 1.0
+        _draw_features(ax, one, factor)
+        ax.plot(*one.output.values.T, color="black", linestyle="--", linewidth=1.4, label="output f")
+        frozen = {"color": "0.5", "linewidth": 1.0, "marker": "X", "markersize": 8, "markeredgecolor": "white"}
+        ax.plot(*one.frozen_output.values.T, **frozen, markevery=[-1], label="f, kernel of the start")
+        ax.plot(*one.target.values, "o", color="black", markersize=6, label="target")
+        panel_title(ax, "abc"[number], f"{setup.words}, S = {setup.target:g}")
+        ax.set(xlabel="coordinate of $x_1$", aspect="equal")
+        if factor > 1:
+            ax.annotate(f"features × {factor:g}", (0.03, 0.93), xycoords="axes fraction", fontsize="small")
+    figure.axes[0].set_ylabel("coordinate of $x_2$")
+    _add_inset(figure.axes[0], diagram.isel(setup=0))
+    _add_key(figure)
+    return figure
+
+
+def _draw_features(ax: "Axes", one: "xarray.Dataset", factor: float = 1.0, *, ends: bool = True) -> None:
+    """Arrows at the start and at the end, and the way of their tips; blue aligned, vermilion anti-aligned."""
+    paths = factor * one.features.values[:, : int(one.shown)]
+    for path in np.moveaxis(paths, 1, 0):
+        colour = BLUE if path[0] @ one.target.values > 0 else VERMILION
+        ax.plot(*path.T, color=colour, linewidth=1.0)
+        for tip, alpha, wide in ((path[0], 0.35, 0.02), (path[-1], 1.0, 0.011))[: 1 + ends]:
+            ax.quiver(
+                0.0, 0.0, *tip, angles="xy", scale_units="xy", scale=1.0, width=wide, color=colour, alpha=alpha
+            )  # fmt: skip
+    ax.axhline(0.0, color="0.8", linewidth=0.6, zorder=0)
+    ax.axvline(0.0, color="0.8", linewidth=0.6, zorder=0)
+    reach = 1.12 * max(float(np.abs(paths).max()), float(np.abs(one.target).max()))
+    low = -reach if paths.min() < -0.1 * reach else -0.15 * reach
+    ax.set(xlim=(low, reach), ylim=(low, reach))
+
+
+def _add_inset(ax: "Axes", one: "xarray.Dataset") -> None:
+    """The neighbourhood of the origin, where small weights start."""
+    inset = ax.inset_axes((0.53, 0.09, 0.44, 0.44))
+    _draw_features(inset, one, ends=False)
+    near = 3.0 * float(np.linalg.norm(one.features.values[0], axis=-1).max())
+    inset.set(xlim=(-near, near), ylim=(-near, near), xticks=(-0.02, 0.0, 0.02), yticks=())
+    inset.tick_params(labelsize="x-small")
+    ax.indicate_inset_zoom(inset, edgecolor=GREY)
+
+
+def _add_key(figure: "Figure") -> None:
+    """One legend for all panels."""
+    from matplotlib.patches import Patch
+
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    arrows = [Patch(color=BLUE), Patch(color=VERMILION), Patch(color=GREY, alpha=0.35), Patch(color=GREY)]
+    words = ["aligned", "anti-aligned", "at the start", "at the end"]
+    figure.legend(
+        arrows + handles, words + labels, loc="outside lower center", ncols=7, fontsize="small", frameon=False
+    )
+
+
+def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
+    """Where the features of the rich network end, and how far lazy ones move and differ from their limit."""
+    size = np.linalg.norm(diagram.target.values, axis=-1)
+    end = worst(diagram.output.values[:, -1] / size[:, None], diagram.target.values / size[:, None])
+    off = np.linalg.norm(diagram.output.values - diagram.frozen_output.values, axis=-1).max(axis=-1) / size
+    rich = diagram.isel(setup=0)
+    last = rich.features.values[-1, :2]
+    along = last @ rich.target.values / size[0]
+    angles = np.rad2deg(np.arccos(along / np.linalg.norm(last, axis=-1)))
+    moved = [_movement(diagram.isel(setup=number)) for number in range(len(size))]
+    return (
+        f"All three end at the target, within {end:.1e} of its size.",
+        f"Rich: both features turn to the target, the one that began against it too: they end {listed(angles, '.2g')} "
+        f"degrees from it, with {listed(along / size[0], '.4f')} of it (theory for small weights "
+        f"{listed(rich.predicted_share.values[:2], '.4f')}).",
+        f"Largest movement of a feature over its size at the start: {listed(moved)} for rich, small target, NTK.",
+        f"Largest distance of f from its flow with the kernel of the start, over |S|: {listed(off, '.2g')}.",
+    )
+
+
+def _movement(one: "xarray.Dataset") -> float:
+    """The largest |h(t) - h(0)| / |h(0)| over features and times."""
+    paths = one.features.values[:, : int(one.shown)]
+    return float((np.linalg.norm(paths - paths[0], axis=-1) / np.linalg.norm(paths[0], axis=-1)).max())
