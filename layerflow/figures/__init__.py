@@ -2,9 +2,20 @@
 
 from types import ModuleType
 
-from layerflow.figures import _figure3, _figure3_plus, _figure6a, _figure6b, _figure7, _figure9, _figure_g, _figure_i
+from layerflow.figures import (
+    _figure2,
+    _figure3,
+    _figure3_plus,
+    _figure6a,
+    _figure6b,
+    _figure7,
+    _figure9,
+    _figure_g,
+    _figure_i,
+)
 
 FIGURES: dict[str, ModuleType] = {
+    "2": _figure2,
     "3": _figure3,
     "3+": _figure3_plus,
     "6a": _figure6a,

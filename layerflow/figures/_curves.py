@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PALETTE = colours(np.array(list("abcdefgh")))  # of Okabe and Ito, told apart by the colour-blind
-BLUE, VERMILION, GREEN = PALETTE[:3]
+BLUE, VERMILION, GREEN, PURPLE = PALETTE[:4]
 GREY = "0.35"
 
 
