@@ -1,6 +1,5 @@
 """What the figures made of curves share: the closed form drawn over the flow, numbers in words."""
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,7 +49,7 @@ def panel_title(ax: "Axes", letter: str, words: str) -> None:
     ax.set_title(f"({letter}) {words}", fontsize="medium")
 
 
-def listed(numbers: Iterable[float], form: str = ".3g") -> str:
+def listed(numbers: Any, form: str = ".3g") -> str:
     """Numbers one after the other, in words."""
     return ", ".join(format(float(number), form) for number in numbers)
 

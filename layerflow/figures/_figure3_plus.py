@@ -80,10 +80,8 @@ def compute(seeds: int = 3, depths: tuple[int, ...] = (2, 3, 4, 5), times: int =
         observe=(loss, mode_strengths),
         summary=(plateaus(most=6), half_times),
     )
-    closed = [
-        0.5 * np.sum((TARGETS - theory.deep_mode(slowest[d] * ts[:, None], STARTS[d], TARGETS, d)) ** 2, axis=1)
-        for d in depths
-    ]
+    strengths = [np.asarray(theory.deep_mode(slowest[d] * ts[:, None], STARTS[d], TARGETS, d)) for d in depths]
+    closed = [0.5 * np.sum((TARGETS - strength) ** 2, axis=1) for strength in strengths]
     halves = [theory.deep_time(STARTS[d], TARGETS / 2, TARGETS, d) / slowest[d] for d in depths]
     diagram["t"].attrs["long_name"] = "time over half-time of the slowest mode"
     return diagram.assign(

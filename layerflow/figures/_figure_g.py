@@ -23,7 +23,6 @@ from layerflow.figures._curves import (
     VERMILION,
     flow_and_theory,
     key_of_styles,
-    listed,
     new_figure,
     panel_title,
     worst,
@@ -147,8 +146,8 @@ def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
     return (
         f"The flow is within {worst(diagram.transition, diagram.closed_form):.1e} of the closed form of T at all "
         f"{diagram.sizes['lam']} imbalances, and within {mirrored:.1e} of itself at -λ: T depends on |λ| only.",
-        f"T is {listed([near.sigmoid.sel(lam=first)])} from its sigmoidal limit at λ = {first:g} and "
-        f"{listed([near.exponential.sel(lam=last)])} from its exponential one at λ = {last:g}; the distances grow as "
+        f"T is {float(near.sigmoid.sel(lam=first)):.3g} from its sigmoidal limit at λ = {first:g} and "
+        f"{float(near.exponential.sel(lam=last)):.3g} from its exponential one at λ = {last:g}; the distances grow as "
         f"|λ|^{rich:.2f} (for |λ| below rho(0)) and fall as |λ|^{lazy:.2f}, both squares in theory.",
         f"T is never below 1 - exp(-|λ| t) by more than {max(bound, 0.0):.1e}: no imbalance makes a mode slower than "
         f"lazy dynamics.",
