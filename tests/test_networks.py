@@ -58,6 +58,9 @@ def test_all_connections_are_a_linear_network(key, coloured_samples):
     linear = lf.LinearNetwork((network.first.reshape(2, 4), network.last[None, :]))
 
     np.testing.assert_allclose(path(network, task, matrix), path(linear, task, matrix), atol=1e-7)
+    distances = [path(start, task, lf.kernel_distance) for start in (network, linear)]
+    np.testing.assert_allclose(*distances, atol=1e-7)
+    assert distances[0][-1] > 1e-4  # far above the tolerance
 
 
 def test_any_connections_descend_as_a_linear_network_whose_missing_weights_stay_zero(key, coloured_samples):
@@ -126,6 +129,18 @@ def test_beside_a_skip_connection_a_mode_of_two_layers_keeps_its_sum_over_the_ex
     np.testing.assert_allclose(end.first + end.last, 0.2 * grown, rtol=1e-6)
     np.testing.assert_allclose(end.first - end.last, 0.4 / grown, rtol=1e-6)
     assert grown > 2
+
+
+def test_a_layerwise_network_has_a_lazy_twin(key):
+    """The twin starts with the same strengths and learns exponentially where the network does not."""
+    task = lf.Modes(variance=jnp.ones(3), target=1.0)
+    network = drawn(key, ((0, 0), (1, 1), (2, 2)))
+
+    lazy = path(lf.linearise(network), task, matrix)
+
+    rate = network.first**2 + network.last**2
+    strengths = network.strengths
+    np.testing.assert_allclose(lazy, theory.exponential(TS[:, None], strengths[None], 1.0, rate[None]), atol=1e-7)
 
 
 def test_without_biases_samples_are_learned_from_their_moments_and_to_their_least_loss(key, affine_samples):

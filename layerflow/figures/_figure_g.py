@@ -47,6 +47,7 @@ NOTES = (
 
 TARGET, START, END = 1.0, 0.01, 12.0
 SHOWN = (0.0, 0.3, 1.0, 3.0, 10.0)  # in panels (a) and (b)
+ENDS = (1e-4, 1e-3, 30.0, 100.0)  # to fit the exponents to, however coarse the grid
 
 
 def compute(grid: int = 41, times: int = 400) -> "xarray.Dataset":
@@ -54,13 +55,13 @@ def compute(grid: int = 41, times: int = 400) -> "xarray.Dataset":
 
     Args:
         grid: Imbalances from 1e-4 to 100, evenly spaced in the logarithm, of either sign; beside them
-            0 and those of panels (a) and (b).
+            0, those of panels (a) and (b) and two at either end.
         times: Number of times, up to t = 12 / sqrt(s^2 + lambda^2 / 4).
 
     Returns:
         Dataset of dimensions lam and t, where t is in units of 1/r.
     """
-    sizes = np.union1d(np.geomspace(1e-4, 100.0, grid), SHOWN)
+    sizes = np.union1d(np.geomspace(ENDS[0], ENDS[-1], grid), (*SHOWN, *ENDS))
     lams = np.union1d(-sizes, sizes)
     task = Moments.whitened(yx=TARGET * jnp.eye(2))
 
