@@ -81,7 +81,11 @@ def test_any_connections_descend_as_a_linear_network_whose_missing_weights_stay_
     np.testing.assert_allclose(end.last, b, atol=1e-3)
 
 
-@pytest.mark.parametrize("parts", [{}, {"skip": jnp.ones(3)}, {"hidden_bias": 0.3 * jnp.ones(3), "bias": 0.0}], ids=str)
+@pytest.mark.parametrize(
+    "parts",
+    [{}, {"skip": jnp.ones(3)}, {"hidden_bias": 0.3 * jnp.ones(3), "bias": 0.0}],
+    ids=["plain", "skips", "biases"],
+)
 def test_every_hidden_unit_conserves_its_difference_of_squares(key, affine_samples, parts):
     """b_j^2 - sum_i a_ij^2 - hidden_bias_j^2, from d/ds of the map under a_j -> s a_j, b_j -> b_j / s."""
     network = drawn(key, **parts)
