@@ -108,14 +108,16 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     axes[0, 0].set(xscale="log", xlim=(0.05, float(diagram.t[-1])), ylim=(-0.4, 11.2))
     for ax, model in zip(axes[:, 0], diagram.model.values, strict=True):
         ax.set_ylabel(f"loss, {model}")
-    key_of_styles(axes[0, 0], loc="upper right")
-    figure.supxlabel("time over half-time of the slowest mode of the diagonal network", fontsize="medium")
+    for ax in axes[1]:
+        ax.set_xlabel("time over slowest half-time")
+    key_of_styles(axes[0, 0], on=figure, loc="outside lower center", ncols=3)
     return figure
 
 
 def _draw_plateaus(ax: "Axes", diagram: "xarray.Dataset") -> None:
-    for height in diagram.predicted_height.values:
-        ax.axhline(height, color=GREY, linewidth=0.8, linestyle=":", zorder=0)
+    for number, height in enumerate(diagram.predicted_height.values):
+        words = None if number else "½ Σ S² of unlearned modes"
+        ax.axhline(height, color=GREY, linewidth=1.0, linestyle=":", zorder=0, label=words)
 
 
 def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:

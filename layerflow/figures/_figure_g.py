@@ -96,7 +96,7 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
             flow_and_theory(over_product, lam * one.time, one.transition, one.closed_form, colour=colour)
     product = np.linspace(0.0, 8.0, 200)
     over_product.plot(product, -np.expm1(-product), color=GREY, linewidth=1.6, linestyle=":")
-    over_time.annotate("sigmoid (Eq. 9)", (2.35, 0.5), (2.6, 0.7), arrowprops={"arrowstyle": "-"})
+    over_time.annotate("sigmoid (Eq. 9)", (2.5, 0.57), (3.2, 0.7), arrowprops={"arrowstyle": "-"})
     over_product.annotate("$1-e^{-|\\lambda| t}$", (0.55, 0.42), (1.9, 0.3), arrowprops={"arrowstyle": "-"})
     over_time.set(xlabel="gradient-flow time t", ylabel="T(t; λ)", xlim=(0, 6), ylim=(-0.02, 1.05))
     over_product.set(xlabel="|λ| t", xlim=(0, 8), ylim=(-0.02, 1.05))
@@ -117,8 +117,8 @@ def _draw_distances(ax: "Axes", diagram: "xarray.Dataset") -> None:
     ):
         ax.plot(near.lam[positive], near[name][positive], marker, color=colour, markersize=3, label=words)
         ax.plot(near.lam[positive], near[f"{name}_closed"][positive], color="black", linewidth=0.9, dashes=(4, 3))
-    ax.set(xscale="log", yscale="log", xlabel="|λ|", ylabel="largest distance of T", ylim=(1e-6, 20.0))
-    ax.legend(fontsize="small", frameon=False, loc="upper center")
+    ax.set(xscale="log", yscale="log", xlabel="|λ|", ylabel="largest distance of T", ylim=(1e-6, 4.0))
+    ax.legend(fontsize="small", frameon=False, loc="lower center")
     panel_title(ax, "c", "distance from the limits")
 
 
