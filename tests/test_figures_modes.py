@@ -115,6 +115,11 @@ def test_figure_3_plus_has_one_plateau_for_each_feature_of_the_predicted_height(
     assert (np.diff(diagonal.half_times, axis=-1) > 0).all()
 
 
+def test_figure_3_plus_says_which_depths_it_has():
+    with pytest.raises(ValueError, match=r"`depths` takes numbers of layers among 2, 3, 4, 5, but has 7"):
+        FIGURES["3+"].compute(depths=(2, 7))
+
+
 def test_figure_3_plus_linear_networks_rest_at_the_same_heights_from_random_directions():
     diagram = computed("3+")
     heights = diagram.plateaus_height.sel(model="linear network").values
@@ -163,7 +168,9 @@ def test_figure_9_rich_features_turn_to_the_target_at_predicted_shares_and_lazy_
     assert along.isel(t=0, feature=1) < 0 < along.isel(t=-1, feature=1)  # began against the target
     # The shares are those of weights -> 0; here they are 0.1, so Sigma0/S is 0.002.
     np.testing.assert_allclose(along.isel(t=-1), rich.predicted_share, atol=1e-3)
-    np.testing.assert_allclose(rich.predicted_share[0], 0.98279, atol=1e-4)  # cos^4(20) / (cos^4(20) + sin^4(20))
+    # At 40 degrees c_1 = 1 + cos 40 = 2 cos^2 20 and c_2 = cos 40 - 1 = -2 sin^2 20.
+    cosine, sine = np.cos(np.deg2rad(20)) ** 4, np.sin(np.deg2rad(20)) ** 4
+    np.testing.assert_allclose(rich.predicted_share, np.array([cosine, sine]) / (cosine + sine), rtol=1e-12)
     for name in ("downscaled", "ntk"):
         lazy = diagram.sel(setup=name)
         change = np.linalg.norm(lazy.features - lazy.features.isel(t=0), axis=-1)

@@ -1,9 +1,11 @@
 """What the figures made of curves share: the closed form drawn over the flow, numbers in words."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
 
+from layerflow.methods import Flow
 from layerflow.plot._data import colours
 
 if TYPE_CHECKING:
@@ -13,6 +15,11 @@ if TYPE_CHECKING:
 PALETTE = colours(np.array(list("abcdefgh")))  # of Okabe and Ito, told apart by the colour-blind
 BLUE, VERMILION, GREEN, PURPLE = PALETTE[:4]
 GREY = "0.35"
+
+
+def fine_flow(t1: float, *, rtol: float = 1e-9, until: Literal["converged"] | None = None) -> Flow:
+    """Gradient flow of a fine tolerance, or of the finest that single precision allows."""
+    return Flow(t1=t1, rtol=max(rtol, 8 * float(jnp.finfo(jnp.result_type(float)).eps)), until=until)
 
 
 def new_figure(width: float, height: float, title: str) -> "Figure":

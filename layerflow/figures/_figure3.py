@@ -16,8 +16,16 @@ from layerflow import theory
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
 from layerflow.engine._grid import static
-from layerflow.figures._curves import PALETTE, flow_and_theory, key_of_styles, listed, new_figure, panel_title, worst
-from layerflow.methods import Flow
+from layerflow.figures._curves import (
+    PALETTE,
+    fine_flow,
+    flow_and_theory,
+    key_of_styles,
+    listed,
+    new_figure,
+    panel_title,
+    worst,
+)
 from layerflow.networks import linear_model, skill_network
 from layerflow.observables import mode_strengths
 from layerflow.summaries import half_times
@@ -59,7 +67,7 @@ def compute(times: int = 400, linear_speed: float = 1.0, layerwise_speed: float 
     diagram = sweep(
         modes,
         {"model": static({name: name for name in variances})},
-        method=Flow(t1=END, rtol=1e-9),
+        method=fine_flow(END),
         ts=ts,
         observe=mode_strengths,
         summary=half_times,

@@ -22,8 +22,17 @@ from layerflow import theory
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
 from layerflow.engine._grid import static
-from layerflow.figures._curves import BLUE, GREY, VERMILION, flow_and_theory, key_of_styles, listed, new_figure, worst
-from layerflow.methods import Flow
+from layerflow.figures._curves import (
+    BLUE,
+    GREY,
+    VERMILION,
+    fine_flow,
+    flow_and_theory,
+    key_of_styles,
+    listed,
+    new_figure,
+    worst,
+)
 from layerflow.networks import skill_network
 from layerflow.observables import loss, mode_strengths
 from layerflow.starts import lambda_balanced_chain
@@ -60,7 +69,15 @@ def compute(seeds: int = 3, depths: tuple[int, ...] = (2, 3, 4, 5), times: int =
 
     Returns:
         Dataset of dimensions model, depth, seed, t, mode and plateau.
+
+    Raises:
+        ValueError: If a depth is not from 2 to 5.
     """
+    unknown = [depth for depth in depths if depth not in STARTS]
+    if unknown:
+        raise ValueError(
+            f"Argument `depths` takes numbers of layers among {listed(STARTS, '.0f')}, but has {listed(unknown, 'g')}."
+        )
     slowest = {depth: float(theory.deep_time(STARTS[depth], 0.5, 1.0, depth)) for depth in depths}
 
     def saddles(key: jax.Array, model: str, depth: int) -> Problem:
@@ -75,7 +92,7 @@ def compute(seeds: int = 3, depths: tuple[int, ...] = (2, 3, 4, 5), times: int =
         saddles,
         {"model": static([DIAGONAL, LINEAR]), "depth": static(depths)},
         seeds=seeds,
-        method=Flow(t1=END, rtol=1e-7, until="converged"),
+        method=fine_flow(END, rtol=1e-7, until="converged"),
         ts=ts,
         observe=(loss, mode_strengths),
         summary=(plateaus(most=6), half_times),

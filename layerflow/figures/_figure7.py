@@ -22,6 +22,7 @@ from layerflow.figures._curves import (
     BLUE,
     GREY,
     VERMILION,
+    fine_flow,
     flow_and_theory,
     key_of_styles,
     listed,
@@ -30,7 +31,6 @@ from layerflow.figures._curves import (
     worst,
 )
 from layerflow.figures._features import SETUPS, Setup
-from layerflow.methods import Flow
 from layerflow.networks import LinearNetwork
 from layerflow.observables import observable
 from layerflow.tasks import Modes
@@ -95,7 +95,7 @@ def compute(times: int = 300) -> "xarray.Dataset":
     diagram = sweep(
         toy,
         {"setup": static({name: name for name in SETUPS})},
-        method=Flow(t1=END, rtol=1e-9),
+        method=fine_flow(END),
         ts=ts,
         observe=(aligned, anti_aligned, growth),
     )

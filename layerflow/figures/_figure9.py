@@ -22,9 +22,8 @@ from jaxtyping import Array, Float, PyTree
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
 from layerflow.engine._grid import static
-from layerflow.figures._curves import BLUE, GREY, VERMILION, listed, new_figure, panel_title, worst
+from layerflow.figures._curves import BLUE, GREY, VERMILION, fine_flow, listed, new_figure, panel_title, worst
 from layerflow.figures._features import SETUPS, Setup
-from layerflow.methods import Flow
 from layerflow.networks import LinearNetwork
 from layerflow.observables import observable
 from layerflow.tasks import Modes
@@ -81,7 +80,7 @@ def compute(times: int = 300) -> "xarray.Dataset":
     diagram = sweep(
         plane,
         {"setup": static({name: name for name in SETUPS})},
-        method=Flow(t1=END, rtol=1e-9),
+        method=fine_flow(END),
         ts=ts,
         observe=(output, features),
     )

@@ -21,13 +21,13 @@ from layerflow.figures._curves import (
     BLUE,
     GREY,
     VERMILION,
+    fine_flow,
     flow_and_theory,
     key_of_styles,
     new_figure,
     panel_title,
     worst,
 )
-from layerflow.methods import Flow
 from layerflow.observables import mode_strengths
 from layerflow.plot._data import colours
 from layerflow.starts import aligned
@@ -69,7 +69,7 @@ def compute(grid: int = 41, times: int = 400) -> "xarray.Dataset":
         return Problem(aligned(task, lam, START, hid=2), task, rates=1 / jnp.sqrt(TARGET**2 + lam**2 / 4))
 
     ts = np.linspace(0.0, END, times)
-    diagram = sweep(transition, {"lam": lams}, method=Flow(t1=END, rtol=1e-9), ts=ts, observe=mode_strengths)
+    diagram = sweep(transition, {"lam": lams}, method=fine_flow(END), ts=ts, observe=mode_strengths)
     lam = lams[:, None]
     real = ts / np.sqrt(TARGET**2 + lam**2 / 4)
     measured = (diagram.mode_strengths - START) / (TARGET - START)
@@ -90,7 +90,7 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     figure = new_figure(10.2, 3.4, TITLE)
     over_time, over_product, distances = figure.subplots(1, 3)
     for lam, colour in zip(SHOWN, colours(np.array(SHOWN)), strict=True):
-        one = diagram.sel(lam=lam)
+        one = diagram.sel(lam=lam, method="nearest")
         flow_and_theory(over_time, one.time, one.transition, one.closed_form, colour=colour, label=f"λ = {lam:g}")
         if lam:
             flow_and_theory(over_product, lam * one.time, one.transition, one.closed_form, colour=colour)

@@ -22,13 +22,13 @@ from layerflow.figures._curves import (
     BLUE,
     GREY,
     VERMILION,
+    fine_flow,
     flow_and_theory,
     key_of_styles,
     new_figure,
     panel_title,
     worst,
 )
-from layerflow.methods import Flow
 from layerflow.networks import LinearNetwork
 from layerflow.observables import observable
 from layerflow.tasks import Modes
@@ -93,7 +93,7 @@ def compute(grid: int = 25, seeds: int = 8, times: int = 400) -> "xarray.Dataset
         scalar,
         {"scale": scales},
         seeds=seeds,
-        method=Flow(t1=END, rtol=1e-9),
+        method=fine_flow(END),
         ts=ts,
         observe=(output, growth),
         summary=start,
