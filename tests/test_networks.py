@@ -135,6 +135,21 @@ def test_beside_a_skip_connection_a_mode_of_two_layers_keeps_its_sum_over_the_ex
     assert grown > 2
 
 
+def test_a_bias_and_an_output_scale_are_axes_of_a_sweep(affine_samples):
+    """The last bias at output scale c follows bias' = c (mean - c bias)."""
+
+    def cell(start, scale):
+        network = lf.LayerwiseNetwork(((0, 0),), jnp.zeros(1), jnp.zeros(1), bias=start, output_scale=scale, inp=3)
+        return lf.Problem(network, affine_samples)
+
+    axes = {"start": jnp.array([0.0, 0.5]), "scale": jnp.array([0.5, 2.0])}
+    diagram = lf.sweep(cell, axes, method=METHOD, ts=TS, observe=bias)
+
+    start, scale = axes["start"][:, None, None], axes["scale"][None, :, None]
+    expected = theory.exponential(TS[None, None], start, 0.8 / scale, scale**2)
+    np.testing.assert_allclose(diagram.bias, expected, atol=1e-7)
+
+
 def test_a_layerwise_network_has_a_lazy_twin(key):
     """The twin starts with the same strengths and learns exponentially where the network does not."""
     task = lf.Modes(variance=jnp.ones(3), target=1.0)
