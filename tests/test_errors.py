@@ -25,6 +25,8 @@ NETWORK = lf.LinearNetwork((0.1 * jnp.eye(2), 0.1 * jnp.eye(2)))
 PROBLEM = lf.Problem(NETWORK, TASK)
 FLOW = lf.Flow(t1=1.0)
 KEY = jax.random.key(0)
+ONE = jnp.ones(1)
+ANY = ((0, 0), (2, 0), (1, 1), (2, 1), (0, 2))  # connections of three inputs and three hidden units
 
 
 def cell(lam):
@@ -477,6 +479,60 @@ CASES = {
         lambda: lf.lambda_balanced_chain(KEY, 0.0, 0.3, widths=(2, 2.5, 2)),
         ValueError,
         r"at least two whole numbers",
+    ),
+    "no connections": (lambda: lf.LayerwiseNetwork((), ONE, ONE), ValueError, r"at least one pair"),
+    "connections that are no pairs": (
+        lambda: lf.LayerwiseNetwork((0, 1), ONE, ONE),
+        ValueError,
+        r"lists pairs \(input, hidden unit\)",
+    ),
+    "connections between fractions": (lambda: lf.LayerwiseNetwork(((0.5, 0),), ONE, ONE), ValueError, r"whole numbers"),
+    "connections to units below 0": (
+        lambda: lf.LayerwiseNetwork(((0, -1),), ONE, ONE),
+        ValueError,
+        r"count from 0, but.*\(0, -1\)",
+    ),
+    "a connection twice": (
+        lambda: lf.LayerwiseNetwork(((0, 0), (0, 0)), jnp.ones(2), ONE),
+        ValueError,
+        r"\(0, 0\) stands there 2x",
+    ),
+    "fewer weights than connections": (
+        lambda: lf.LayerwiseNetwork(ANY, ONE, jnp.ones(3)),
+        ValueError,
+        r"`first`.*needs shape \(5,\)",
+    ),
+    "fewer last weights than hidden units": (
+        lambda: lf.LayerwiseNetwork(ANY, jnp.ones(5), ONE),
+        ValueError,
+        r"`last`.*needs shape \(3,\)",
+    ),
+    "a skip too many": (
+        lambda: lf.LayerwiseNetwork(((0, 0),), ONE, ONE, skip=jnp.ones(2)),
+        ValueError,
+        r"`skip`.*\(1,\)",
+    ),
+    "many last biases": (
+        lambda: lf.LayerwiseNetwork(((0, 0),), ONE, ONE, bias=ONE),
+        ValueError,
+        r"`bias`.*needs shape \(\)",
+    ),
+    "fewer inputs than connections": (
+        lambda: lf.LayerwiseNetwork(((2, 0),), ONE, ONE, inp=2),
+        ValueError,
+        r"needs at least 3, but it is 2",
+    ),
+    "biases on modes": (
+        lambda: lf.Problem(lf.LayerwiseNetwork(((0, 0),), ONE, ONE, bias=0.0), lf.Modes(ONE, 1.0)),
+        TypeError,
+        r"LayerwiseNetwork has none. Give the data themselves",
+    ),
+    "a strength per skill": (lambda: lf.skill_network(0.1), ValueError, r"one strength per skill, shape \(skill,\)"),
+    "no layers of skills": (lambda: lf.skill_network(ONE, depth=0), ValueError, r"at least 1, but it is 0"),
+    "features and classifier": (
+        lambda: lf.feature_model(jnp.ones((3, 4)), jnp.ones((2, 2))),
+        ValueError,
+        r"Layers need to fit",
     ),
     "complex observable": (
         lambda: lf.solve(PROBLEM, FLOW, observe={"roots": lambda n, p: jnp.linalg.eigvals(n.matrix)}),

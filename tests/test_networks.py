@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -205,49 +204,3 @@ def test_free_features_collapse():
     np.testing.assert_allclose(features, jnp.repeat(means, 4, axis=1), atol=1e-4)
     np.testing.assert_allclose(means.T @ means, jnp.eye(3) / 2, atol=1e-4)
     np.testing.assert_allclose(classifier @ classifier.T, 2 * jnp.eye(3), atol=1e-4)
-
-
-ONE = jnp.ones(1)
-BAD = {
-    "no connections": (lambda: lf.LayerwiseNetwork((), ONE, ONE), ValueError, r"at least one pair"),
-    "no pairs": (lambda: lf.LayerwiseNetwork((0, 1), ONE, ONE), ValueError, r"lists pairs \(input, hidden unit\)"),
-    "fractions": (lambda: lf.LayerwiseNetwork(((0.5, 0),), ONE, ONE), ValueError, r"whole numbers"),
-    "negative": (lambda: lf.LayerwiseNetwork(((0, -1),), ONE, ONE), ValueError, r"count from 0, but.*\(0, -1\)"),
-    "twice": (
-        lambda: lf.LayerwiseNetwork(((0, 0), (0, 0)), jnp.ones(2), ONE),
-        ValueError,
-        r"\(0, 0\) stands there 2x",
-    ),
-    "few weights": (lambda: lf.LayerwiseNetwork(ANY, ONE, jnp.ones(3)), ValueError, r"`first`.*needs shape \(5,\)"),
-    "hidden units": (lambda: lf.LayerwiseNetwork(ANY, jnp.ones(5), ONE), ValueError, r"`last`.*needs shape \(3,\)"),
-    "skips": (lambda: lf.LayerwiseNetwork(((0, 0),), ONE, ONE, skip=jnp.ones(2)), ValueError, r"`skip`.*\(1,\)"),
-    "biases": (lambda: lf.LayerwiseNetwork(((0, 0),), ONE, ONE, bias=ONE), ValueError, r"`bias`.*needs shape \(\)"),
-    "few inputs": (
-        lambda: lf.LayerwiseNetwork(((2, 0),), ONE, ONE, inp=2),
-        ValueError,
-        r"needs at least 3, but it is 2",
-    ),
-    "biases on modes": (
-        lambda: lf.Problem(lf.LayerwiseNetwork(((0, 0),), ONE, ONE, bias=0.0), lf.Modes(ONE, 1.0)),
-        TypeError,
-        r"LayerwiseNetwork has none. Give the data themselves",
-    ),
-    "a strength per skill": (lambda: lf.skill_network(0.1), ValueError, r"one strength per skill, shape \(skill,\)"),
-    "no layers of skills": (lambda: lf.skill_network(ONE, depth=0), ValueError, r"at least 1, but it is 0"),
-    "features and classifier": (
-        lambda: lf.feature_model(jnp.ones((3, 4)), jnp.ones((2, 2))),
-        ValueError,
-        r"Layers need to fit",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_bad_networks_say_what_was_needed(name):
-    make, kind, words = BAD[name]
-    jaxtyping.config.update("jaxtyping_disable", True)
-    try:
-        with pytest.raises(kind, match=words):
-            make()
-    finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
