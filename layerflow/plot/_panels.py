@@ -23,18 +23,20 @@ def panels(
     x: str,
     title: str,
     line: "xarray.Dataset | None" = None,
+    columns: int = _COLUMNS,
 ) -> "Figure":
-    """Heat maps side by side, three to a row, that share the vertical axis.
+    """Heat maps side by side that share the vertical axis.
 
     Args:
         drawn: For each panel its values, of two dimensions, and what to tell `heatmap` besides.
         x: Dimension across.
         title: Above all.
         line: A boundary found in the first panel, to draw over every one.
+        columns: Panels to a row.
     """
     from matplotlib.figure import Figure
 
-    columns = min(len(drawn), _COLUMNS)
+    columns = min(len(drawn), columns)
     rows = -(-len(drawn) // columns)
     figure = Figure(figsize=(3.6 * columns, 0.4 + 2.8 * rows), layout="constrained")
     for number, (array, how) in enumerate(drawn):

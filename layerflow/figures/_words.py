@@ -1,0 +1,15 @@
+"""How sentences on agreement write their numbers."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def listed(numbers: Iterable[Any], form: str = ".1f") -> str:
+    """Numbers in a row, with a proper minus sign: 0.5, 1.0 and −2.0."""
+    words = [format(float(number), form).replace("-", "−") for number in numbers]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def beside(measured: Mapping[Any, float], expected: Mapping[Any, float], form: str = ".1f") -> str:
+    """Measured numbers and those to compare them with: `−5.3, −3.9 (−5.4, −3.8 by the recipe)`."""
+    return f"{listed(measured.values(), form)} (by the paper's recipe {listed(expected.values(), form)})"
