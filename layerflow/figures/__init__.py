@@ -3,6 +3,7 @@
 from types import ModuleType
 
 from layerflow.figures import (
+    _figure10,
     _figure2,
     _figure3,
     _figure3_plus,
@@ -10,6 +11,7 @@ from layerflow.figures import (
     _figure4plus,
     _figure6a,
     _figure6b,
+    _figure6plus,
     _figure7,
     _figure9,
     _figure_g,
@@ -24,8 +26,10 @@ FIGURES: dict[str, ModuleType] = {
     "4+": _figure4plus,
     "6a": _figure6a,
     "6b": _figure6b,
+    "6+": _figure6plus,
     "7": _figure7,
     "9": _figure9,
+    "10": _figure10,
     "G": _figure_g,
     "I": _figure_i,
 }

@@ -25,7 +25,7 @@ import numpy as np
 from layerflow import theory
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
-from layerflow.figures._words import listed
+from layerflow.figures._words import listed, verdict
 from layerflow.methods import Flow
 from layerflow.networks import DiagonalNetwork
 from layerflow.observables import observable
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 TITLE = "Skills emerge one by one in time, data and parameters (skill model)"
 NOTES = (
@@ -190,7 +191,7 @@ def _draw_panel(ax: "Axes", line: "xarray.DataArray", resource: str, dots: "xarr
     ax.set(xlabel=line[resource].attrs["long_name"], ylim=(-0.04, 1.04))
 
 
-def _key() -> list:
+def _key() -> "list[Line2D]":
     """What kinds of line there are, in grey."""
     from matplotlib.lines import Line2D
 
@@ -217,10 +218,12 @@ def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
     off = float(abs(diagram.flow_in_time - diagram.in_time).max())
     second = np.interp(0.95, diagram.flow_in_time[:, 0], diagram.flow_in_time[:, 1])
     return (
-        f"Skills reach half their strength after {listed(halves, ',.0f')} steps, in the order of their frequency.",
+        f"Skills reach half their strength after {listed(halves, ',.0f')} steps: in the order of their frequency, "
+        f"{verdict((np.diff(halves) > 0).all())}.",
         f"These times over the first are {listed(halves / halves[0], '.2f')}; frequencies k^-{power:g} ask for "
         f"{listed(np.arange(1, SKILLS + 1) ** power, '.2f')}.",
-        f"When the first skill is at 95 %, the second is at {100 * second:.2g} %: stages are apart.",
+        f"When the first skill is at 95 %, the second is at {100 * second:.2g} %: learning in stages, "
+        f"{verdict(second < 0.05)}.",
         f"In time the flow is within {off:.1g} of the closed form.",
         f"The mean over {diagram.sizes['seed']} drawn data sets is within {apart:.2f} of 1 − (1 − p)^D, where chance "
         f"allows {3 * 0.5 / diagram.sizes['seed'] ** 0.5:.2f} (three standard errors).",

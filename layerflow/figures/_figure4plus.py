@@ -15,7 +15,7 @@ References:
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 TITLE = "Scaling laws of the skill model in time, data, parameters and compute"
 NOTES = (
@@ -230,7 +231,7 @@ def _draw_panel(
     ax.legend(title="exponent", fontsize="x-small", title_fontsize="x-small", frameon=False)
 
 
-def _key() -> list:
+def _key() -> "list[Line2D]":
     """Colours and marks."""
     from matplotlib.lines import Line2D
 
@@ -238,7 +239,7 @@ def _key() -> list:
         Line2D([], [], color=colour, linewidth=3, label=f"α = {alpha}")
         for alpha, colour in zip(ALPHAS, _COLOURS, strict=True)
     ]
-    grey = {"color": "0.3", "linestyle": ""}
+    grey: dict[str, Any] = {"color": "0.3", "linestyle": ""}
     return [
         *colours,
         Line2D([], [], color="0.3", label="law of infinitely many skills"),
@@ -256,7 +257,8 @@ def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
         ratio = (here.loss / here.law).values[:, diagram.in_window.values]
         said.append(
             f"Loss over {name}: exponents fitted {listed(here.fitted, '.3f')}, predicted "
-            f"{listed(here.predicted, '.3f')} (α = {listed(here.alpha, 'g')}); the sum is {ratio.min():.2f} to {ratio.max():.2f} of the law."
+            f"{listed(here.predicted, '.3f')} (α = {listed(here.alpha, 'g')}); the sum is {ratio.min():.2f} to "
+            f"{ratio.max():.2f} of the law."
         )
     worst = float(abs(diagram.fitted - diagram.predicted).max())
     return (

@@ -39,7 +39,7 @@ def draw(diagram: "xarray.Dataset", title: str) -> "Figure":
     # Weights off by the tolerance leave a loss of about its square: smaller ones are solver noise.
     loss = over_seeds(diagram.loss, log=True)
     least = max(float(loss.min()), 100 * diagram.attrs.get("rtol", 0.0) ** 2)
-    drawn = [(over_seeds(diagram.kernel_distance, log=True), {"log": True})]
+    drawn: list[tuple[Any, dict[str, Any]]] = [(over_seeds(diagram.kernel_distance, log=True), {"log": True})]
     if "laziness" in diagram:
         drawn.append((over_seeds(diagram.laziness, log=True), {"log": True}))
     drawn.append((loss, {"log": True, "vmin": least, "cmap": "cividis"}))
@@ -83,5 +83,5 @@ def told_apart(diagram: "xarray.Dataset") -> tuple[str, ...]:
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Spearman's coefficient over the cells that have both values."""
     seen = np.isfinite(first) & np.isfinite(second)
-    ranks = [np.argsort(np.argsort(values[seen])) for values in (first, second)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    ranks = np.stack([np.argsort(np.argsort(values[seen])) for values in (first, second)])
+    return float(np.asarray(np.corrcoef(ranks))[0, 1])

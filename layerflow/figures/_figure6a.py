@@ -19,7 +19,7 @@ from layerflow._problem import Problem
 from layerflow._sweep import sweep
 from layerflow.figures import _figure6
 from layerflow.figures._figure6 import MethodName
-from layerflow.figures._words import beside
+from layerflow.figures._words import beside, listed, verdict
 from layerflow.starts import lambda_balanced
 from layerflow.tasks import random_regression
 
@@ -83,8 +83,9 @@ def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
     return (
         f"At ratio {float(edge.weight_to_target):g} and |λ| = {places} the mean log₁₀ kernel distance is "
         f"{beside({size: side.mean() for size, side in both.items()}, RECIPE)}; one task here, thirty there.",
-        f"The map is even in λ, as in the paper: its two halves differ by {odd:.1g} decades at most.",
-        f"At the smallest ratio the kernel distance is above {_figure6.LEVEL:g} {width}: rich near balance only.",
+        f"The two halves of the map differ by {odd:.1g} decades at most: it is even in λ, {verdict(odd < 0.01)}.",
+        f"At the smallest ratio the kernel distance is above {_figure6.LEVEL:g} {width}: rich near balance only, "
+        f"{verdict(rich.size and abs(rich).max() < diagram.lam.max())}.",
         *_near_balance(diagram),
         *_figure6.told_apart(diagram),
     )
@@ -98,6 +99,6 @@ def _near_balance(diagram: "xarray.Dataset") -> tuple[str, ...]:
     first, last = row.weight_to_target.values
     (d0, d1), (z0, z1) = row.kernel_distance.values, row.laziness.values
     return (
-        f"At λ = {float(row.lam):.2g} the kernel distance goes from {d0:.1e} to {d1:.1e} as the ratio grows from "
+        f"At λ = {listed([row.lam], '.2g')} the kernel distance goes from {d0:.1e} to {d1:.1e} as the ratio grows from "
         f"{first:g} to {last:g}, but laziness from {z0:.2f} to {z1:.2f}.",
     )

@@ -22,7 +22,7 @@ from layerflow._problem import Problem
 from layerflow._sweep import sweep
 from layerflow.figures import _figure6
 from layerflow.figures._figure6 import MethodName
-from layerflow.figures._words import beside
+from layerflow.figures._words import beside, verdict
 from layerflow.networks import LinearNetwork
 from layerflow.starts import symmetrised
 from layerflow.tasks import Samples, random_regression
@@ -104,6 +104,7 @@ def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
     return (
         *said,
         f"The kernel distance falls below {_figure6.LEVEL:g} from ratio {equal:.2g} on at equal scales and from "
-        f"{apart:.2g} on at a difference of 0.5: imbalance and a small target are two ways to be lazy.",
+        f"{apart:.2g} on at a difference of 0.5: imbalance and a small target are two ways to be lazy, "
+        f"{verdict(apart < equal < np.inf)}.",
         *_figure6.told_apart(diagram),
     )

@@ -13,3 +13,8 @@ def listed(numbers: Iterable[Any], form: str = ".1f") -> str:
 def beside(measured: Mapping[Any, float], expected: Mapping[Any, float], form: str = ".1f") -> str:
     """Measured numbers and those to compare them with: `−5.3, −3.9 (−5.4, −3.8 by the recipe)`."""
     return f"{listed(measured.values(), form)} (by the paper's recipe {listed(expected.values(), form)})"
+
+
+def verdict(holds: Any) -> str:
+    """Whether a measured number bears out what the paper says."""
+    return "as the paper says" if bool(holds) else "against what the paper says"
