@@ -1,50 +1,165 @@
-"""`layerflow figure` and `layerflow list`: the figures of the paper, by name."""
+"""`layerflow figure` and `layerflow list`: the figures of the paper, by name or all at once."""
 
 import difflib
+import inspect
 import pathlib
 import time
+import traceback
 from dataclasses import dataclass
-from typing import Annotated
+from types import ModuleType
+from typing import Annotated, Any, get_args
 
 import tyro
 
-from layerflow.cli._shared import Dtype, MethodName, UserError, check_positive, report, save, set_up, writable
+from layerflow.cli._shared import (
+    Dtype,
+    MethodName,
+    UserError,
+    check_fits,
+    check_positive,
+    report,
+    save,
+    set_up,
+    writable,
+)
+
+ALL = "all"
 
 
 @dataclass(frozen=True)
 class Figure:
-    """Compute and draw a figure of the paper."""
+    """Compute and draw a figure of the paper, or `all` of them with a page to look through."""
 
     name: Annotated[str, tyro.conf.Positional]
-    """Which figure; `layerflow list` names them."""
-    grid: int = 40
-    """Points along each axis."""
+    """Which figure, or `all`; `layerflow list` names them."""
+    grid: int | None = None
+    """Points along each axis; the figure's own number if not given."""
     seeds: int | None = None
     """Random starts in each cell; the figure's own number if not given."""
-    method: MethodName = "flow"
-    """Gradient flow, its closed form where there is one, or gradient descent as the authors have it."""
+    method: MethodName | None = None
+    """Gradient flow, its closed form where there is one, or gradient descent as the authors have it; the flow if not
+    given."""
     dtype: Dtype = "float64"
     """Precision of all numbers."""
     out: pathlib.Path = pathlib.Path("figures")
-    """Folder for the picture (PNG, PDF) and the data (NetCDF)."""
+    """Folder for pictures (PNG, PDF), data (NetCDF), and for `all` the page index.html."""
 
     def run(self) -> None:
         """Compute, draw, save and report."""
-        begin = time.perf_counter()
         folder = writable(self.out)
         check_positive(grid=self.grid, seeds=self.seeds)
+        check_fits(self.grid, self.seeds)
         set_up(self.dtype)
         from layerflow.figures import FIGURES
 
-        if self.name not in FIGURES:
-            near = difflib.get_close_matches(self.name.lower(), FIGURES, n=1, cutoff=0.3)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise UserError(f"There is no figure {self.name!r}.{hint} Figures: {', '.join(FIGURES)}.")
-        figure = FIGURES[self.name]
-        seeds = {} if self.seeds is None else {"seeds": self.seeds}
-        diagram = figure.compute(grid=self.grid, method=self.method, **seeds)
-        files = save(figure.draw(diagram), diagram, folder / f"figure_{self.name}")
-        report(f"Figure {self.name}: {figure.TITLE}", diagram, figure.NOTES, files, begin)
+        if self.name.lower() == ALL:
+            self._draw_all(FIGURES, folder)
+            return
+        name = _known(self.name, FIGURES)
+        parameters = _parameters(f"Figure {name}", FIGURES[name], self._given)
+        begin = time.perf_counter()
+        diagram, files = _drawn(name, FIGURES[name], parameters, folder)
+        figure = FIGURES[name]
+        report(f"Figure {name}: {figure.TITLE}", diagram, figure.NOTES, files, begin, figure.agreement(diagram))
+
+    @property
+    def _given(self) -> dict[str, Any]:
+        """The flags for `compute` that were given."""
+        flags = {"grid": self.grid, "seeds": self.seeds, "method": self.method}
+        return {flag: value for flag, value in flags.items() if value is not None}
+
+    def _draw_all(self, figures: dict[str, ModuleType], folder: pathlib.Path) -> None:
+        """One figure after the other; one that fails is told on the page and costs the others nothing."""
+        from tqdm import tqdm
+
+        from layerflow.cli._index import Entry, write_index
+
+        parameters = {name: _parameters_if_taken(figure, self._given) for name, figure in figures.items()}
+        unused = [flag for flag in self._given if not any(flag in taken for taken in parameters.values())]
+        if unused:
+            raise UserError(f"No figure takes --{unused[0]} {self._given[unused[0]]}.")
+        entries: list[Entry] = []
+        page = folder / "index.html"
+        with tqdm(figures.items(), unit="figure") as bar:
+            for name, figure in bar:
+                bar.set_description(f"figure {name}")
+                begin = time.perf_counter()
+                entry = Entry(name, figure.TITLE, tuple(figure.NOTES), _all_parameters(figure, parameters[name]))
+                try:
+                    diagram, files = _drawn(name, figure, parameters[name], folder)
+                    entry = entry.done(diagram, files, tuple(figure.agreement(diagram)))
+                except Exception as error:  # whatever it is, the other figures are worth having
+                    entry = entry.failed("".join(traceback.format_exception_only(error)).strip())
+                entries.append(entry.after(time.perf_counter() - begin))
+                write_index(page, entries)  # after each, so that nothing drawn is lost
+        _summarise(entries, page)
+
+
+def _known(name: str, figures: dict[str, ModuleType]) -> str:
+    """The name as the registry has it, or an error with the nearest one."""
+    by_lower = {known.lower(): known for known in figures}
+    if name.lower() in by_lower:
+        return by_lower[name.lower()]
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.3)
+    hint = f" Did you mean {by_lower[near[0]]}?" if near else ""
+    raise UserError(f"There is no figure {name!r}.{hint} Figures: {', '.join(figures)}, or {ALL}.")
+
+
+def _taken(figure: ModuleType) -> dict[str, inspect.Parameter]:
+    """The flags that `compute` of a figure takes."""
+    parameters = inspect.signature(figure.compute).parameters
+    return {name: parameters[name] for name in ("grid", "seeds", "method") if name in parameters}
+
+
+def _parameters(words: str, figure: ModuleType, given: dict[str, Any]) -> dict[str, Any]:
+    """What to call `compute` with, or an error that says which flags the figure takes."""
+    taken = _taken(figure)
+    there = " and ".join(f"--{name}" for name in taken) or "none of --grid, --seeds and --method"
+    for flag in given:
+        if flag not in taken:
+            raise UserError(f"{words} does not take --{flag}; it takes {there}.")
+    if not _method_fits(taken, given):
+        methods = " or ".join(get_args(taken["method"].annotation))
+        raise UserError(f"{words} has no --method {given['method']}; it has {methods}.")
+    return given
+
+
+def _method_fits(taken: dict[str, inspect.Parameter], given: dict[str, Any]) -> bool:
+    """Whether a method, if given, is one of the figure's."""
+    methods = get_args(taken["method"].annotation) if "method" in given else ()
+    return not methods or given["method"] in methods
+
+
+def _parameters_if_taken(figure: ModuleType, given: dict[str, Any]) -> dict[str, Any]:
+    """Those of the flags given that this figure takes."""
+    taken = _taken(figure)
+    fitting = {flag: value for flag, value in given.items() if flag in taken}
+    if not _method_fits(taken, fitting):
+        del fitting["method"]
+    return fitting
+
+
+def _all_parameters(figure: ModuleType, given: dict[str, Any]) -> dict[str, Any]:
+    """Every parameter of `compute`, defaults included."""
+    bound = inspect.signature(figure.compute).bind(**given)
+    bound.apply_defaults()
+    return dict(bound.arguments)
+
+
+def _drawn(name: str, figure: ModuleType, parameters: dict[str, Any], folder: pathlib.Path) -> Any:
+    """Compute, draw and save one figure; the diagram and its files."""
+    diagram = figure.compute(**parameters)
+    return diagram, save(figure.draw(diagram), diagram, folder / f"figure_{name}")
+
+
+def _summarise(entries: list[Any], page: pathlib.Path) -> None:
+    """Say what was drawn and what failed."""
+    for entry in entries:
+        print(f"{entry.name:4} {entry.seconds:6.1f} s  {entry.error or entry.title}")
+    print(f"  file      {page}")
+    failed = [entry.name for entry in entries if entry.error]
+    if failed:
+        raise UserError(f"{len(failed)} of {len(entries)} figures failed: {', '.join(failed)}. {page} says why.")
 
 
 @dataclass(frozen=True)
@@ -57,3 +172,4 @@ class List:
 
         for name, figure in FIGURES.items():
             print(f"{name:4} {figure.TITLE}")
+        print(f"{ALL:4} every one of these, with a page to look through")

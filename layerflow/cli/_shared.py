@@ -37,6 +37,21 @@ def check_positive(**values: float | int | None) -> None:
             raise UserError(f"--{name.replace('_', '-')} needs to be positive, but it is {value}.")
 
 
+_NUMBERS_PER_POINT = 100  # that figures hold at least for each point of an axis: times, or the other axis
+
+
+def check_fits(grid: int | None, seeds: int | None) -> None:
+    """Raise for a grid that cannot fit the memory, whatever the figure; a sweep checks its own cells besides."""
+    import psutil
+
+    size, free = 8 * _NUMBERS_PER_POINT * (grid or 1) * (seeds or 1), psutil.virtual_memory().available
+    if size > 0.5 * free:
+        raise UserError(
+            f"Such a grid takes {size / 2**30:.1f} GiB at least, but {free / 2**30:.1f} GiB are free. "
+            f"Take a smaller --grid or fewer --seeds."
+        )
+
+
 def writable(folder: pathlib.Path) -> pathlib.Path:
     """`folder`, made and tried out before anything is computed."""
     try:
@@ -59,13 +74,20 @@ def save(picture: "Figure", diagram: "xarray.Dataset", stem: pathlib.Path) -> li
 
 
 def report(
-    title: str, diagram: "xarray.Dataset", notes: Iterable[str], files: list[pathlib.Path], begin: float
+    title: str,
+    diagram: "xarray.Dataset",
+    notes: Iterable[str],
+    files: list[pathlib.Path],
+    begin: float,
+    agreement: Iterable[str] = (),
 ) -> None:
     """Say what was done and where it lies."""
     print(title)
     print(diagram)
     for note in notes:
         print(f"  note      {note}")
+    for sentence in agreement:
+        print(f"  agrees?   {sentence}")
     for file in files:
         print(f"  file      {file}")
     print(f"  all in    {time.perf_counter() - begin:.1f} s")

@@ -11,7 +11,7 @@ twenty hidden ones: the flow neither moves the others nor is moved by them. So n
 integrated whose function and kernel on the samples are those of the networks 20-20-2.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,6 @@ import numpy as np
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
 from layerflow.figures import _figure6
-from layerflow.figures._figure6 import MethodName
 from layerflow.figures._words import beside, verdict
 from layerflow.networks import LinearNetwork
 from layerflow.starts import symmetrised
@@ -45,7 +44,7 @@ RECIPE_EQUAL = {0.1: -0.6, 1.0: -1.2, 10.0: -2.5, 50.0: -5.1}
 RECIPE_APART = {0.1: -1.1, 1.0: -3.5, 10.0: -5.7, 50.0: -6.0}
 
 
-def compute(grid: int = 40, seeds: int = 2, method: MethodName = "flow") -> "xarray.Dataset":
+def compute(grid: int = 40, seeds: int = 2, method: Literal["flow", "descent"] = "flow") -> "xarray.Dataset":
     """Kernel distance, laziness and loss at t = 39.99 over weight_to_target and std_difference.
 
     Args:
