@@ -1,6 +1,10 @@
 """The command `layerflow`: what it draws, says and refuses."""
 
+import html
+import re
 import sys
+import types
+from urllib.parse import unquote
 
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +57,65 @@ def test_figures_are_drawn_saved_and_reported(tmp_path, capsys):
         assert dict(read.sizes) == {"lam": 4, "weight_to_target": 4, "seed": 2}
 
 
+def broken(**_):
+    raise RuntimeError("the <pen> broke")
+
+
+def registered(monkeypatch, **figures):
+    """Have these figures alone: fakes, unless the name is a real one."""
+    made = {}
+    for name, compute in figures.items():
+        made[name] = FIGURES[name] if compute is None else types.ModuleType(name)
+        if compute is not None:
+            vars(made[name]).update(TITLE="A fake", NOTES=(), compute=compute)
+    monkeypatch.setattr("layerflow.figures.FIGURES", made)
+
+
+def test_all_figures_are_drawn_with_a_page_to_look_through(tmp_path, capsys, monkeypatch):
+    registered(monkeypatch, **{"6a": None, "10": None})
+
+    main(["figure", "ALL", "--grid", "4", "--seeds", "2", "--out", str(tmp_path)])
+
+    page = (tmp_path / "index.html").read_text("utf-8")
+    links = {unquote(link) for link in re.findall(r'(?:href|src)="([^"#:]+)"', page)}
+    assert links == {f"figure_{name}.{ending}" for name in ("6a", "10") for ending in ("png", "pdf", "nc")}
+    assert all((tmp_path / link).stat().st_size > 1000 for link in links)
+    anchors = re.findall(r'href="#([^"]+)"', page)
+    assert anchors == re.findall(r'<section id="([^"]+)"', page) == ["figure-6a", "figure-10"]
+    with xarray.open_dataset(tmp_path / "figure_10.nc", engine="scipy") as read:
+        assert read.sizes["lam"] == 4
+        words = [FIGURES["10"].TITLE, *FIGURES["10"].NOTES, *FIGURES["10"].agreement(read)]
+    assert all(word in html.unescape(page) for word in words)
+    assert re.search(r"<dt>grid</dt><dd>4</dd>", page)
+    assert re.search(r"<dt>run time</dt><dd>[0-9.]+ s</dd>", page)
+    assert "gradient flow to t = 40" in page
+    assert str(tmp_path / "index.html") in capsys.readouterr().out
+
+
+def test_a_figure_that_fails_costs_the_others_nothing(tmp_path, capsys, monkeypatch):
+    registered(monkeypatch, broken=broken, **{"6a": None})
+
+    with pytest.raises(SystemExit) as stop:
+        main(["figure", "all", "--grid", "3", "--seeds", "1", "--out", str(tmp_path)])
+
+    assert stop.value.code == 2
+    assert "layerflow: 1 of 2 figures failed: broken" in capsys.readouterr().err
+    page = (tmp_path / "index.html").read_text("utf-8")
+    assert "RuntimeError: the &lt;pen&gt; broke" in page
+    assert "<pen>" not in page
+    assert 'src="figure_6a.png"' in page
+    assert (tmp_path / "figure_6a.png").exists()
+
+
+def test_names_of_figures_are_known_in_either_case(tmp_path, capsys):
+    main(["figure", "6A", "--grid", "3", "--seeds", "1", "--method", "exact", "--out", str(tmp_path)])
+
+    said = capsys.readouterr().out
+    assert "Figure 6a" in said
+    assert "agrees?   At ratio 1" in said
+    assert (tmp_path / "figure_6a.nc").exists()
+
+
 def test_figures_are_listed(capsys):
     main(["list"])
 
@@ -65,6 +128,11 @@ def test_figures_are_listed(capsys):
     [
         (["figure", "6aa"], "Did you mean 6a?"),
         (["figure", "6a", "--grid", "0"], "--grid needs to be positive, but it is 0"),
+        (["figure", "4", "--method", "flow"], "Figure 4 does not take --method; it takes --grid and --seeds."),
+        (["figure", "4+", "--seeds", "2"], "Figure 4+ does not take --seeds; it takes --grid."),
+        (["figure", "10", "--method", "descent"], "Figure 10 has no --method descent; it has flow or exact."),
+        (["figure", "6a", "--grid", "1000000"], "The diagram alone takes"),
+        (["figure", "4", "--grid", "10000000000"], "Take a smaller --grid or fewer --seeds."),
         (["figure", "6a", "--grid", "many"], "--grid"),
         (["figure", "6a", "--dtype", "float16"], "float16"),
         (["figure", "6a", "--bogus"], "--bogus"),

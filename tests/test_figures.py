@@ -1,12 +1,36 @@
-"""The claims of the paper's figures."""
+"""What all figures promise, and the claims of Figures 6(a) and 6(b)."""
 
+import inspect
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+import xarray
 
 from layerflow.figures import FIGURES
+
+SMALL = {"grid": 5, "seeds": 2, "n_skills": 2000}  # what a figure takes of these
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_is_drawn_and_judged_from_its_file(name, tmp_path):
+    """The file holds all that the picture and the sentences on agreement need, and they are the same."""
+    figure = FIGURES[name]
+    taken = inspect.signature(figure.compute).parameters
+    assert all(parameter.default is not inspect.Parameter.empty for parameter in taken.values())
+    diagram = figure.compute(**{key: value for key, value in SMALL.items() if key in taken})
+
+    diagram.to_netcdf(tmp_path / "figure.nc", engine="scipy")
+    with xarray.open_dataset(tmp_path / "figure.nc", engine="scipy") as read:
+        read.load()
+
+    sentences = figure.agreement(diagram)
+    assert sentences
+    assert figure.agreement(read) == sentences
+    assert all(sentence[0].isupper() and sentence.endswith(".") for sentence in (*sentences, *figure.NOTES))
+    figure.draw(read).savefig(tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
 @pytest.fixture(scope="module")

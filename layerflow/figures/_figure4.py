@@ -109,7 +109,7 @@ def skill_shares(network: DiagonalNetwork, problem: Problem) -> jax.Array:  # no
     return network.strengths / TARGET
 
 
-def _skills(variance: jax.Array, held: jax.Array | float = jnp.inf) -> Problem:
+def _skills(variance: jax.Array, held: jax.Array | int = SKILLS) -> Problem:
     """The skill model from its small start, with the first `held` skills at hand; the others stay at 0."""
     layer = jnp.where(jnp.arange(SKILLS) < held, START**0.5, 0.0)
     return Problem(DiagonalNetwork((layer, layer)), Modes(variance=variance, target=TARGET))
@@ -131,7 +131,7 @@ def _flow_in_data(frequency: jax.Array, seeds: int) -> "xarray.Dataset":
     def in_data(key: jax.Array, samples: jax.Array) -> tuple[Problem, Flow]:
         # The samples before the first `samples` of one long draw, so that data sets of a seed contain one another.
         asked = jax.random.choice(key, SKILLS, (most,), p=frequency)
-        counted = (jnp.arange(most) < samples).astype(frequency.dtype)
+        counted = (jnp.arange(most, dtype=samples.dtype) < samples).astype(frequency.dtype)
         drawn = jnp.zeros(SKILLS, frequency.dtype).at[asked].add(counted) / samples
         # Long enough for a skill that a single sample asks for: ln(S / R(0)) D / 2 S, and as much again.
         return _skills(drawn), Flow(t1=samples * jnp.log(TARGET / START) / TARGET)

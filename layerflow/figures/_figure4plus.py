@@ -251,33 +251,34 @@ def _key() -> "list[Line2D]":
 
 def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
     """Fitted exponents beside the predicted ones, constants, and how far flow and sum are apart."""
-    said = []
-    for name in RESOURCES:
-        here = diagram.sel(resource=name)
-        ratio = (here.loss / here.law).values[:, diagram.in_window.values]
-        said.append(
-            f"Loss over {name}: exponents fitted {listed(here.fitted, '.3f')}, predicted "
-            f"{listed(here.predicted, '.3f')} (α = {listed(here.alpha, 'g')}); the sum is {ratio.min():.2f} to "
-            f"{ratio.max():.2f} of the law."
-        )
+    flow = f"The flow of all {diagram.attrs['n_skills']:,} modes is within {flow_error(diagram):.1g} of the sum's loss."
+    if diagram.in_window.sum() < 2:
+        return ("Too few points lie in the window of the fits. Take more skills or a larger grid.", flow)
     worst = float(abs(diagram.fitted - diagram.predicted).max())
     return (
-        *said,
+        *(_on_law(diagram, name) for name in RESOURCES),
         f"Best number of parameters over compute: exponents fitted {listed(diagram.best_fitted, '.3f')}, predicted "
         f"{listed(diagram.best_predicted, '.3f')}.",
-        f"No exponent of the loss is farther than {worst:.3f} from its prediction; α = 0.3 bends most, for its tail of "
-        f"skills is the heaviest.",
-        f"The flow of all {diagram.attrs['n_skills']:,} modes is within {flow_error(diagram):.1g} of the sum's loss.",
+        f"No exponent of the loss is farther than {worst:.3f} from its prediction. The heavier the tail of skills, the "
+        f"more a finite number of them bends the curves: most at α = {ALPHAS[0]:g}.",
+        flow,
+    )
+
+
+def _on_law(diagram: "xarray.Dataset", resource: str) -> str:
+    """Exponents and constants for one resource."""
+    here = diagram.sel(resource=resource)
+    ratio = (here.loss / here.law).values[:, diagram.in_window.values]
+    return (
+        f"Loss over {resource}: exponents fitted {listed(here.fitted, '.3f')}, predicted "
+        f"{listed(here.predicted, '.3f')} (α = {listed(here.alpha, 'g')}); the sum is {ratio.min():.2f} to "
+        f"{ratio.max():.2f} of the law."
     )
 
 
 def flow_error(diagram: "xarray.Dataset") -> float:
     """Largest relative difference of the flow's loss from the closed form, summed over skills."""
-    expected = [
-        [
-            float(_loss_in_time(t, theory.skill_frequencies(diagram.attrs["n_skills"], float(alpha))))
-            for t in diagram.t.values
-        ]
-        for alpha in diagram.alpha
-    ]
+    skills = int(diagram.attrs["n_skills"])
+    frequencies = [theory.skill_frequencies(skills, float(alpha)) for alpha in diagram.alpha]
+    expected = [[float(_loss_in_time(t, frequency)) for t in diagram.t.values] for frequency in frequencies]
     return float(abs(diagram.flow_loss.values / np.array(expected) - 1).max())

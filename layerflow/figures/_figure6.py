@@ -36,12 +36,15 @@ def observables(name: MethodName) -> tuple[Any, ...]:
 
 def draw(diagram: "xarray.Dataset", title: str) -> "Figure":
     """Kernel distance, laziness, loss and the seeds' spread, under the line between lazy and rich."""
-    # Weights off by the tolerance leave a loss of about its square: smaller ones are solver noise.
+    # Weights off by the tolerance leave a loss of about its square: smaller ones are solver noise. Two flows
+    # that step apart differ by a few tolerances: so is a smaller laziness.
+    rtol = diagram.attrs.get("rtol", 0.0)
     loss = over_seeds(diagram.loss, log=True)
-    least = max(float(loss.min()), 100 * diagram.attrs.get("rtol", 0.0) ** 2)
+    least = max(float(loss.min()), 100 * rtol**2)
     drawn: list[tuple[Any, dict[str, Any]]] = [(over_seeds(diagram.kernel_distance, log=True), {"log": True})]
     if "laziness" in diagram:
-        drawn.append((over_seeds(diagram.laziness, log=True), {"log": True}))
+        lazy = over_seeds(diagram.laziness, log=True)
+        drawn.append((lazy, {"log": True, "vmin": max(float(lazy.min()), 10 * rtol)}))
     drawn.append((loss, {"log": True, "vmin": least, "cmap": "cividis"}))
     if diagram.sizes["seed"] > 1:
         drawn.append((spread(diagram), {"cmap": "magma", "vmin": 0.0}))

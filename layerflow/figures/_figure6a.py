@@ -34,10 +34,11 @@ NOTES = (
     "One random task serves the whole map; colours are the geometric mean over seeds, without the authors' +1e-6.",
     "The line is where the kernel distance is 1e-3, with the middle half of the seeds about it. Laziness follows the "
     "path, so descent and the closed form leave it out.",
-    "Near balance a large ratio is lazy by the kernel distance alone: as the function shrinks to its small target the "
-    "kernel loses its size, which a cosine does not see, and leaves the linearised flow behind.",
+    "A large ratio is lazy by the kernel distance alone: as the function shrinks to its small target the kernel loses "
+    "size, which a cosine does not see, and leaves the linearised flow behind.",
     "Seeds differ in the singular vectors of the start, which leave the kernel of equal singular values as it is: "
-    "their spread is all but zero where training has ended.",
+    "their spread is all but zero where training has ended. The exception is λ = 0 itself, which a grid of odd size "
+    "holds: there half of the starts, of the wrong determinant, end at a saddle.",
 )
 
 # Mean log10 kernel distance at q = 1 by |lam|, over thirty random tasks of the authors' recipe.
@@ -82,7 +83,7 @@ def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
     width = f"for |λ| up to {abs(rich).max():.2g}" if rich.size else "nowhere"
     return (
         f"At ratio {float(edge.weight_to_target):g} and |λ| = {places} the mean log₁₀ kernel distance is "
-        f"{beside({size: side.mean() for size, side in both.items()}, RECIPE)}; one task here, thirty there.",
+        f"{beside({size: float(side.mean()) for size, side in both.items()}, RECIPE)}; one task here, thirty there.",
         f"The two halves of the map differ by {odd:.1g} decades at most: it is even in λ, {verdict(odd < 0.01)}.",
         f"At the smallest ratio the kernel distance is above {_figure6.LEVEL:g} {width}: rich near balance only, "
         f"{verdict(rich.size and abs(rich).max() < diagram.lam.max())}.",

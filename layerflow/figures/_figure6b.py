@@ -33,7 +33,7 @@ TITLE = "Lazy or rich, by weight scales and weight-to-target ratio (20-20-2)"
 NOTES = (
     "The vertical axis is the difference of the two layers' standard deviations, first minus second; the paper "
     "calls it lambda, upside down and times ten.",
-    "Losses below 100 rtol² are solver noise and share the darkest colour.",
+    "Losses below 100 rtol² and laziness below 10 rtol are solver noise and share the darkest colour.",
     "One random task serves the whole map; colours are the geometric mean over seeds, without the authors' +1e-6.",
     "The line is where the kernel distance is 1e-3, with the middle half of the seeds about it. Laziness follows the "
     "path, so descent leaves it out.",
@@ -92,8 +92,9 @@ def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
         ("a scale difference of ±0.5", [-0.5, 0.5], RECIPE_APART),
     ):
         row = decades.sel(std_difference=differences, method="nearest").mean("std_difference")
-        measured = {ratio: row.sel(weight_to_target=ratio, method="nearest") for ratio in expected}
-        places = ", ".join(f"{float(value.weight_to_target):.2g}" for value in measured.values())
+        near = {ratio: row.sel(weight_to_target=ratio, method="nearest") for ratio in expected}
+        places = ", ".join(f"{float(value.weight_to_target):.2g}" for value in near.values())
+        measured = {ratio: float(value) for ratio, value in near.items()}
         said.append(
             f"At {words} and ratios {places} the mean of log₁₀(kernel distance + 1e-6) is {beside(measured, expected)}."
         )

@@ -42,7 +42,7 @@ TITLE = "Representation apart from dynamics: weight scale shapes the course, imb
 NOTES = (
     "Not a figure of the paper but a claim of its Appendix G.2, drawn. Starts are aligned with the task, as Theorem "
     "G.2 asks, with equal singular values: their kernel knows nothing of the task.",
-    "(b) compares the course of the leading mode with the exponential 1 − 2^(−t/half-time) of the same half-time.",
+    "Panel (b) compares the course of the leading mode with the exponential of the same half-time.",
     "The course becomes exponential as the scale grows to that of the target. Beyond it the function shrinks, "
     "quicker than an exponential at first: the paper's words hold up to there.",
     "Dots are the flow (mean over random tasks), lines the transition function.",
