@@ -1,4 +1,13 @@
-"""The figures of the paper, one file each: compute() gives a Dataset, draw(Dataset) a Figure."""
+"""The figures of the paper, one file each.
+
+A figure is a module with a `TITLE`, with `NOTES` (its caption, and where it departs from the paper), and with
+
+    compute(...) -> xarray.Dataset    keywords have defaults; `grid`, `seeds`, `method` where these make sense
+    draw(Dataset) -> Figure           of matplotlib
+    agreement(Dataset) -> sentences   in words and numbers, on how far it agrees with the paper
+
+The Dataset holds all that the other two need and can be written as NetCDF by scipy.
+"""
 
 from types import ModuleType
 
