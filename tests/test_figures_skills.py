@@ -74,8 +74,8 @@ def test_the_skills_at_hand_are_learned_and_no_others(figure_4):
 
 
 def test_flow_and_closed_form_agree_in_time(figure_4):
-    # rtol is 1e-8 a step over some hundred steps.
-    np.testing.assert_allclose(figure_4.flow_in_time, figure_4.in_time, atol=1e-6)
+    # rtol is 1e-6 a step, and a sigmoid makes the error of its delay ten times larger on its way up.
+    np.testing.assert_allclose(figure_4.flow_in_time, figure_4.in_time, atol=2e-5)
 
 
 def test_fitted_exponents_are_the_predicted_ones(figure_4plus):

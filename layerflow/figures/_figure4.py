@@ -25,7 +25,7 @@ import numpy as np
 from layerflow import theory
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
-from layerflow.figures._words import listed, verdict
+from layerflow.figures._words import facts, listed, verdict
 from layerflow.methods import Flow
 from layerflow.networks import DiagonalNetwork
 from layerflow.observables import observable
@@ -100,7 +100,7 @@ def compute(grid: int = 200, seeds: int = 200) -> "xarray.Dataset":
         "skill": np.arange(1, SKILLS + 1),
         "frequency": ("skill", np.asarray(frequency)),
     }
-    return xarray.Dataset(curves, coordinates, attrs=in_time.attrs)
+    return xarray.Dataset(curves, coordinates, attrs=facts(in_time))
 
 
 @observable(dims=("skill",), long_name="skill strength R/S")
@@ -122,7 +122,7 @@ def _flow_in_time(frequency: jax.Array, steps: np.ndarray) -> "xarray.Dataset":
         return _skills(frequency)
 
     ts = T_PER_STEP * steps
-    return sweep(in_time, method=Flow(t1=ts[-1], rtol=1e-8), ts=ts, observe=skill_shares, progress=False)
+    return sweep(in_time, method=Flow(t1=ts[-1]), ts=ts, observe=skill_shares, progress=False)
 
 
 def _flow_in_data(frequency: jax.Array, seeds: int) -> "xarray.Dataset":

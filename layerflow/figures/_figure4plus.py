@@ -24,7 +24,7 @@ import numpy as np
 from layerflow import theory
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
-from layerflow.figures._words import listed
+from layerflow.figures._words import facts, listed
 from layerflow.methods import Flow
 from layerflow.networks import DiagonalNetwork
 from layerflow.observables import loss
@@ -98,7 +98,7 @@ def compute(grid: int = 25, n_skills: int = 100_000) -> "xarray.Dataset":
             "flow_loss": (("alpha", "t"), flow.loss.values),
         },
         {"resource": list(RESOURCES), "alpha": list(ALPHAS), "t": flow.t.values},
-        attrs=flow.attrs | {"n_skills": n_skills},
+        attrs=facts(flow) | {"n_skills": n_skills},
     )
 
 

@@ -1,7 +1,12 @@
-"""How sentences on agreement write their numbers."""
+"""How figures say what they measured and how they were made."""
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import xarray
+
+_FACTS = ("method", "solver", "t1", "rtol", "dtype", "device", "layerflow_version", "created")
 
 
 def listed(numbers: Iterable[Any], form: str = ".1f") -> str:
@@ -18,3 +23,8 @@ def beside(measured: Mapping[Any, float], expected: Mapping[Any, float], form: s
 def verdict(holds: Any) -> str:
     """Whether a measured number bears out what the paper says."""
     return "as the paper says" if bool(holds) else "against what the paper says"
+
+
+def facts(diagram: "xarray.Dataset") -> dict[str, Any]:
+    """How a diagram was made, for a Dataset that is put together from it and others."""
+    return {name: diagram.attrs[name] for name in _FACTS if name in diagram.attrs}
