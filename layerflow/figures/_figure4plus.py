@@ -14,7 +14,6 @@ References:
     Nam et al. (2024), arXiv:2404.17563; Nam et al. (2025), arXiv:2502.21009, Section 4.4.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -24,6 +23,7 @@ import numpy as np
 from layerflow import theory
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
+from layerflow.figures._skill_losses import START, TARGET, loss_in_time, losses
 from layerflow.figures._words import facts, listed
 from layerflow.methods import Flow
 from layerflow.networks import DiagonalNetwork
@@ -46,7 +46,6 @@ NOTES = (
 )
 
 ALPHAS = (0.3, 0.6, 0.9)
-START, TARGET = 0.01, 1.0
 RESOURCES = {
     "time": "time t",
     "data": "samples D",
@@ -73,10 +72,10 @@ def compute(grid: int = 25, n_skills: int = 100_000) -> "xarray.Dataset":
 
     learned = np.geomspace(2, n_skills / 30, grid)
     window = (learned >= FEWEST) & (learned <= LARGEST_SHARE * n_skills)
-    rows = [_losses(alpha, learned, n_skills) for alpha in ALPHAS]
+    rows = [losses(alpha, learned, n_skills) for alpha in ALPHAS]
     laws = [_laws(alpha) for alpha in ALPHAS]
     spent = np.array([[row[name][0] for row in rows] for name in RESOURCES])
-    losses = np.array([[row[name][1] for row in rows] for name in RESOURCES])
+    summed = np.array([[row[name][1] for row in rows] for name in RESOURCES])
     law = [[law[name](row[name][0]) for law, row in zip(laws, rows, strict=True)] for name in RESOURCES]
     best = np.array([row["compute"][2] for row in rows])
     best_law = [law["best"](row["compute"][0]) for law, row in zip(laws, rows, strict=True)]
@@ -86,11 +85,11 @@ def compute(grid: int = 25, n_skills: int = 100_000) -> "xarray.Dataset":
     return xarray.Dataset(
         {
             "spent": (every, spent),
-            "loss": (every, losses),
+            "loss": (every, summed),
             "law": (every, np.array(law)),
             "in_window": ("point", window),
             "predicted": (every[:2], np.array(predicted)),
-            "fitted": (every[:2], _slopes(spent, losses, window)),
+            "fitted": (every[:2], _slopes(spent, summed, window)),
             "best_parameters": (every[1:], best),
             "best_law": (every[1:], np.array(best_law)),
             "best_predicted": ("alpha", np.array([float(law["best"].exponent) for law in laws])),
@@ -112,58 +111,6 @@ def _laws(alpha: float) -> dict[str, theory.ScalingLaw]:
         "compute": compute_law.loss,
         "best": compute_law.parameters,
     }
-
-
-def _losses(alpha: float, learned: np.ndarray, n_skills: int) -> dict[str, tuple[np.ndarray, ...]]:
-    """What is spent to learn about so many skills, and the loss then; for compute the best N too."""
-    frequency = theory.skill_frequencies(n_skills, alpha)
-    # Skill k is at half its strength at t = log_odds / (2 S p_k), is seen after 1 / p_k samples, and takes N = k.
-    often = np.interp(np.log(learned), np.log(np.arange(1, n_skills + 1)), np.log(np.asarray(frequency)))
-    times, samples = np.log(TARGET / START - 1) / (2 * TARGET) * np.exp(-often), np.exp(-often)
-    numbers = learned.round()
-    computes = learned * times
-    found = [_least(compute, frequency) for compute in computes]
-    return {
-        "time": (times, _each(lambda t: _loss_in_time(t, frequency), times)),
-        "data": (samples, _each(lambda d: theory.expected_skill_loss(d, frequency, TARGET), samples)),
-        "parameters": (numbers, _each(lambda n: _loss_in_parameters(n, frequency), numbers)),
-        "compute": (computes, np.array([least for least, _ in found]), np.array([best for _, best in found])),
-    }
-
-
-def _each(of: Callable[[float], jax.Array], values: np.ndarray) -> np.ndarray:
-    """One value at a time, for all skills at all of them would fill the memory."""
-    return np.array([float(of(value)) for value in values])
-
-
-def _loss_in_time(t: float, frequency: jax.Array) -> jax.Array:
-    return theory.skill_loss(theory.skill_strengths_in_time(t, frequency, START, TARGET), frequency, TARGET)
-
-
-def _loss_in_parameters(number: float, frequency: jax.Array) -> jax.Array:
-    return theory.skill_loss(theory.skill_strengths_in_parameters(number, frequency.size, TARGET), frequency, TARGET)
-
-
-def _least(compute: float, frequency: jax.Array) -> tuple[float, float]:
-    """The least loss over N of the N first skills learned for the time compute / N, and that N.
-
-    On a mesh of numbers N that narrows about the best one; no law is made use of.
-    """
-    low, high = 1, min(frequency.size, int(compute) + 1)
-    while True:
-        mesh = np.unique(np.geomspace(low, high, 9).round().astype(int))
-        values = [float(_loss_of_first(number, compute / number, frequency)) for number in mesh]
-        best = int(np.argmin(values))
-        low, high = mesh[max(best - 1, 0)], mesh[min(best + 1, len(mesh) - 1)]
-        if len(mesh) < 9:
-            return values[best], float(mesh[best])
-
-
-@jax.jit
-def _loss_of_first(number: jax.Array, t: jax.Array, frequency: jax.Array) -> jax.Array:
-    """The loss when the first skills alone are learned for the time t."""
-    strengths = theory.skill_strengths_in_time(t, frequency, START, TARGET)
-    return theory.skill_loss(jnp.where(jnp.arange(frequency.size) < number, strengths, 0.0), frequency, TARGET)
 
 
 def _slopes(spent: np.ndarray, values: np.ndarray, window: np.ndarray) -> np.ndarray:
@@ -280,5 +227,5 @@ def flow_error(diagram: "xarray.Dataset") -> float:
     """Largest relative difference of the flow's loss from the closed form, summed over skills."""
     skills = int(diagram.attrs["n_skills"])
     frequencies = [theory.skill_frequencies(skills, float(alpha)) for alpha in diagram.alpha]
-    expected = [[float(_loss_in_time(t, frequency)) for t in diagram.t.values] for frequency in frequencies]
+    expected = [[float(loss_in_time(t, frequency)) for t in diagram.t.values] for frequency in frequencies]
     return float(abs(diagram.flow_loss.values / np.array(expected) - 1).max())
