@@ -346,7 +346,7 @@ def _run(grid: Grid, batches: list[tuple[str, Batch]], results: Results, on: Mac
             bar.set_description(words or "sweep", refresh=False)
             plans.append(plan := batch.plan(grid.cells, on))
             solve = lambda device, begin, batch=batch, plan=plan: batch.run(device, _chunk(grid, begin, plan.size), plan)
-            for begin, (kept, path) in pull(on.local_devices(), range(0, grid.cells, plan.size), solve):
+            for begin, (kept, path) in pull(on.devices_for(grid.cells, plan.size), range(0, grid.cells, plan.size), solve):
                 cells = np.arange(begin, min(begin + plan.size, grid.cells))
                 results.put(number, cells, dict(zip(batch.kept, kept, strict=True)), path)
                 bar.update(len(cells))

@@ -105,7 +105,7 @@ def test_the_figure_is_drawn_by_its_closed_form(tmp_path, capsys):
     assert "closed form to t = 39.99" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["figure", "6b", "--grid", "3", "--seeds", "1", "--method", "exact", "--out", str(tmp_path)])
-    assert "whitened" in capsys.readouterr().err
+    assert "Figure 6b has no --method exact" in capsys.readouterr().err
 
 
 def test_verify_finds_the_errors_of_a_flow_within_its_tolerance():

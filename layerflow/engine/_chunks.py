@@ -8,7 +8,6 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import jax
@@ -96,11 +95,11 @@ class Batch:
         lanes = on.lanes_of(_STATE_COPIES * _bytes(self.frozen.program.start.outputs)) if flows else None
         planned = lambda bytes_per_cell: Plan.of(on.chunk_size(cells, bytes_per_cell, lanes), lanes)
         plan, budget = planned(self._bytes_per_cell()), on.budget()
-        taken = self._compile(plan, on)
+        taken = self._compile(plan, on.devices_for(cells, plan.size))
         if taken > budget and on.chunk is None and plan.size > 1:
             # Memory is linear in cells: two sizes tell how many fit.
             half = Plan.of(plan.size // 2, lanes)
-            per_cell = (taken - self._compile(half, on)) / (plan.size - half.size)
+            per_cell = (taken - self._compile(half, on.devices_for(1, 1))) / (plan.size - half.size)
             room = budget - (taken - plan.size * per_cell)
             if room < per_cell:
                 raise MemoryError(
@@ -108,11 +107,11 @@ class Batch:
                     f"{budget / 2**30:.2g} GiB of `memory`. Raise lf.Machine(memory=...), or measure at fewer `ts`."
                 )
             plan = planned(budget * per_cell / room)
-            taken = self._compile(plan, on)
+            taken = self._compile(plan, on.devices_for(cells, plan.size))
         self.chunk_bytes = taken
         return plan
 
-    def run(self, device: jax.Device, cells: Cells, plan: Plan) -> tuple[list[Array], Path]:
+    def run(self, device: jax.Device, cells: Cells, plan: Plan) -> tuple[list[Any], Path]:
         """Solve a chunk on a device: what is `kept` of each cell, and the paths besides.
 
         Where memory runs out the call is split; the chunk stays what it is.
@@ -122,11 +121,12 @@ class Batch:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or plan.size == 1:
                 raise
-        warnings.warn(
-            f"Out of memory with {plan.size} cells in one call on {device}, so it is split in two. "
-            f"Smaller chunks from the start: lf.Machine(memory=...).",
-            stacklevel=2,
-        )
+        if not self.calls_split:
+            warnings.warn(
+                f"Out of memory with {plan.size} cells in one call on {device}, so it is split in two. "
+                f"Smaller chunks from the start: lf.Machine(memory=...).",
+                stacklevel=2,
+            )
         self.calls_split += 1
         half = Plan.of(math.ceil(plan.size / 2), plan.lanes)
         parts = [cells.part(begin, half.size) for begin in (0, plan.size - half.size)]
@@ -184,24 +184,21 @@ class Batch:
         most = min(len(seeds), self.seeds)
         return Seeds(np.pad(distinct, (0, most - len(distinct)), mode="edge"), where)
 
-    def _compile(self, plan: Plan, on: Machine) -> int:
-        """Compile for all devices at once; the bytes that a chunk takes while it runs."""
-        devices = on.local_devices()
-        missing = [device for device in devices if self._key(plan, device) not in _programs]
-        if missing:
-            begin = time.perf_counter()
-            lowered = [self._lowered(plan, device) for device in missing]
-            with ThreadPoolExecutor(len(missing)) as pool:
-                for device, programs in zip(missing, pool.map(_compiled, lowered), strict=True):
-                    _programs[self._key(plan, device)] = programs
+    def _compile(self, plan: Plan, devices: list[jax.Device]) -> int:
+        """Compile for these devices; the bytes that a chunk takes while it runs."""
+        # One after the other: JAX was seen to crash when it wrote programs to its cache from other threads.
+        begin, before = time.perf_counter(), len(_programs)
+        programs = [self._programs_of(plan, device) for device in devices]
+        if len(_programs) > before:
             self.compile_seconds += time.perf_counter() - begin
-        return max(map(_working_set, _programs[self._key(plan, devices[0])]))
+        return max(map(_working_set, programs[0]))
 
     def _programs_of(self, plan: Plan, device: jax.Device) -> tuple[Any, Any]:
         """What builds the cells of a chunk, and what lets them travel."""
         key = self._key(plan, device)
         if key not in _programs:
-            _programs[key] = _compiled(self._lowered(plan, device))
+            build, run = self._lowered(plan, device)
+            _programs[key] = build.compile(), run.compile()
         return _programs[key]
 
     @full_precision
@@ -246,11 +243,6 @@ def _placed(device: jax.Device, tree: PyTree) -> PyTree:
     """Shapes of arrays that lie on a device."""
     there = SingleDeviceSharding(device)
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=there), tree)
-
-
-def _compiled(lowered: tuple[Any, Any]) -> tuple[Any, Any]:
-    build, run = lowered
-    return build.compile(), run.compile()
 
 
 @functools.cache  # programs live as long as the process, and are slow to ask

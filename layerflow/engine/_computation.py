@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PRNGKeyArray, PyTree
 
 from layerflow.engine._cell import Wanted
-from layerflow.engine._lanes import travel_in_lanes
+from layerflow.engine._lanes import Lanes
 from layerflow.engine._program import Frozen
 from layerflow.engine._trace import Parts, Traced
 from layerflow.methods import Path, Stepper
@@ -112,7 +112,7 @@ class Computation:
         prepared = jax.vmap(prepare, in_axes=(axes[0],), axis_size=real.shape[0])(leaves)
         cells, over = (leaves, method, prepared), (axes[0], axes[1], 0)
         stepper = lambda cell: Stepper(whole(cell[1]), program.course(constants, *cell), ts)
-        ended, saved = travel_in_lanes(stepper, cells, over, real, lanes)
+        ended, saved = Lanes(stepper, cells, over, real.shape[0]).travel(real, lanes)
 
         def finish(cell: Any, at: Any, saved: Any) -> Path:
             return program.judged(constants, cell[0], cell[1], ts, stepper(cell).finish(at, saved))

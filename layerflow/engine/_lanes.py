@@ -1,10 +1,13 @@
 """Lanes: many trajectories in one program, each with steps of its own, none waiting for another.
 
 A fixed number of lanes step side by side. After every few steps the lanes whose trajectory ended
-hand over where it stands, and load the next cell of the queue.
+hand over where it stands, and load the next cell of the queue. Which lane a cell is given changes none
+of its bits. (Products of small matrices written out as sums, which XLA fuses, make 2-2-2 networks a
+quarter faster, but then fused multiply-adds differ from lane to lane: tried and left.)
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import equinox as eqx
@@ -28,64 +31,78 @@ class _State(eqx.Module):
     finished: Int[Array, ""]  # how many have ended
 
 
-def travel_in_lanes(
-    stepper: Callable[[PyTree], Stepper],
-    every: PyTree,
-    axes: PyTree,
-    real: Bool[Array, " cells"],
-    lanes: int,
-) -> tuple[Position, Saved]:
-    """Let all cells travel, a fixed number of them at a time.
+@dataclass(frozen=True)
+class Lanes:
+    """Cells that travel a fixed number at a time.
 
-    Args:
+    Attributes:
         stepper: The stepper of one cell, of its arrays.
         every: The arrays of all cells, stacked where `axes` say 0.
         axes: For each of these arrays 0, or None where all cells share it.
-        real: Which cells are meant; the others, there to fill the chunk, stay where they start.
-        lanes: How many step side by side.
-
-    Returns:
-        Where each cell stands at its end, and what it saved at `ts`.
+        cells: How many there are.
     """
-    cells = real.shape[0]
-    pick = lambda some, arrays: jax.tree.map(lambda array: array[some], arrays)
-    take = lambda some: jax.tree.map(lambda axis, a: a if axis is None else pick(some, a), axes, every, is_leaf=_none)
-    loaded = jax.vmap(lambda cell: stepper(cell).load(), in_axes=(axes,), axis_size=cells)(every)
-    loaded = eqx.tree_at(lambda lane: lane.at.status, loaded, jnp.where(real, loaded.at.status, Status.REACHED_T1))
-    hardness = jax.vmap(lambda cell: stepper(cell).hardness(), in_axes=(axes,), axis_size=cells)(every)
-    queue, count = _hardest_first(hardness, real), jnp.sum(real)
 
-    def step(state: _State) -> _State:
-        at_hand = take(jnp.minimum(state.cell, cells - 1))
-        over = lambda function, *more: jax.vmap(function, in_axes=(axes, *[0] * len(more)))(at_hand, *more)
+    stepper: Callable[[PyTree], Stepper]
+    every: PyTree
+    axes: PyTree
+    cells: int
 
-        def advance(_: Any, carry: tuple[Lane, Saved]) -> tuple[Lane, Saved]:
+    def travel(self, real: Bool[Array, " cells"], count: int) -> tuple[Position, Saved]:
+        """Let all real cells travel, `count` of them at a time; the others fill the chunk and stay where they start.
+
+        Returns:
+            Where each cell stands at its end, and what it saved at `ts`.
+        """
+        loaded = self._over(self.every, lambda stepper: stepper.load())
+        loaded = eqx.tree_at(lambda lane: lane.at.status, loaded, jnp.where(real, loaded.at.status, Status.REACHED_T1))
+        queue, total = self._hardest_first(real), jnp.sum(real)
+        first = queue[:count]
+        state = _State(
+            cell=jnp.where(jnp.arange(count) < total, first, self.cells),
+            lanes=jax.tree.map(lambda of_cells: of_cells[first], loaded),
+            ended=loaded.at,
+            saved=self.stepper(self._arrays_of(0)).room(self.cells),
+            queued=jnp.minimum(count, total),
+            finished=jnp.asarray(0),
+        )
+        onward = lambda state: self._refill(self._advance(state), loaded, queue, total)
+        state = jax.lax.while_loop(lambda state: state.finished < total, onward, state)
+        return state.ended, state.saved
+
+    def _advance(self, state: _State) -> _State:
+        """A few steps of all lanes."""
+        arrays = self._arrays_of(jnp.minimum(state.cell, self.cells - 1))
+
+        def step(_: Any, carry: tuple[Lane, Saved]) -> tuple[Lane, Saved]:
             before, saved = carry
-            after, dense = over(lambda cell, lane: stepper(cell).advance(lane), before)
+            after, dense = self._over(arrays, lambda stepper, lane: stepper.advance(lane), before)
             if saved.moved.shape[1] == 0:
                 return after, saved
-            passes = lambda lanes: over(lambda cell, *steps: stepper(cell).passes(*steps), before, lanes)
+
+            def passes(carry: tuple[Lane, Saved]) -> Bool[Array, ""]:
+                return jnp.any(self._over(arrays, lambda stepper, *steps: stepper.passes(*steps), before, carry[0]))
 
             def save(carry: tuple[Lane, Saved]) -> tuple[Lane, Saved]:
-                visited, number, values = over(
-                    lambda cell, *steps: stepper(cell).visit(*steps), before, carry[0], dense
-                )
+                visit = lambda stepper, *steps: stepper.visit(*steps)
+                visited, number, values = self._over(arrays, visit, before, carry[0], dense)
                 put = lambda rows, value: rows.at[state.cell, number].set(value, mode="drop")
                 return visited, jax.tree.map(put, carry[1], values)
 
-            return jax.lax.while_loop(lambda carry: jnp.any(passes(carry[0])), save, (after, saved))
+            return jax.lax.while_loop(passes, save, (after, saved))
 
-        after, saved = jax.lax.fori_loop(0, _BURST, advance, (state.lanes, state.saved))
-        return refill(_State(state.cell, after, state.ended, saved, state.queued, state.finished))
+        lanes, saved = jax.lax.fori_loop(0, _BURST, step, (state.lanes, state.saved))
+        return eqx.tree_at(lambda state: (state.lanes, state.saved), state, (lanes, saved))
 
-    def refill(state: _State) -> _State:
-        done = ~state.lanes.at.running & (state.cell < cells)
-        hand_over = lambda of_cells, of_lanes: of_cells.at[jnp.where(done, state.cell, cells)].set(of_lanes, mode="drop")
+    def _refill(self, state: _State, loaded: Lane, queue: Int[Array, " cells"], total: Int[Array, ""]) -> _State:
+        """Write down where lanes ended, and give them the next cells of the queue."""
+        last = self.cells - 1
+        done = ~state.lanes.at.running & (state.cell <= last)
         place = state.queued + jnp.cumsum(done) - 1
-        fresh = done & (place < count)
-        cell = jnp.where(done, cells, state.cell)
-        cell = jnp.where(fresh, queue[jnp.minimum(place, cells - 1)], cell)
-        reload = lambda of_lanes, of_cells: jax.vmap(jnp.where)(fresh, of_cells[jnp.minimum(cell, cells - 1)], of_lanes)
+        fresh = done & (place < total)
+        cell = jnp.where(fresh, queue[jnp.minimum(place, last)], jnp.where(done, self.cells, state.cell))
+        row = jnp.where(done, state.cell, self.cells)  # one beyond the last is dropped
+        hand_over = lambda of_cells, of_lanes: of_cells.at[row].set(of_lanes, mode="drop")
+        reload = lambda of_lanes, of_cells: jax.vmap(jnp.where)(fresh, of_cells[jnp.minimum(cell, last)], of_lanes)
         return _State(
             cell=cell,
             lanes=jax.tree.map(reload, state.lanes, loaded),
@@ -95,23 +112,19 @@ def travel_in_lanes(
             finished=state.finished + jnp.sum(done),
         )
 
-    first = queue[:lanes]
-    state = _State(
-        cell=jnp.where(jnp.arange(lanes) < count, first, cells),
-        lanes=jax.tree.map(lambda of_cells: of_cells[first], loaded),
-        ended=loaded.at,
-        saved=stepper(take(0)).room(cells),
-        queued=jnp.minimum(lanes, count),
-        finished=jnp.asarray(0),
-    )
-    state = jax.lax.while_loop(lambda state: state.finished < count, step, state)
-    return state.ended, state.saved
+    def _hardest_first(self, real: Bool[Array, " cells"]) -> Int[Array, " cells"]:
+        """The order in which cells are taken up: the longest trajectory, taken up last, would run on alone."""
+        hardness: Float[Array, " cells"] = self._over(self.every, lambda stepper: stepper.hardness())
+        return jnp.lexsort((-jax.lax.stop_gradient(hardness), ~real))
 
+    def _arrays_of(self, some: Int[Array, " lanes"] | int) -> PyTree:
+        """The arrays of some cells."""
+        pick = lambda arrays: jax.tree.map(lambda array: array[some], arrays)
+        shared = lambda axis: axis is None
+        return jax.tree.map(lambda axis, a: a if shared(axis) else pick(a), self.axes, self.every, is_leaf=shared)
 
-def _hardest_first(hardness: Float[Array, " cells"], real: Bool[Array, " cells"]) -> Int[Array, " cells"]:
-    """The order in which cells are taken up: the longest trajectory, taken up last, would run on alone."""
-    return jnp.lexsort((-jax.lax.stop_gradient(hardness), ~real))
-
-
-def _none(axis: Any) -> bool:
-    return axis is None
+    def _over(self, arrays: PyTree, function: Callable[..., Any], *more: PyTree) -> Any:
+        """`function` of the stepper of each cell whose arrays are given, and of whatever else each has."""
+        size = jax.tree.leaves(more)[0].shape[0] if more else self.cells
+        each = lambda cell, *more: function(self.stepper(cell), *more)
+        return jax.vmap(each, in_axes=(self.axes, *[0] * len(more)), axis_size=size)(arrays, *more)

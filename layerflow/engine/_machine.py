@@ -86,11 +86,14 @@ class Machine:
         most = max(1, int(self.budget() // bytes_per_cell))
         if self._on_cpu:
             most = min(most, _SIDE_BY_SIDE if lanes is None else _CELLS_PER_LANE * lanes)
-        devices = len(self.local_devices())
         calls = math.ceil(cells / most)
-        if cells >= 2 * devices * (lanes or 1):  # all devices take part, and end together
-            calls = max(devices, devices * math.ceil(calls / devices))
+        if calls > 1:  # all devices end together
+            calls = len(self.local_devices()) * math.ceil(calls / len(self.local_devices()))
         return math.ceil(cells / calls)
+
+    def devices_for(self, cells: int, size: int) -> list[jax.Device]:
+        """The devices that chunks of this size keep busy."""
+        return self.local_devices()[: math.ceil(cells / size)]
 
     def check_results(self, size: int) -> None:
         """Raise if results of `size` bytes have no room in the host's memory."""

@@ -20,7 +20,6 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from layerflow._checks import is_concrete
-from layerflow.engine._products import evaluate
 
 
 class Traced:
@@ -33,7 +32,7 @@ class Traced:
 
     def __call__(self, constants: list[Array], *arguments: PyTree) -> PyTree:
         """The function itself, on what it closed over and its arguments."""
-        outputs = evaluate(self.jaxpr, constants, *jax.tree.leaves(arguments))
+        outputs = jec.jaxpr_as_fun(jec.ClosedJaxpr(self.jaxpr, constants))(*jax.tree.leaves(arguments))
         return jax.tree.unflatten(self.structure, map(jnp.asarray, outputs))  # literals come as NumPy's
 
     @property

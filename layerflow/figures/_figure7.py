@@ -102,7 +102,7 @@ def compute(times: int = 300) -> "xarray.Dataset":
     diagram["t"].attrs["long_name"] = "time in units of Z/r"
     closed = [_closed_form(setup, *starts[name], ts) for name, setup in SETUPS.items()]
     limits = [
-        theory.scalar_network_limit(*starts[name], setup.target, output_scale=setup.z) for name, setup in SETUPS.items()
+        theory.scalar_network_limit(*starts[name], setup.target, z=setup.z) for name, setup in SETUPS.items()
     ]
     paths = {name: (("setup", "t"), np.stack([path[name] for path in closed])) for name in closed[0]}
     return diagram.assign(paths).assign(
@@ -120,9 +120,9 @@ def _start(setup: Setup) -> tuple[np.ndarray, np.ndarray]:
 
 def _closed_form(setup: Setup, a: np.ndarray, b: np.ndarray, ts: np.ndarray) -> dict[str, np.ndarray]:
     """Theorem I.1 for the sums of features, and the output with the kernel of the start."""
-    now = theory.scalar_network(setup.unit * ts, a, b, setup.target, output_scale=setup.z)
+    now = theory.scalar_network(setup.unit * ts, a, b, setup.target, z=setup.z)
     features = np.asarray(now.a * now.b) / setup.z
-    frozen = theory.frozen_kernel_output(setup.unit * ts, a, b, setup.target, output_scale=setup.z)
+    frozen = theory.frozen_kernel_output(setup.unit * ts, a, b, setup.target, z=setup.z)
     return {
         "predicted_aligned": features[:, a * b > 0].sum(axis=1),
         "predicted_anti_aligned": features[:, a * b < 0].sum(axis=1),
