@@ -192,6 +192,6 @@ def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
     return (
         f"The flow of {bends.size} random starts is within {worst(diagram.output, diagram.predicted_output):.1e} of "
         f"Theorem I.1 in f/S, and within {off:.1e} of it in the growth over its end.",
-        f"{(bends == (ratio > 1)).sum()} of {bends.size} starts have an inflection iff S > A{where}; it comes within "
+        f"An inflection comes iff S > A in {(bends == (ratio > 1)).sum()} of {bends.size} starts{where}, within "
         f"{late:.1e}/r of the time in Remark I.2.",
     )
