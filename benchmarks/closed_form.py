@@ -9,7 +9,6 @@ other. `Flow` runs at its default tolerance, and at the first of rtol = 1e-7, 1e
 """
 
 import time
-import unittest.mock
 from typing import Any
 
 import diffrax
@@ -20,7 +19,6 @@ import numpy as np
 import layerflow as lf
 from benchmarks import _measure
 from layerflow import theory
-from layerflow.engine import _chunks
 
 GRID, T1 = 40, 39.99
 
@@ -36,25 +34,6 @@ def sweep(method: Any, grid: int = GRID) -> Any:
     return lf.sweep(cell, axes, method=method, observe=(lf.kernel_distance, lf.loss), progress=False)
 
 
-def in_programs(run: Any) -> float:
-    """Median seconds that compiled programs take of `run`."""
-    original, spent = _chunks.Batch.run, []
-
-    def timed(*arguments: Any) -> Any:
-        begin = time.perf_counter()
-        result = jax.block_until_ready(original(*arguments))
-        spent.append(time.perf_counter() - begin)
-        return result
-
-    totals = []
-    with unittest.mock.patch.object(_chunks.Batch, "run", timed):
-        for _ in range(15):
-            spent.clear()
-            run()
-            totals.append(sum(spent))
-    return float(np.median(totals))
-
-
 def against_the_flow() -> dict[str, float]:
     """Seconds of `Exact`, of `Flow` at its default tolerance and of `Flow` as exact as `Exact`, with their errors."""
     reference = sweep(lf.Flow(t1=T1, solver=diffrax.Dopri8(), rtol=1e-13, atol=1e-15))
@@ -68,7 +47,7 @@ def against_the_flow() -> dict[str, float]:
     result["tight_flow_rtol"] = float(tight.tolerances["rtol"])
     for name, method in methods.items():
         result[f"{name}_error"] = error(sweep(method))
-        result[f"{name}_program_seconds"] = in_programs(lambda method=method: sweep(method))
+        result[f"{name}_program_seconds"] = _measure.in_programs(lambda method=method: sweep(method), repeats=15)
         result[f"{name}_call_seconds"] = _measure.seconds(lambda method=method: sweep(method).loss.values, repeats=9)
     for name in ("flow", "flow_1e-10", "tight_flow"):
         for what in ("program", "call"):

@@ -1,6 +1,7 @@
 """Sweep a cell function over a grid: a phase diagram in one call."""
 
 import dataclasses
+import functools
 import inspect
 import time
 import warnings
@@ -345,8 +346,10 @@ def _run(grid: Grid, batches: list[tuple[str, Batch]], results: Results, on: Mac
         for number, (words, batch) in enumerate(batches):
             bar.set_description(words or "sweep", refresh=False)
             plans.append(plan := batch.plan(grid.cells, on))
-            solve = lambda device, begin, batch=batch, plan=plan: batch.run(device, _chunk(grid, begin, plan.size), plan)
-            for begin, (kept, path) in pull(on.devices_for(grid.cells, plan.size), range(0, grid.cells, plan.size), solve):
+            prepare = functools.partial(batch.compile, plan)
+            solve = lambda device, begin, run=batch.run, plan=plan: run(device, _chunk(grid, begin, plan.size), plan)
+            begins, devices = range(0, grid.cells, plan.size), on.devices_for(grid.cells, plan.size)
+            for begin, (kept, path) in pull(devices, begins, prepare, solve):
                 cells = np.arange(begin, min(begin + plan.size, grid.cells))
                 results.put(number, cells, dict(zip(batch.kept, kept, strict=True)), path)
                 bar.update(len(cells))

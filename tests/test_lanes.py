@@ -23,12 +23,12 @@ FLOW = lf.Flow(t1=20.0, rtol=RTOL, atol=1e-8, dt0=0.01)
 WITHIN = 10 * RTOL  # of ten times the tolerance of a step, relative to the target
 
 
-def matrix(network, problem):
+def matrix(network, problem):  # noqa: ARG001
     return network.matrix
 
 
 def problem(w1, w2, scale, poison=0):
-    """A network on whitened inputs, of which poison 1 makes the variance NaN, and poison 2 negative: weights blow up."""
+    """A network on whitened inputs, of which poison 1 makes the variance NaN, and 2 negative: weights blow up."""
     task = lf.Moments.whitened(yx=jnp.asarray(TARGET)).rescale(target=scale)
     variance = jnp.array([1.0, jnp.nan, -1e3])[poison]
     # Past the checks of lf.Moments, which would find the poison.
@@ -138,7 +138,7 @@ def test_poisoned_neighbours_change_no_bit():
 def test_the_order_of_chunks_changes_no_bit(monkeypatch):
     forward = swept(WIDE, lanes=16, chunk=50)
     pull = sweep_module.pull
-    monkeypatch.setattr(sweep_module, "pull", lambda devices, jobs, work: pull(devices, reversed(jobs), work))
+    monkeypatch.setattr(sweep_module, "pull", lambda devices, jobs, *how: pull(devices, reversed(jobs), *how))
 
     backward = swept(WIDE, lanes=16, chunk=50)
 
@@ -232,7 +232,7 @@ def test_a_call_that_runs_out_of_memory_is_split(monkeypatch):
 def test_chunks_fit_the_memory_that_programs_say_they_take():
     """The rough estimate is wrong here: an observable works on far more than it returns."""
 
-    def hungry(network, problem):
+    def hungry(network, problem):  # noqa: ARG001
         return jnp.sum(jnp.sin(jnp.outer(jnp.arange(300.0), jnp.arange(300.0)) * network.matrix[0, 0]))
 
     diagram = swept(drawn(2000), lf.Flow(t1=0.1), observe=hungry, memory=0.05)
@@ -249,12 +249,14 @@ sys.path.insert(0, {folder!r})
 import layerflow as lf
 from test_lanes import WIDE, swept
 assert len(jax.devices()) == 2
-one, both = (swept(WIDE, lanes=16, chunk=50, devices=devices) for devices in (1, None))
+one, both = (swept(WIDE, lanes=16, chunk=50, devices=devices) for devices in (1, 2))
 np.testing.assert_array_equal(one.matrix, both.matrix)
 np.testing.assert_array_equal(one.num_steps, both.num_steps)
-balanced = lambda key, lam: lf.Problem(lf.lambda_balanced(key, lam, 0.1, inp=2, hid=2, out=2), lf.Moments.whitened(np.eye(2)))
+def balanced(key, lam):
+    return lf.Problem(lf.lambda_balanced(key, lam, 0.1, inp=2, hid=2, out=2), lf.Moments.whitened(np.eye(2)))
 for run in range(5):  # factorisations of two threads at once were seen to hang
-    lf.sweep(balanced, {{"lam": np.linspace(-1, 1, 40)}}, seeds=10, method=lf.Flow(t1=1.0), on=lf.Machine(chunk=50))
+    on = lf.Machine(chunk=50, devices=2)
+    lf.sweep(balanced, {{"lam": np.linspace(-1, 1, 40)}}, seeds=10, method=lf.Flow(t1=1.0), on=on)
 print("equal")
 """
 

@@ -1,6 +1,7 @@
 """What the commands share: settings before anything is computed, and files after."""
 
 import contextlib
+import os
 import pathlib
 import tempfile
 import time
@@ -20,10 +21,13 @@ class UserError(Exception):
 
 
 def set_up(dtype: Dtype) -> None:
-    """Choose the precision and keep compiled programs; before anything is computed."""
+    """Choose the precision, use every core, and keep compiled programs; before anything is computed."""
     import jax
 
     jax.config.update("jax_enable_x64", dtype == "float64")
+    with contextlib.suppress(RuntimeError):  # too late where JAX is in use already
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        jax.config.update("jax_num_cpu_devices", cores)
     from layerflow import enable_compile_cache
 
     with contextlib.suppress(OSError):  # a cache that cannot be kept is no reason to stop

@@ -19,7 +19,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from layerflow._numerics import full_precision
 from layerflow.engine._cell import Wanted
 from layerflow.engine._computation import Computation, Seeds
-from layerflow.engine._machine import Machine
+from layerflow.engine._machine import Device, Machine
 from layerflow.engine._program import Frozen, check_gauge
 from layerflow.engine._trace import Traced, split
 from layerflow.methods import Flow, Path
@@ -90,16 +90,16 @@ class Batch:
         self.fixed = functools.cache(lambda device: jax.device_put((self.shared, frozen.constants, ts, root), device))
 
     def plan(self, cells: int, on: Machine) -> Plan:
-        """How many cells a call takes, and how many lanes; compiled for all devices."""
+        """How many cells a call takes, and how many lanes; compiled for the first device."""
         flows = isinstance(self.frozen.program.method, Flow)
         lanes = on.lanes_of(_STATE_COPIES * _bytes(self.frozen.program.start.outputs)) if flows else None
         planned = lambda bytes_per_cell: Plan.of(on.chunk_size(cells, bytes_per_cell, lanes), lanes)
         plan, budget = planned(self._bytes_per_cell()), on.budget()
-        taken = self._compile(plan, on.devices_for(cells, plan.size))
+        taken = self.compile(plan, on.local_devices()[0])
         if taken > budget and on.chunk is None and plan.size > 1:
             # Memory is linear in cells: two sizes tell how many fit.
             half = Plan.of(plan.size // 2, lanes)
-            per_cell = (taken - self._compile(half, on.devices_for(1, 1))) / (plan.size - half.size)
+            per_cell = (taken - self.compile(half, on.local_devices()[0])) / (plan.size - half.size)
             room = budget - (taken - plan.size * per_cell)
             if room < per_cell:
                 raise MemoryError(
@@ -107,11 +107,11 @@ class Batch:
                     f"{budget / 2**30:.2g} GiB of `memory`. Raise lf.Machine(memory=...), or measure at fewer `ts`."
                 )
             plan = planned(budget * per_cell / room)
-            taken = self._compile(plan, on.devices_for(cells, plan.size))
+            taken = self.compile(plan, on.local_devices()[0])
         self.chunk_bytes = taken
         return plan
 
-    def run(self, device: jax.Device, cells: Cells, plan: Plan) -> tuple[list[Any], Path]:
+    def run(self, device: Device, cells: Cells, plan: Plan) -> tuple[list[Any], Path]:
         """Solve a chunk on a device: what is `kept` of each cell, and the paths besides.
 
         Where memory runs out the call is split; the chunk stays what it is.
@@ -168,7 +168,7 @@ class Batch:
         measured = sum(map(_bytes, self.frozen.variables.values()))
         return own + _STATE_COPIES * state + (1 if self.ts is None else len(self.ts)) * (2 * state + 3 * measured) + 256
 
-    def _call(self, device: jax.Device, cells: Cells, plan: Plan) -> tuple[list[Array], Path]:
+    def _call(self, device: Device, cells: Cells, plan: Plan) -> tuple[list[Array], Path]:
         shared, constants, ts, root = self.fixed(device)
         values, seeds, real = jax.device_put((cells.values, self._distinct(cells.seeds), cells.real), device)
         build, run = self._programs_of(plan, device)
@@ -184,25 +184,22 @@ class Batch:
         most = min(len(seeds), self.seeds)
         return Seeds(np.pad(distinct, (0, most - len(distinct)), mode="edge"), where)
 
-    def _compile(self, plan: Plan, devices: list[jax.Device]) -> int:
-        """Compile for these devices; the bytes that a chunk takes while it runs."""
-        # One after the other: JAX was seen to crash when it wrote programs to its cache from other threads.
-        begin, before = time.perf_counter(), len(_programs)
-        programs = [self._programs_of(plan, device) for device in devices]
-        if len(_programs) > before:
-            self.compile_seconds += time.perf_counter() - begin
-        return max(map(_working_set, programs[0]))
+    def compile(self, plan: Plan, device: Device) -> int:
+        """Compile for a device; the bytes that a chunk takes while it runs."""
+        return max(map(_working_set, self._programs_of(plan, device)))
 
-    def _programs_of(self, plan: Plan, device: jax.Device) -> tuple[Any, Any]:
+    def _programs_of(self, plan: Plan, device: Device) -> tuple[Any, Any]:
         """What builds the cells of a chunk, and what lets them travel."""
         key = self._key(plan, device)
         if key not in _programs:
+            begin = time.perf_counter()
             build, run = self._lowered(plan, device)
             _programs[key] = build.compile(), run.compile()
+            self.compile_seconds += time.perf_counter() - begin
         return _programs[key]
 
     @full_precision
-    def _lowered(self, plan: Plan, device: jax.Device) -> tuple[Any, Any]:
+    def _lowered(self, plan: Plan, device: Device) -> tuple[Any, Any]:
         of_cells = lambda shape: jax.ShapeDtypeStruct((plan.size, *shape.shape), shape.dtype)
         number = jax.ShapeDtypeStruct((), int)
         seeds = Seeds(jax.ShapeDtypeStruct((min(plan.size, self.seeds),), int), of_cells(number))
@@ -223,7 +220,7 @@ class Batch:
             self.compile_seconds += time.perf_counter() - begin
         return _programs[key](*arguments)
 
-    def _key(self, plan: Plan, device: jax.Device) -> Any:
+    def _key(self, plan: Plan, device: Device) -> Any:
         arguments = (self.shared, self.root, self.one, self.frozen.constants, self.ts)
         return (plan, device, min(plan.size, self.seeds), *self._identity(arguments))
 
@@ -239,7 +236,7 @@ class Batch:
         )
 
 
-def _placed(device: jax.Device, tree: PyTree) -> PyTree:
+def _placed(device: Device, tree: PyTree) -> PyTree:
     """Shapes of arrays that lie on a device."""
     there = SingleDeviceSharding(device)
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=there), tree)

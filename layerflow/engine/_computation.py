@@ -20,8 +20,8 @@ Values = dict[str, Array]
 class Seeds(NamedTuple):
     """Every seed of a chunk once, and the place of each cell's among them."""
 
-    distinct: Int[Array, " seeds"]
-    where: Int[Array, " cells"]
+    distinct: Any
+    where: Any
 
 
 class Built(NamedTuple):

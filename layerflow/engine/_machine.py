@@ -3,16 +3,23 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 import psutil
+
+if TYPE_CHECKING:  # to type checkers `jax.Device` is no type
+    Device = Any
+else:
+    Device = jax.Device
 
 _SIDE_BY_SIDE = 512  # cells of one call on CPU that are not in lanes: beyond the cache they cost a factor of two
 _LANES = 256  # on CPU, of small networks: fewer pay more for each operation, more leave the cache
 _LANE_BYTES = 2**20  # on CPU, what all lanes of larger networks may hold
 _FEWEST_LANES = 16
 _LANES_ELSEWHERE = 2**14  # on accelerators, which want to be filled
+_CHUNKS_PER_DEVICE = 4  # at least, unless the user names the devices
 _CELLS_PER_LANE = 16  # of a chunk: at its end lanes run dry, and at its end a sweep tells how far it came
 
 
@@ -36,7 +43,7 @@ class Machine:
         >>> small = lf.Machine(memory=0.5, devices=1)
     """
 
-    devices: Sequence[jax.Device] | int | None = None
+    devices: Sequence[Device] | int | None = None
     memory: float | None = None
     chunk: int | None = None
     lanes: int | None = None
@@ -52,7 +59,7 @@ class Machine:
                 )
         self.local_devices()
 
-    def local_devices(self) -> list[jax.Device]:
+    def local_devices(self) -> list[Device]:
         """The devices to use."""
         local = jax.local_devices()
         if self.devices is None:
@@ -60,11 +67,11 @@ class Machine:
         if isinstance(self.devices, int | np.integer):
             if not 1 <= self.devices <= len(local):
                 raise ValueError(
-                    f"Argument `devices` asks for {self.devices} devices, but there are {len(local)}: {local}. To split "
-                    f'a CPU, set jax.config.update("jax_num_cpu_devices", 2) before anything is computed.'
+                    f"Argument `devices` asks for {self.devices} devices, but there are {len(local)}: {local}. To "
+                    f'split a CPU, set jax.config.update("jax_num_cpu_devices", 2) before anything is computed.'
                 )
             return local[: self.devices]
-        chosen = list(self.devices) if isinstance(self.devices, Sequence) else [self.devices]
+        chosen = list(self.devices) if isinstance(self.devices, list | tuple) else [self.devices]
         if not chosen or not all(isinstance(device, jax.Device) for device in chosen):
             raise TypeError(
                 f"Argument `devices` needs JAX devices, such as jax.devices()[:1], or how many, not {self.devices!r}."
@@ -86,14 +93,12 @@ class Machine:
         most = max(1, int(self.budget() // bytes_per_cell))
         if self._on_cpu:
             most = min(most, _SIDE_BY_SIDE if lanes is None else _CELLS_PER_LANE * lanes)
-        calls = math.ceil(cells / most)
-        if calls > 1:  # all devices end together
-            calls = len(self.local_devices()) * math.ceil(calls / len(self.local_devices()))
-        return math.ceil(cells / calls)
+        return math.ceil(cells / math.ceil(cells / most))
 
-    def devices_for(self, cells: int, size: int) -> list[jax.Device]:
-        """The devices that chunks of this size keep busy."""
-        return self.local_devices()[: math.ceil(cells / size)]
+    def devices_for(self, cells: int, size: int) -> list[Device]:
+        """The devices that chunks of this size keep busy for longer than it takes to compile for them."""
+        calls = math.ceil(cells / size)
+        return self.local_devices()[: calls if self.devices is not None else math.ceil(calls / _CHUNKS_PER_DEVICE)]
 
     def check_results(self, size: int) -> None:
         """Raise if results of `size` bytes have no room in the host's memory."""

@@ -12,7 +12,6 @@ The Dataset holds all that the other two need and can be written as NetCDF by sc
 from types import ModuleType
 
 from layerflow.figures import (
-    _figure10,
     _figure2,
     _figure3,
     _figure3_plus,
@@ -23,6 +22,7 @@ from layerflow.figures import (
     _figure6plus,
     _figure7,
     _figure9,
+    _figure10,
     _figure_g,
     _figure_i,
 )

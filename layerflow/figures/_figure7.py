@@ -101,9 +101,7 @@ def compute(times: int = 300) -> "xarray.Dataset":
     )
     diagram["t"].attrs["long_name"] = "time in units of Z/r"
     closed = [_closed_form(setup, *starts[name], ts) for name, setup in SETUPS.items()]
-    limits = [
-        theory.scalar_network_limit(*starts[name], setup.target, z=setup.z) for name, setup in SETUPS.items()
-    ]
+    limits = [theory.scalar_network_limit(*starts[name], setup.target, z=setup.z) for name, setup in SETUPS.items()]
     paths = {name: (("setup", "t"), np.stack([path[name] for path in closed])) for name in closed[0]}
     return diagram.assign(paths).assign(
         final_growth=("setup", np.array([float(limit.growth) for limit in limits]), {"long_name": "γ₊"}),

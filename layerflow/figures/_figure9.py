@@ -38,7 +38,7 @@ NOTES = (
     "The paper's figure is a drawing without data; setups as in Figure 7, with two inputs. Pale: features at "
     "the start, full: at the end, thin: their way; black dashed: output; grey, to the cross: the flow with the kernel "
     "of the start for as long.",
-    "Panel (c) shows 12 of 1000 features, ten times as long as they are; at this scale start and end lie on each other.",
+    "Panel (c) shows 12 of 1000 features, ten times as long as they are; so near do start and end lie.",
 )
 
 END, SHOWN, MAGNIFIED = 12.0, 12, 10.0

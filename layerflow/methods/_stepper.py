@@ -16,7 +16,7 @@ class Position(eqx.Module):
     """Where a trajectory stands, and all that is left of it once it ended; or many, stacked."""
 
     t: Float[Array, "*lanes"]
-    moved: Float[Array, "*lanes size"]  # weights - start: in float32 a lazy cell's own digits would drown in the weights
+    moved: Float[Array, "*lanes size"]  # weights - start: in float32 a lazy cell's digits would drown in weights
     peaks: Peaks  # largest values so far of what observables follow
     status: Int[Array, "*lanes"]
     num_steps: Int[Array, "*lanes"]
