@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import layerflow as lf
+from layerflow.engine import _chunks
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -39,7 +40,7 @@ class Compilations:
     """Counts programs that XLA compiles, whoever asks for them."""
 
     def __init__(self):
-        self.count = 0
+        self.count = self.let_go = 0
         jax.monitoring.register_event_duration_secs_listener(self._hear)
 
     def _hear(self, event, duration, **_):
@@ -53,3 +54,13 @@ _compilations = Compilations()
 @pytest.fixture
 def compilations():
     return _compilations
+
+
+@pytest.fixture(autouse=True)
+def few_programs():
+    """Let go of compiled programs now and then: each takes some 25 memory maps, and Linux gives a process 65,530."""
+    yield
+    if _compilations.count > _compilations.let_go + 1000:
+        _compilations.let_go = _compilations.count
+        _chunks._programs.clear()
+        jax.clear_caches()
