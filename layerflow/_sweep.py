@@ -109,6 +109,8 @@ def sweep(
     root = as_key(root, "root")
     method = None if method is None else checked_method(method)
     on = Machine() if on is None else on
+    if not isinstance(on, Machine):
+        raise TypeError(f"Argument `on` needs a lf.Machine, such as lf.Machine(devices=1), but it is {on!r}.")
 
     batches = [
         (words, _batch(cell, chosen, grid, takes_key, method, wanted, ts, root))
@@ -131,6 +133,7 @@ def sweep(
     facts = facts_of(cell, batches[0][1], method, root) | {
         "chunk": _one_or_all([plan.size for plan in plans]),
         **({} if plans[0].lanes is None else {"lanes": _one_or_all([plan.lanes for plan in plans])}),
+        "devices": max(len(on.devices_for(grid.cells, plan.size)) for plan in plans),
         "calls_split": sum(batch.calls_split for _, batch in batches),
         "chunk_bytes": max(batch.chunk_bytes for _, batch in batches),
         "compile_seconds": round(sum(b.compile_seconds for _, b in batches), 3),

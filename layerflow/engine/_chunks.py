@@ -96,10 +96,10 @@ class Batch:
         planned = lambda bytes_per_cell: Plan.of(on.chunk_size(cells, bytes_per_cell, lanes), lanes)
         plan, budget = planned(self._bytes_per_cell()), on.budget()
         taken = self.compile(plan, on.local_devices()[0])
-        if taken > budget and on.chunk is None and plan.size > 1:
+        if taken > budget and on.chunk is None:
             # Memory is linear in cells: two sizes tell how many fit.
-            half = Plan.of(plan.size // 2, lanes)
-            per_cell = (taken - self.compile(half, on.local_devices()[0])) / (plan.size - half.size)
+            other = Plan.of(plan.size // 2 or 2, lanes)
+            per_cell = (taken - self.compile(other, on.local_devices()[0])) / (plan.size - other.size)
             room = budget - (taken - plan.size * per_cell)
             if room < per_cell:
                 raise MemoryError(

@@ -49,8 +49,11 @@ class Machine:
     lanes: int | None = None
 
     def __post_init__(self) -> None:
-        if self.memory is not None and not self.memory > 0:
-            raise ValueError(f"Argument `memory` is in GiB and needs to be positive, but it is {self.memory}.")
+        number = isinstance(self.memory, int | float | np.number) and not isinstance(self.memory, bool)
+        if self.memory is not None and not (number and self.memory > 0):
+            raise ValueError(
+                f"Argument `memory` is in GiB and needs to be a positive number, but it is {self.memory!r}."
+            )
         for name, counted in (("chunk", "cells"), ("lanes", "trajectories")):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1):
@@ -64,17 +67,20 @@ class Machine:
         local = jax.local_devices()
         if self.devices is None:
             return local
-        if isinstance(self.devices, int | np.integer):
-            if not 1 <= self.devices <= len(local):
+        if isinstance(self.devices, int | np.integer) and not isinstance(self.devices, bool):
+            if self.devices < 1:
+                raise ValueError(f"Argument `devices` counts devices: at least 1, not {self.devices}.")
+            if self.devices > len(local):
                 raise ValueError(
                     f"Argument `devices` asks for {self.devices} devices, but there are {len(local)}: {local}. To "
                     f'split a CPU, set jax.config.update("jax_num_cpu_devices", 2) before anything is computed.'
                 )
             return local[: self.devices]
         chosen = list(self.devices) if isinstance(self.devices, list | tuple) else [self.devices]
-        if not chosen or not all(isinstance(device, jax.Device) for device in chosen):
+        if not chosen or len(set(chosen)) < len(chosen) or not all(isinstance(d, jax.Device) for d in chosen):
             raise TypeError(
-                f"Argument `devices` needs JAX devices, such as jax.devices()[:1], or how many, not {self.devices!r}."
+                f"Argument `devices` needs JAX devices, each once, such as jax.devices()[:1], or how many, not "
+                f"{self.devices!r}."
             )
         return chosen
 

@@ -75,6 +75,8 @@ def compute(grid: int = 37, seeds: int = 16, method: Literal["flow", "exact"] = 
         task = random_regression(fold(key, "task"), n=10, inp=inp, out=out, whiten=True)
         return Problem(lambda_balanced(fold(key, "start"), lam, 1.0, inp=inp, hid=hid, out=out), task.moments)
 
+    if grid % 2 == 0 or grid < 3:
+        raise ValueError(f"Figure 10 draws λ = 0 and both ends, so `grid` needs to be odd and at least 3, not {grid}.")
     axes = {"shape": static(SHAPES), "lam": np.linspace(-LARGEST, LARGEST, grid)}
     ts = np.concatenate([[0.0], np.geomspace(0.01, END, 60)])
     how = (Flow if method == "flow" else Exact)(t1=END)

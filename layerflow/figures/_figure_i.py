@@ -25,6 +25,7 @@ from layerflow.figures._curves import (
     fine_flow,
     flow_and_theory,
     key_of_styles,
+    listed,
     new_figure,
     panel_title,
     worst,
@@ -188,7 +189,7 @@ def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
     late = worst(diagram.inflection.values[both], diagram.predicted_inflection.values[both])
     ratio = diagram.target_to_aligned.values
     wrong = ratio[bends != (ratio > 1)]
-    where = f" (those with S/A = {wrong.min():.3g} to {wrong.max():.3g})" if wrong.size else ""
+    where = f" (the others are at the edge, S/A = {listed(wrong, '.3g')})" if wrong.size else ""
     return (
         f"The flow of {bends.size} random starts is within {worst(diagram.output, diagram.predicted_output):.1e} of "
         f"Theorem I.1 in f/S, and within {off:.1e} of it in the growth over its end.",

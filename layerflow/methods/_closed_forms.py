@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, PyTree
 from layerflow import theory
 from layerflow._checks import collect
 from layerflow._problem import Problem
-from layerflow.networks import DiagonalNetwork, LinearNetwork
+from layerflow.networks import DiagonalNetwork, LayerwiseNetwork, LinearNetwork
 from layerflow.observables import layer_imbalance
 from layerflow.tasks import Modes, Moments
 
@@ -244,10 +244,13 @@ def closed_form(problem: Problem) -> ClosedForm | str:
 def conserved_drift(network: PyTree, problem: Problem, t: Float[Array, ""]) -> Float[Array, ""] | None:
     """How far the layer imbalances are from their law e^{-2 decay t} at time t, relative to |weights|^2.
 
-    None where none is conserved: other networks than linear and diagonal ones, one layer, rates or
-    decays of their own for some weights.
+    None where none is conserved: other networks than linear, diagonal and layerwise ones, one layer, rates
+    or decays of their own for some weights.
     """
-    if type(problem.start) not in (LinearNetwork, DiagonalNetwork) or len(problem.start.weights) < 2:
+    start = problem.start
+    if type(start) not in (LinearNetwork, DiagonalNetwork, LayerwiseNetwork):
+        return None
+    if not isinstance(start, LayerwiseNetwork) and len(start.weights) < 2:
         return None
     decay = problem.decay
     plain = isinstance(problem.rates, float) and problem.rates == 1 and jnp.ndim(decay) == 0
@@ -255,8 +258,9 @@ def conserved_drift(network: PyTree, problem: Problem, t: Float[Array, ""]) -> F
         return None
     imbalances = lambda network: jax.tree.leaves(layer_imbalance(network, problem))
     fading = jnp.exp(-2 * jnp.asarray(decay, t.dtype) * t)
-    size = sum(jnp.sum(w**2) for w in problem.start.weights) + sum(jnp.sum(w**2) for w in network.weights)
-    pairs = zip(imbalances(network), imbalances(problem.start), strict=True)
+    squares = lambda network: sum(jnp.sum(w**2) for w in jax.tree.leaves(problem.split(network)[0]))
+    size = squares(start) + squares(network)
+    pairs = zip(imbalances(network), imbalances(start), strict=True)
     drift = jnp.stack([jnp.abs(now - fading * then).max() for now, then in pairs]).max()
     return drift / jnp.where(size > 0, size, 1.0)
 
