@@ -177,8 +177,8 @@ def test_a_diagram_of_own_data_is_that_of_the_library(file, tmp_path, capsys):
     [
         ("lambda-balanced", ["--depth", "3"], "3-2-2-2"),
         ("aligned", [], "3-2-2"),
-        ("gaussian", ["--widths", "8", "--depth", "3"], "3-8-8-2"),
-        ("symmetrised", ["--widths", "8"], "3-8-2"),
+        pytest.param("gaussian", ["--widths", "8", "--depth", "3"], "3-8-8-2", marks=pytest.mark.slow),
+        pytest.param("symmetrised", ["--widths", "8"], "3-8-2", marks=pytest.mark.slow),
     ],
 )
 def test_every_start_has_the_imbalance_of_its_axis(start, flags, widths, file, tmp_path, capsys):

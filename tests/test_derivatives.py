@@ -35,7 +35,7 @@ def slope(function, point, h=1e-4):
     return np.array([(4 * sides(e, h / 2) - sides(e, h)) / 3 for e in np.eye(2)])
 
 
-@pytest.mark.parametrize("ts", [None, [0.0, 0.7, 5.0]])
+@pytest.mark.parametrize("ts", [None, pytest.param([0.0, 0.7, 5.0], marks=pytest.mark.slow)])
 def test_forward_and_reverse_mode_of_a_flow_agree_with_differences(ts):
     ts = None if ts is None else jnp.array(ts)
     method = lambda adjoint: lf.Flow(t1=5.0, rtol=1e-9, adjoint=adjoint, max_steps=1024)

@@ -120,6 +120,7 @@ def test_verify_finds_the_errors_of_a_flow_within_its_tolerance():
     assert "35 cells, worst error" in str(diagram)
 
 
+@pytest.mark.slow
 def test_verify_finds_a_method_that_is_worse_than_it_says():
     """Euler steps under a controller that believes them: the tolerance promised is not kept."""
     import diffrax
@@ -138,6 +139,7 @@ def test_verify_finds_a_method_that_is_worse_than_it_says():
     assert not diagram.verified.all()
 
 
+@pytest.mark.slow
 def test_verify_holds_a_flow_that_stopped_early_against_the_time_where_it_stopped():
     method = lf.Flow(t1=100.0, until="converged")
     at = {"lam": [1.0, 3.0], "ratio": [1.0]}

@@ -13,7 +13,10 @@ from layerflow.figures import FIGURES
 SMALL = {"grid": 5, "seeds": 2, "n_skills": 2000}  # what a figure takes of these
 
 
-@pytest.mark.parametrize("name", FIGURES)
+SLOW = {"3+"}  # compiles deep networks of every depth
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in FIGURES])
 def test_every_figure_is_drawn_and_judged_from_its_file(name, tmp_path):
     """The file holds all that the picture and the sentences on agreement need, and they are the same."""
     figure = FIGURES[name]
@@ -29,6 +32,7 @@ def test_every_figure_is_drawn_and_judged_from_its_file(name, tmp_path):
     assert sentences
     assert figure.agreement(read) == sentences
     assert all(sentence[0].isupper() and sentence.endswith(".") for sentence in (*sentences, *figure.NOTES))
+    assert "nan" not in " ".join(sentences)
     figure.draw(read).savefig(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
 

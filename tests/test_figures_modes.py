@@ -6,7 +6,6 @@ import equinox as eqx
 import jax
 import numpy as np
 import pytest
-import xarray
 
 import layerflow as lf
 from layerflow import theory
@@ -26,21 +25,6 @@ SMALL = {
 @functools.cache
 def computed(name):
     return FIGURES[name].compute(**SMALL[name])
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_a_figure_is_drawn_and_told_from_its_saved_numbers(name, tmp_path):
-    figure, diagram = FIGURES[name], computed(name)
-    diagram.to_netcdf(tmp_path / "figure.nc", engine="scipy")
-
-    with xarray.open_dataset(tmp_path / "figure.nc", engine="scipy") as saved:
-        assert figure.agreement(saved) == figure.agreement(diagram)
-        picture = figure.draw(saved)
-    picture.savefig(tmp_path / "figure.png", dpi=40)
-
-    assert picture.get_suptitle() == figure.TITLE
-    assert all(isinstance(words, str) and words.endswith(".") for words in (*figure.NOTES, *figure.agreement(diagram)))
-    assert "nan" not in " ".join(figure.agreement(diagram))
 
 
 def test_figure_2_has_a_line_for_every_weight_and_the_network_is_the_sum_over_paths():
@@ -102,6 +86,7 @@ def test_figure_3_at_the_speeds_of_the_drawing_is_slower_by_them():
     np.testing.assert_allclose(slow.mode_strengths, slow.closed_form, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_figure_3_plus_has_one_plateau_for_each_feature_of_the_predicted_height():
     """L_k = 1/2 sum over unlearned modes of S^2: 10.5, 2.5, 0.5 and 0 for 4, 2, 1."""
     diagonal = computed("3+").sel(model="diagonal network").isel(seed=0)
@@ -120,6 +105,7 @@ def test_figure_3_plus_says_which_depths_it_has():
         FIGURES["3+"].compute(depths=(2, 7))
 
 
+@pytest.mark.slow
 def test_figure_3_plus_linear_networks_rest_at_the_same_heights_from_random_directions():
     diagram = computed("3+")
     heights = diagram.plateaus_height.sel(model="linear network").values

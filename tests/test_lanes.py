@@ -148,16 +148,15 @@ def test_the_order_of_chunks_changes_no_bit(monkeypatch):
 @settings(max_examples=15, deadline=None)
 @given(
     cells=st.integers(1, 40),
-    chunk=st.sampled_from([8, 13]),
-    lanes=st.sampled_from([1, 5, 8]),
+    means=st.sampled_from([{"chunk": 8, "lanes": 5}, {"chunk": 13, "lanes": 1}]),
     bad=st.sets(st.integers(0, 39), max_size=10),
 )
-def test_any_grid_in_any_chunks_with_any_poison(wide, cells, chunk, lanes, bad):
+def test_any_grid_in_any_chunks_with_any_poison(wide, cells, means, bad):
     """Every cell is what it is among 256 others, and every poisoned one says so."""
     bad = sorted(number for number in bad if number < cells)
     arguments = {name: values[:cells] for name, values in WIDE.items()}
 
-    diagram = swept(poisoned(arguments, bad), lanes=lanes, chunk=chunk)
+    diagram = swept(poisoned(arguments, bad), **means)
 
     rest = np.setdiff1d(np.arange(cells), bad)
     gap = np.abs(diagram.matrix.values - wide.matrix.values[:cells]).max(axis=(1, 2)) / WIDE["scale"][:cells]
@@ -166,12 +165,16 @@ def test_any_grid_in_any_chunks_with_any_poison(wide, cells, chunk, lanes, bad):
     assert (diagram.status[bad] >= lf.Status.NOT_FINITE).all()
 
 
-IMPLICIT = [dfx.Kvaerno3(), dfx.Kvaerno5(), dfx.ImplicitEuler()]
-EXPLICIT = [dfx.Heun(), dfx.Bosh3(), dfx.Dopri5(), dfx.Dopri8(), dfx.Midpoint(), dfx.Ralston(), dfx.ReversibleHeun()]
+SOLVERS = [dfx.Kvaerno5(), dfx.ImplicitEuler(), dfx.Heun(), dfx.Dopri8(), dfx.ReversibleHeun()]
+MORE = [dfx.Kvaerno3(), dfx.Kvaerno4(), dfx.Bosh3(), dfx.Dopri5(), dfx.Midpoint(), dfx.Ralston()]
 MODES = lf.Modes(variance=jnp.array([1.0, 0.3]), target=1.0)
 
 
-@pytest.mark.parametrize("solver", [*IMPLICIT, *EXPLICIT], ids=lambda solver: type(solver).__name__)
+@pytest.mark.parametrize(
+    "solver",
+    [*SOLVERS, *(pytest.param(solver, marks=pytest.mark.slow) for solver in MORE)],
+    ids=lambda solver: type(solver).__name__,
+)
 def test_lanes_step_every_solver(solver):
     """Against `diffeqsolve` of each cell, at log-spaced times and with its step counts."""
     starts, ts = np.geomspace(0.01, 0.5, 5), jnp.geomspace(0.1, 4.0, 6)

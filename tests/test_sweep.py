@@ -360,6 +360,7 @@ class Convolution(eqx.Module):
         return self.scale * self.read(jnp.tanh(self.conv(x)).ravel())
 
 
+@pytest.mark.slow
 def test_a_convolutional_network_goes_through_a_sweep_unchanged(key):
     """A larger output scale is lazier: in its kernel and in its flow (Chizat et al., 2019)."""
     images, labels = jax.random.normal(key, (6, 1, 4, 4)), jnp.eye(2)[jnp.arange(6) % 2]
