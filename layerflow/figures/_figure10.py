@@ -62,7 +62,7 @@ def compute(grid: int = 37, seeds: int = 16, method: Literal["flow", "exact"] = 
     """Kernel distance and excess loss over shape, lam and time.
 
     Args:
-        grid: Points along lam, from -9 to 9.
+        grid: Points along lam, from -9 to 9; one more if even, so that lam = 0 is among them.
         seeds: Random tasks and starts.
         method: "flow", or its closed form "exact".
 
@@ -75,9 +75,8 @@ def compute(grid: int = 37, seeds: int = 16, method: Literal["flow", "exact"] = 
         task = random_regression(fold(key, "task"), n=10, inp=inp, out=out, whiten=True)
         return Problem(lambda_balanced(fold(key, "start"), lam, 1.0, inp=inp, hid=hid, out=out), task.moments)
 
-    if grid % 2 == 0 or grid < 3:
-        raise ValueError(f"Figure 10 draws λ = 0 and both ends, so `grid` needs to be odd and at least 3, not {grid}.")
-    axes = {"shape": static(SHAPES), "lam": np.linspace(-LARGEST, LARGEST, grid)}
+    lams = np.linspace(-LARGEST, LARGEST, max(3, 2 * (grid // 2) + 1))
+    axes = {"shape": static(SHAPES), "lam": lams}
     ts = np.concatenate([[0.0], np.geomspace(0.01, END, 60)])
     how = (Flow if method == "flow" else Exact)(t1=END)
     return sweep(balanced, axes, seeds=seeds, method=how, ts=ts, observe=(kernel_distance, excess_loss))
