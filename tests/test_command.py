@@ -74,7 +74,7 @@ def registered(monkeypatch, **figures):
 def test_all_figures_are_drawn_with_a_page_to_look_through(tmp_path, capsys, monkeypatch):
     registered(monkeypatch, **{"6a": None, "10": None})
 
-    main(["figure", "ALL", "--grid", "4", "--seeds", "2", "--out", str(tmp_path)])
+    main(["figure", "ALL", "--grid", "5", "--seeds", "2", "--out", str(tmp_path)])
 
     page = (tmp_path / "index.html").read_text("utf-8")
     links = {unquote(link) for link in re.findall(r'(?:href|src)="([^"#:]+)"', page)}
@@ -83,10 +83,10 @@ def test_all_figures_are_drawn_with_a_page_to_look_through(tmp_path, capsys, mon
     anchors = re.findall(r'href="#([^"]+)"', page)
     assert anchors == re.findall(r'<section id="([^"]+)"', page) == ["figure-6a", "figure-10"]
     with xarray.open_dataset(tmp_path / "figure_10.nc", engine="scipy") as read:
-        assert read.sizes["lam"] == 4
+        assert read.sizes["lam"] == 5
         words = [FIGURES["10"].TITLE, *FIGURES["10"].NOTES, *FIGURES["10"].agreement(read)]
     assert all(word in html.unescape(page) for word in words)
-    assert re.search(r"<dt>grid</dt><dd>4</dd>", page)
+    assert re.search(r"<dt>grid</dt><dd>5</dd>", page)
     assert re.search(r"<dt>run time</dt><dd>[0-9.]+ s</dd>", page)
     assert "gradient flow to t = 40" in page
     assert str(tmp_path / "index.html") in capsys.readouterr().out
