@@ -296,11 +296,15 @@ def _judge(batch: Batch, grid: Grid, words: str) -> None:
                 raise ValueError(f"{message} First at {where}, in {broken.size} of {grid.cells} cells.")
 
 
-def _arguments(grid: Grid, cells: np.ndarray) -> tuple[dict[str, Array], Array]:
+def _values_and_seeds(grid: Grid, cells: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Values and seeds of some cells."""
     values = grid.values(cells)
-    seeds = values.get("seed", np.zeros(len(cells), int))
-    return {name: jnp.asarray(value) for name, value in values.items()}, jnp.asarray(seeds)
+    return values, values.get("seed", np.zeros(len(cells), int))
+
+
+def _arguments(grid: Grid, cells: np.ndarray) -> tuple[dict[str, Array], Array]:
+    """The same as JAX arrays."""
+    return jax.tree.map(jnp.asarray, _values_and_seeds(grid, cells))
 
 
 def _first_problem(cell: CellFunction, grid: Grid, takes_key: bool, root: PRNGKeyArray) -> Problem:
@@ -367,5 +371,4 @@ def _one_or_all(numbers: list[Any]) -> Any:
 def _chunk(grid: Grid, begin: int, size: int) -> Cells:
     """Some cells of the grid; the last chunk is filled up with its last cell, so that one program serves all."""
     number = np.arange(begin, begin + size)
-    values = grid.values(np.minimum(number, grid.cells - 1))
-    return Cells(values, values.get("seed", np.zeros(size, int)), number < grid.cells)
+    return Cells(*_values_and_seeds(grid, np.minimum(number, grid.cells - 1)), number < grid.cells)

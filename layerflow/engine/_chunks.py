@@ -25,7 +25,7 @@ from layerflow.engine._trace import Traced, split
 from layerflow.methods import Flow, Path
 
 _programs: dict[Any, Any] = {}
-_one_at_a_time = threading.Lock()  # factorisations of two threads at once were seen to hang on CPU
+_one_at_a_time = threading.Lock()
 _STATE_COPIES = 24  # of a trajectory's weights that a step works on: stages, errors, what controls it
 
 
@@ -172,10 +172,9 @@ class Batch:
         shared, constants, ts, root = self.fixed(device)
         values, seeds, real = jax.device_put((cells.values, self._distinct(cells.seeds), cells.real), device)
         build, run = self._programs_of(plan, device)
-        on_cpu = device.platform == "cpu"
-        with _one_at_a_time if on_cpu and self.computation.parts.factorises else contextlib.nullcontext():
+        with _turn(device, self.computation.parts.factorises):
             built = jax.block_until_ready(build(shared, root, values, seeds))
-        with _one_at_a_time if on_cpu and self.frozen.program.factorises else contextlib.nullcontext():
+        with _turn(device, self.frozen.program.factorises):
             return jax.block_until_ready(run(constants, ts, real, built))
 
     def _distinct(self, seeds: np.ndarray) -> Seeds:
@@ -234,6 +233,11 @@ class Batch:
             str(jax.config.values["jax_threefry_partitionable"]),
             str(jax.tree.map(lambda a: (a.shape, a.dtype), arguments)),
         )
+
+
+def _turn(device: Device, factorises: bool) -> contextlib.AbstractContextManager[Any]:
+    """Leave to compute: factorisations of two threads at once were seen to hang on CPU."""
+    return _one_at_a_time if factorises and device.platform == "cpu" else contextlib.nullcontext()
 
 
 def _placed(device: Device, tree: PyTree) -> PyTree:

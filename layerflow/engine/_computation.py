@@ -74,8 +74,7 @@ class Computation:
         kept, path = travel(built.outputs)
         slopes = []
         for directions in built.slopes.values():
-            moving = [d is not None for d in directions]
-            fixed, varied = eqx.partition(built.outputs, [not m for m in moving])
+            varied, fixed = eqx.partition(built.outputs, [d is not None for d in directions])
             by_axis = lambda varied, fixed=fixed: travel(eqx.combine(varied, fixed))[0]
             _, slope = jax.jvp(by_axis, (varied,), (directions,))
             slopes += [jnp.where(jnp.isnan(value), value, d) for value, d in zip(kept, slope, strict=True)]

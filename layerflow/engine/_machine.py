@@ -18,7 +18,7 @@ _SIDE_BY_SIDE = 512  # cells of one call on CPU that are not in lanes: beyond th
 _LANES = 256  # on CPU, of small networks: fewer pay more for each operation, more leave the cache
 _LANE_BYTES = 2**20  # on CPU, what all lanes of larger networks may hold
 _FEWEST_LANES = 16
-_LANES_ELSEWHERE = 2**14  # on accelerators, which want to be filled
+_LANES_ELSEWHERE = 2**14  # on accelerators, which want to be filled; not measured yet
 _CHUNKS_PER_DEVICE = 4  # at least, unless the user names the devices
 _CELLS_PER_LANE = 16  # of a chunk: at its end lanes run dry, and at its end a sweep tells how far it came
 
@@ -93,7 +93,7 @@ class Machine:
         return _LANES_ELSEWHERE
 
     def chunk_size(self, cells: int, bytes_per_cell: int | float, lanes: int | None) -> int:
-        """Cells per call: even chunks that fit the memory, enough of them for all devices."""
+        """Cells per call: even chunks that fit the memory and, on CPU, the cache."""
         if self.chunk is not None:
             return min(self.chunk, cells)
         most = max(1, int(self.budget() // bytes_per_cell))

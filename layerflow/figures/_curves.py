@@ -1,4 +1,4 @@
-"""What the figures made of curves share: the closed form drawn over the flow, numbers in words."""
+"""What the figures made of curves share: colours, and the closed form drawn over the flow."""
 
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PALETTE = colours(np.array(list("abcdefgh")))  # of Okabe and Ito, told apart by the colour-blind
 BLUE, VERMILION, GREEN, PURPLE = PALETTE[:4]
+LOW_MIDDLE_HIGH = (BLUE, GREEN, VERMILION)  # of three values in order
 GREY = "0.35"
 
 
@@ -54,11 +55,6 @@ def key_of_styles(
 def panel_title(ax: "Axes", letter: str, words: str) -> None:
     """(a) what the panel shows."""
     ax.set_title(f"({letter}) {words}", fontsize="medium")
-
-
-def listed(numbers: Any, form: str = ".3g") -> str:
-    """Numbers one after the other, in words."""
-    return ", ".join(format(float(number), form) for number in numbers)
 
 
 def worst(measured: Any, expected: Any) -> float:

@@ -25,6 +25,7 @@ from layerflow._keys import fold
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
 from layerflow.engine._grid import static
+from layerflow.figures._curves import LOW_MIDDLE_HIGH
 from layerflow.figures._words import listed, verdict
 from layerflow.methods import Exact, Flow
 from layerflow.observables import kernel_distance, observable
@@ -104,7 +105,6 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     return figure
 
 
-_COLOURS = ("#0072B2", "#009E73", "#D55E00")
 _LEAST = -6.0  # decades; the lower end of all scales
 
 
@@ -118,7 +118,7 @@ def _draw_map(ax: "Axes", logarithms: "xarray.DataArray", most: float) -> None:
 
 def _draw_courses(ax: "Axes", here: "xarray.Dataset") -> None:
     """Kernel distance and excess loss over time at both ends of λ and in balance."""
-    for lam, colour in zip((-LARGEST, 0.0, LARGEST), _COLOURS, strict=True):
+    for lam, colour in zip((-LARGEST, 0.0, LARGEST), LOW_MIDDLE_HIGH, strict=True):
         whole = here.sel(lam=lam, method="nearest")
         path, excess = whole.isel(t=slice(1, None)), relative_excess(whole).isel(t=slice(1, None))
         low, middle, high = path.kernel_distance.quantile([0.25, 0.5, 0.75], "seed").values
@@ -134,7 +134,7 @@ def _key() -> "list[Line2D]":
 
     lams = [
         Line2D([], [], color=colour, linewidth=3, label=f"λ = {listed([lam], 'g')}")
-        for lam, colour in zip((-LARGEST, 0.0, LARGEST), _COLOURS, strict=True)
+        for lam, colour in zip((-LARGEST, 0.0, LARGEST), LOW_MIDDLE_HIGH, strict=True)
     ]
     kernel = Line2D([], [], color="0.3", linestyle="-", label="kernel distance")
     return [*lams, kernel, Line2D([], [], color="0.3", linestyle=":", label="excess loss")]

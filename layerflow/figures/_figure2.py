@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from layerflow.figures._curves import BLUE, GREEN, PURPLE, VERMILION, listed, new_figure, panel_title
+from layerflow.figures._curves import BLUE, GREEN, PURPLE, VERMILION, new_figure, panel_title
+from layerflow.figures._words import listed
 from layerflow.networks import (
     DiagonalNetwork,
     LayerwiseNetwork,

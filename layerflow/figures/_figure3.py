@@ -21,11 +21,11 @@ from layerflow.figures._curves import (
     fine_flow,
     flow_and_theory,
     key_of_styles,
-    listed,
     new_figure,
     panel_title,
     worst,
 )
+from layerflow.figures._words import listed
 from layerflow.networks import linear_model, skill_network
 from layerflow.observables import mode_strengths
 from layerflow.summaries import half_times
@@ -114,8 +114,8 @@ def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
     at_ninety = _second_when_first_is_learned(diagram)
     return (
         f"The flow is within {off:.1e} of the exponentials (Eq. 10) and sigmoids (Eq. 9), in units of the target.",
-        f"Half-times for E = {listed(diagram.variance.values)}: linear {listed(halves[0])} (theory "
-        f"{listed(predicted[0])}), layerwise {listed(halves[1])} (theory {listed(predicted[1])}).",
+        f"Half-times for E = {listed(diagram.variance.values, '.3g')}: linear {listed(halves[0], '.3g')} (theory "
+        f"{listed(predicted[0], '.3g')}), layerwise {listed(halves[1], '.3g')} (theory {listed(predicted[1], '.3g')}).",
         f"When the first mode has 90 % of its target, the second has {at_ninety[0]:.0%} in the linear model, where all "
         f"saturate at once, and {at_ninety[1]:.2%} in the layerwise one, which learns in stages, as the paper says.",
     )

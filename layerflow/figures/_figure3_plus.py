@@ -29,10 +29,10 @@ from layerflow.figures._curves import (
     fine_flow,
     flow_and_theory,
     key_of_styles,
-    listed,
     new_figure,
     worst,
 )
+from layerflow.figures._words import listed
 from layerflow.networks import skill_network
 from layerflow.observables import loss, mode_strengths
 from layerflow.starts import lambda_balanced_chain
@@ -76,7 +76,8 @@ def compute(seeds: int = 3, depths: tuple[int, ...] = (2, 3, 4, 5), times: int =
     unknown = [depth for depth in depths if depth not in STARTS]
     if unknown:
         raise ValueError(
-            f"Argument `depths` takes numbers of layers among {listed(STARTS, '.0f')}, but has {listed(unknown, 'g')}."
+            f"Argument `depths` takes numbers of layers among {', '.join(map(str, STARTS))}, but has "
+            f"{', '.join(map(str, unknown))}."
         )
     slowest = {depth: float(theory.deep_time(STARTS[depth], 0.5, 1.0, depth)) for depth in depths}
 
@@ -153,7 +154,7 @@ def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
         f"half-times within {worst(diagonal.half_times, diagonal.predicted_half_times):.1e} of it.",
         f"Diagonal networks have {listed(diagonal.plateaus_count.values, '.0f')} plateaus at depths "
         f"{listed(diagram.depth.values, '.0f')}, of mean heights within {worst(heights, predicted[None]):.2g} of the "
-        f"predicted {listed(predicted)}.",
+        f"predicted {listed(predicted, '.3g')}.",
         f"Linear networks from random directions: all {len(found)} plateaus lie within {worst(found, nearest):.2g} of "
         f"one of these heights; {whole.sum()} of {whole.size} runs show every one of them by t = "
         f"{float(diagram.t[-1]):g}, and {ordered.sum()} learn the modes strictly in the order of their strengths.",

@@ -25,6 +25,7 @@ import numpy as np
 from layerflow import theory
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
+from layerflow.figures._curves import BLUE, GREEN, PURPLE, VERMILION
 from layerflow.figures._words import facts, listed, verdict
 from layerflow.methods import Flow
 from layerflow.networks import DiagonalNetwork
@@ -180,7 +181,7 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     return figure
 
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000")  # Okabe and Ito's, with enough contrast on white
+_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, "black")  # those with enough contrast on white
 
 
 def _draw_panel(ax: "Axes", line: "xarray.DataArray", resource: str, dots: "xarray.DataArray") -> None:

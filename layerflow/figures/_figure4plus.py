@@ -23,6 +23,7 @@ import numpy as np
 from layerflow import theory
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
+from layerflow.figures._curves import PALETTE
 from layerflow.figures._skill_losses import START, TARGET, loss_in_time, losses
 from layerflow.figures._words import facts, listed
 from layerflow.methods import Flow
@@ -156,7 +157,7 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     return figure
 
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73")
+_COLOURS = PALETTE[: len(ALPHAS)]
 
 
 def _draw_panel(

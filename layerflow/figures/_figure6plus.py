@@ -27,6 +27,7 @@ from layerflow import theory
 from layerflow._keys import fold
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
+from layerflow.figures._curves import LOW_MIDDLE_HIGH
 from layerflow.figures._words import verdict
 from layerflow.methods import Exact, Flow
 from layerflow.observables import kernel_distance, mode_strengths, observable
@@ -116,7 +117,6 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     return figure
 
 
-_COLOURS = ("#0072B2", "#009E73", "#D55E00")
 _DRAWN = (1e-3, 3e-2, 1.0, 30.0)  # scales in (a)
 
 
@@ -142,7 +142,7 @@ def _draw_courses(ax: "Axes", diagram: "xarray.Dataset") -> None:
 def _draw_departures(ax: "Axes", diagram: "xarray.Dataset") -> None:
     """Departure from the exponential over the scale."""
     t, fine = diagram.t.values, np.geomspace(diagram.scale.values[0], diagram.scale.values[-1], 120)
-    for lam, colour, dots in zip(LAMS, _COLOURS, departures(diagram), strict=True):
+    for lam, colour, dots in zip(LAMS, LOW_MIDDLE_HIGH, departures(diagram), strict=True):
         line = [departure(t, np.asarray(theory.transition(t, lam, 1.0, scale))) for scale in fine]
         ax.plot(fine, line, color=colour, label=f"λ = {lam:g}")
         ax.plot(diagram.scale, dots, "o", color=colour, markersize=4)
@@ -152,7 +152,7 @@ def _draw_departures(ax: "Axes", diagram: "xarray.Dataset") -> None:
 
 def _draw_distances(ax: "Axes", diagram: "xarray.Dataset") -> None:
     """Kernel distance at the end over the scale, with the middle half of the tasks."""
-    for i, colour in enumerate(_COLOURS):
+    for i, colour in enumerate(LOW_MIDDLE_HIGH):
         low, middle, high = diagram.kernel_distance.isel(lam=i, t=-1).quantile([0.25, 0.5, 0.75], "seed").values
         ax.plot(diagram.scale, middle, "o-", color=colour, markersize=4, linewidth=1)
         ax.fill_between(diagram.scale, low, high, color=colour, alpha=0.2, linewidth=0)

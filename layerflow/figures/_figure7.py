@@ -25,12 +25,12 @@ from layerflow.figures._curves import (
     fine_flow,
     flow_and_theory,
     key_of_styles,
-    listed,
     new_figure,
     panel_title,
     worst,
 )
 from layerflow.figures._features import SETUPS, Setup
+from layerflow.figures._words import listed
 from layerflow.networks import LinearNetwork
 from layerflow.observables import observable
 from layerflow.tasks import Modes

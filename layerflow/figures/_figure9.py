@@ -22,8 +22,9 @@ from jaxtyping import Array, Float, PyTree
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
 from layerflow.engine._grid import static
-from layerflow.figures._curves import BLUE, GREY, VERMILION, fine_flow, listed, new_figure, panel_title, worst
+from layerflow.figures._curves import BLUE, GREY, VERMILION, fine_flow, new_figure, panel_title, worst
 from layerflow.figures._features import SETUPS, Setup
+from layerflow.figures._words import listed
 from layerflow.networks import LinearNetwork
 from layerflow.observables import observable
 from layerflow.tasks import Modes
@@ -197,7 +198,8 @@ def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
         f"Rich: both features turn to the target, the one that began against it too: they end {listed(angles, '.2g')} "
         f"degrees from it, with {listed(along / size[0], '.4f')} of it (theory for small weights "
         f"{listed(rich.predicted_share.values[:2], '.4f')}).",
-        f"Largest movement of a feature over its size at the start: {listed(moved)} for rich, small target, NTK.",
+        f"Largest movement of a feature over its size at the start: {listed(moved, '.3g')} for rich, small target, "
+        "NTK.",
         f"Largest distance of f from its flow with the kernel of the start, over |S|: {listed(off, '.2g')}.",
     )
 

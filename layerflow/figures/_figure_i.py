@@ -21,15 +21,16 @@ from layerflow._trajectory import Trajectory
 from layerflow.figures._curves import (
     BLUE,
     GREY,
+    LOW_MIDDLE_HIGH,
     VERMILION,
     fine_flow,
     flow_and_theory,
     key_of_styles,
-    listed,
     new_figure,
     panel_title,
     worst,
 )
+from layerflow.figures._words import listed
 from layerflow.networks import LinearNetwork
 from layerflow.observables import observable
 from layerflow.tasks import Modes
@@ -137,7 +138,7 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     """The picture: output, growth over its end, and the time of the inflection."""
     figure = new_figure(10.2, 3.4, TITLE)
     left, middle, right = figure.subplots(1, 3)
-    for scale, colour in zip(_shown(diagram), ("#0072B2", "#009E73", "#D55E00"), strict=True):
+    for scale, colour in zip(_shown(diagram), LOW_MIDDLE_HIGH, strict=True):
         one = diagram.sel(scale=scale).isel(seed=0)
         label = f"S/A = {float(one.target_to_aligned):.3g}"
         flow_and_theory(left, diagram.t, one.output, one.predicted_output, colour=colour, label=label)
