@@ -57,6 +57,18 @@ def require(value: ArrayLike, holds: ArrayLike, message: str) -> Array:
     return eqx.error_if(value, ~jnp.all(holds), message)
 
 
+def whole(value: Any) -> bool:
+    """Whether `value` is a plain whole number."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def check_counts(**counts: Any) -> None:
+    """Raise unless every argument is a whole number of at least 1."""
+    for name, value in counts.items():
+        if not whole(value) or value < 1:
+            raise ValueError(f"Argument `{name}` is a whole number of at least 1, but it is {value!r}.")
+
+
 def is_concrete(value: Any) -> bool:
     """Whether the numbers of `value` are known, and not about to be traced."""
     return not isinstance(value, Tracer)

@@ -39,8 +39,11 @@ class Figure:
     method: MethodName | None = None
     """Gradient flow, its closed form where there is one, or gradient descent as the authors have it; the flow if not
     given."""
-    dtype: Dtype = "float64"
-    """Precision of all numbers."""
+    quick: bool = False
+    """A smaller recipe for the figures of deep networks, minutes in place of up to hours; their captions say what it
+    leaves out."""
+    dtype: Dtype | None = None
+    """Precision of all numbers; if not given float64, and float32 for deep networks."""
     out: pathlib.Path = pathlib.Path("figures")
     """Folder for pictures (PNG, PDF), data (NetCDF), and for `all` the page index.html."""
 
@@ -49,7 +52,7 @@ class Figure:
         folder = writable(self.out)
         check_positive(grid=self.grid, seeds=self.seeds)
         check_fits(self.grid, self.seeds)
-        set_up(self.dtype)
+        set_up(self.dtype or "float64")  # before anything is imported that could ask for a device
         from layerflow.figures import FIGURES
 
         if self.name.lower() == ALL:
@@ -58,15 +61,21 @@ class Figure:
         name = _known(self.name, FIGURES)
         parameters = _parameters(f"Figure {name}", FIGURES[name], self._given)
         begin = time.perf_counter()
-        diagram, files = _drawn(name, FIGURES[name], parameters, folder)
+        diagram, files = self._drawn(name, FIGURES[name], parameters, folder)
         figure = FIGURES[name]
         report(f"Figure {name}: {figure.TITLE}", diagram, figure.NOTES, files, begin, figure.agreement(diagram))
 
     @property
     def _given(self) -> dict[str, Any]:
         """The flags for `compute` that were given."""
-        flags = {"grid": self.grid, "seeds": self.seeds, "method": self.method}
+        flags = {"grid": self.grid, "seeds": self.seeds, "method": self.method, "quick": self.quick or None}
         return {flag: value for flag, value in flags.items() if value is not None}
+
+    def _drawn(self, name: str, figure: ModuleType, parameters: dict[str, Any], folder: pathlib.Path) -> Any:
+        """Compute, draw and save one figure, in its precision; the diagram and its files."""
+        set_up(self.dtype or getattr(figure, "DTYPE", "float64"))
+        diagram = figure.compute(**parameters)
+        return diagram, save(figure.draw(diagram), diagram, folder / f"figure_{name}")
 
     def _draw_all(self, figures: dict[str, ModuleType], folder: pathlib.Path) -> None:
         """One figure after the other; one that fails is told on the page and costs the others nothing."""
@@ -86,7 +95,7 @@ class Figure:
                 begin = time.perf_counter()
                 entry = Entry(name, figure.TITLE, tuple(figure.NOTES), _all_parameters(figure, parameters[name]))
                 try:
-                    diagram, files = _drawn(name, figure, parameters[name], folder)
+                    diagram, files = self._drawn(name, figure, parameters[name], folder)
                     entry = entry.done(diagram, files, tuple(figure.agreement(diagram)))
                 except Exception as error:  # whatever it is, the other figures are worth having
                     entry = entry.failed("".join(traceback.format_exception_only(error)).strip())
@@ -108,13 +117,13 @@ def _known(name: str, figures: dict[str, ModuleType]) -> str:
 def _taken(figure: ModuleType) -> dict[str, inspect.Parameter]:
     """The flags that `compute` of a figure takes."""
     parameters = inspect.signature(figure.compute).parameters
-    return {name: parameters[name] for name in ("grid", "seeds", "method") if name in parameters}
+    return {name: parameters[name] for name in ("grid", "seeds", "method", "quick") if name in parameters}
 
 
 def _parameters(words: str, figure: ModuleType, given: dict[str, Any]) -> dict[str, Any]:
     """What to call `compute` with, or an error that says which flags the figure takes."""
     taken = _taken(figure)
-    there = " and ".join(f"--{name}" for name in taken) or "none of --grid, --seeds and --method"
+    there = " and ".join(f"--{name}" for name in taken) or "none of --grid, --seeds, --method and --quick"
     for flag in given:
         if flag not in taken:
             raise UserError(f"{words} does not take --{flag}; it takes {there}.")
@@ -144,12 +153,6 @@ def _all_parameters(figure: ModuleType, given: dict[str, Any]) -> dict[str, Any]
     bound = inspect.signature(figure.compute).bind(**given)
     bound.apply_defaults()
     return dict(bound.arguments)
-
-
-def _drawn(name: str, figure: ModuleType, parameters: dict[str, Any], folder: pathlib.Path) -> Any:
-    """Compute, draw and save one figure; the diagram and its files."""
-    diagram = figure.compute(**parameters)
-    return diagram, save(figure.draw(diagram), diagram, folder / f"figure_{name}")
 
 
 def _summarise(entries: list[Any], page: pathlib.Path) -> None:

@@ -2,9 +2,11 @@
 
 A figure is a module with a `TITLE`, with `NOTES` (its caption, and where it departs from the paper), and with
 
-    compute(...) -> xarray.Dataset    keywords have defaults; `grid`, `seeds`, `method` where these make sense
+    compute(...) -> xarray.Dataset    keywords have defaults; `grid`, `seeds`, `method`, `quick` where these make sense
     draw(Dataset) -> Figure           of matplotlib
     agreement(Dataset) -> sentences   in words and numbers, on how far it agrees with the paper
+
+Those of deep networks are in single precision, `DTYPE = "float32"`, and with `quick=True` take minutes on two cores.
 
 The Dataset holds all that the other two need and can be written as NetCDF by scipy.
 """

@@ -1,6 +1,7 @@
-"""Linear networks of any depth and widths; by other names, linear and unconstrained feature models."""
+"""Linear networks of any depth and widths; by another name, the linear model."""
 
 import functools
+import itertools
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -33,21 +34,7 @@ class LinearNetwork(eqx.Module):
     output_scale: float | Float[Array, ""] = constant(default=1.0)
 
     def __check_init__(self) -> None:
-        if not self.weights:
-            raise ValueError("A LinearNetwork needs at least one layer, but `weights` is empty.")
-        for number, w in enumerate(self.weights):
-            if w.ndim != 2:
-                raise ValueError(
-                    f"Every layer of a LinearNetwork is a matrix of shape (out, inp), but `weights[{number}]` "
-                    f"has shape {w.shape}. For independent modes use DiagonalNetwork."
-                )
-        for number, (before, after) in enumerate(zip(self.weights, self.weights[1:], strict=False)):
-            if after.shape[1] != before.shape[0]:
-                raise ValueError(
-                    f"Layers need to fit: `weights[{number}]` has shape {before.shape} and gives "
-                    f"{before.shape[0]} values, but `weights[{number + 1}]` has shape {after.shape} and "
-                    f"takes {after.shape[1]}. Layers are listed first to last, each of shape (out, inp)."
-                )
+        check_layers(self.weights, "a LinearNetwork")
 
     @property
     def matrix(self) -> Float[Array, "out inp"]:
@@ -59,9 +46,37 @@ class LinearNetwork(eqx.Module):
         """Width of every layer of units, input first."""
         return (self.weights[0].shape[1], *(w.shape[0] for w in self.weights))
 
+    def features(self, x: Float[Array, " inp"]) -> Float[Array, " hid"]:
+        """The last hidden layer, which the last layer of weights reads, for one input."""
+        return functools.reduce(lambda signal, w: w @ signal, self.weights[:-1], x)
+
+    @property
+    def classifier(self) -> Float[Array, "out hid"]:
+        """The last layer of weights, output scale included: outputs are classifier @ features."""
+        return self.output_scale * self.weights[-1]
+
     def __call__(self, x: Float[Array, " inp"]) -> Float[Array, " out"]:
         """The output for one input."""
-        return self.output_scale * functools.reduce(lambda signal, w: w @ signal, self.weights, x)
+        return self.output_scale * (self.weights[-1] @ self.features(x))
+
+
+def check_layers(weights: tuple[Array, ...], kind: str) -> None:
+    """Raise unless `weights` are matrices each of which takes what the one before gives."""
+    if not weights:
+        raise ValueError(f"At least one layer is what makes {kind}, but `weights` is empty.")
+    for number, w in enumerate(weights):
+        if w.ndim != 2:
+            raise ValueError(
+                f"Every layer of {kind} is a matrix of shape (out, inp), but `weights[{number}]` has shape {w.shape}. "
+                f"For independent modes use DiagonalNetwork."
+            )
+    for number, (before, after) in enumerate(itertools.pairwise(weights)):
+        if after.shape[1] != before.shape[0]:
+            raise ValueError(
+                f"Layers need to fit: `weights[{number}]` has shape {before.shape} and gives {before.shape[0]} values, "
+                f"but `weights[{number + 1}]` has shape {after.shape} and takes {after.shape[1]}. Layers are listed "
+                f"first to last, each of shape (out, inp)."
+            )
 
 
 def linear_model(weight: ArrayLike) -> LinearNetwork:
@@ -83,32 +98,3 @@ def linear_model(weight: ArrayLike) -> LinearNetwork:
     """
     weight = jnp.asarray(weight)
     return LinearNetwork((weight[None, :] if weight.ndim == 1 else weight,))
-
-
-def feature_model(features: ArrayLike, classifier: ArrayLike) -> LinearNetwork:
-    """The unconstrained feature model f(sample i) = W h_i: a linear network on one-hot inputs.
-
-    Every sample has features of its own, free to move, where a deep network would compute them: the
-    columns of the first layer, read by inputs e_i. The task is Samples(jnp.eye(n), y).
-
-    Args:
-        features: h_i as columns, shape (hid, n).
-        classifier: W, shape (out, hid).
-
-    Returns:
-        Network of widths (n, hid, out).
-
-    Raises:
-        ValueError: If one of the two is no matrix, or they do not fit.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, layerflow as lf
-        >>> labels = jnp.array([0, 0, 1, 1])
-        >>> model = lf.feature_model(jnp.ones((3, 4)), jnp.ones((2, 3)))
-        >>> model.widths, float(lf.Samples(jnp.eye(4), jax.nn.one_hot(labels, 2)).loss(model))
-        ((4, 3, 2), 6.5)
-
-    References:
-        Mixon, Parshall, Pi (2020), arXiv:2011.11619; Nam et al. (2025), arXiv:2502.21009, section 5.
-    """
-    return LinearNetwork((features, classifier))

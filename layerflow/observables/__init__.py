@@ -7,6 +7,7 @@ from layerflow.observables._basic import (
     loss,
     mode_strengths,
 )
+from layerflow.observables._features import feature_rank, features, neural_collapse, skill_strengths
 from layerflow.observables._kernel import kernel_distance, ntk
 from layerflow.observables._laziness import function_distance, laziness
 from layerflow.observables._network import accuracy, alignment, scaled_sharpness, sharpness, weight_norms
@@ -16,6 +17,8 @@ __all__ = [
     "accuracy",
     "alignment",
     "effective_rank",
+    "feature_rank",
+    "features",
     "function_distance",
     "kernel_distance",
     "layer_imbalance",
@@ -23,10 +26,12 @@ __all__ = [
     "laziness",
     "loss",
     "mode_strengths",
+    "neural_collapse",
     "ntk",
     "observable",
     "on_test",
     "scaled_sharpness",
     "sharpness",
+    "skill_strengths",
     "weight_norms",
 ]

@@ -111,7 +111,12 @@ def effective_rank(network: PyTree, problem: Problem) -> Float[Array, ""]:  # no
         raise TypeError(
             f"effective_rank needs a linear network, with a `matrix`, but it is a {type(network).__name__}."
         )
-    strengths = jnp.linalg.svd(network.matrix, compute_uv=False)
+    return entropy_rank(network.matrix)
+
+
+def entropy_rank(matrix: Float[Array, "rows columns"]) -> Float[Array, ""]:
+    """The exponential of the entropy of a matrix's singular values; 0 for the zero matrix."""
+    strengths = jnp.linalg.svd(matrix, compute_uv=False)
     total = jnp.sum(strengths)
     shares = strengths / jnp.where(total == 0, 1.0, total)
     entropy = -jnp.sum(jnp.where(shares > 0, shares * jnp.log(jnp.where(shares > 0, shares, 1.0)), 0.0))

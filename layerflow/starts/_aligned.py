@@ -1,14 +1,16 @@
 """Starts that line up with the task, with one another, or put the weight into one layer."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
+import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from layerflow._checks import real_array, require
-from layerflow.networks import LinearNetwork
+from layerflow.networks import MLP, LinearNetwork
+from layerflow.networks._widths import checked_widths, per_layer
 from layerflow.starts._balanced import orthogonal_matrices, two_layers
-from layerflow.starts._gaussian import checked_widths, per_layer
 from layerflow.tasks import Moments, Samples
 
 
@@ -55,15 +57,21 @@ def aligned(
     return two_layers(lam, strengths, u, r, vt.T)
 
 
-def upstream(network: LinearNetwork, factor: ArrayLike) -> LinearNetwork:
+Layers = TypeVar("Layers", LinearNetwork, MLP)
+
+
+def upstream(network: Layers, factor: ArrayLike) -> Layers:
     """Make the later layers heavier: the last times `factor`, the first divided by it; the function stays.
 
+    In an MLP hidden biases are divided too, and the function stays if its activation is homogeneous, as
+    a ReLU is.
+
     Args:
-        network: A linear network of at least two layers.
+        network: A linear network, or an MLP, of at least two layers.
         factor: Positive; below 1 it is `downstream`.
 
     Returns:
-        Network with the same end-to-end matrix.
+        Network of the same function.
 
     Raises:
         ValueError: If there is one layer only, or `factor` is not positive.
@@ -79,15 +87,17 @@ def upstream(network: LinearNetwork, factor: ArrayLike) -> LinearNetwork:
     return _scaled(network, first=1 / factor, last=factor)
 
 
-def downstream(network: LinearNetwork, factor: ArrayLike) -> LinearNetwork:
+def downstream(network: Layers, factor: ArrayLike) -> Layers:
     """Make the earlier layers heavier: the first times `factor`, the last divided by it; the function stays.
 
+    In an MLP hidden biases grow with the first layer, see `upstream`.
+
     Args:
-        network: A linear network of at least two layers.
+        network: A linear network, or an MLP, of at least two layers.
         factor: Positive; below 1 it is `upstream`.
 
     Returns:
-        Network with the same end-to-end matrix.
+        Network of the same function.
 
     Raises:
         ValueError: If there is one layer only, or `factor` is not positive.
@@ -100,7 +110,7 @@ def downstream(network: LinearNetwork, factor: ArrayLike) -> LinearNetwork:
     return _scaled(network, first=factor, last=1 / factor)
 
 
-def _checked_factor(network: LinearNetwork, factor: ArrayLike) -> Array:
+def _checked_factor(network: LinearNetwork | MLP, factor: ArrayLike) -> Array:
     """The factor by which weight moves between layers, or an error."""
     if len(network.weights) < 2:
         raise ValueError("Weight can move from layer to layer only where there are two, but the network has one.")
@@ -108,10 +118,15 @@ def _checked_factor(network: LinearNetwork, factor: ArrayLike) -> Array:
     return require(factor, factor > 0, f"Argument `factor` needs to be positive, but it is {factor}.")
 
 
-def _scaled(network: LinearNetwork, *, first: Array, last: Array) -> LinearNetwork:
-    """The network with its first and last layers times a factor each."""
+def _scaled(network: Layers, *, first: Array, last: Array) -> Layers:
+    """The network with its first and last layers times a factor each, and hidden biases times the first."""
     w_first, *middle, w_last = network.weights
-    return LinearNetwork((w_first * first, *middle, w_last * last), network.output_scale)
+    scaled = eqx.tree_at(lambda network: network.weights, network, (w_first * first, *middle, w_last * last))
+    if not isinstance(network, MLP) or network.biases is None:
+        return scaled
+    *hidden, output = network.biases
+    biases = (*(None if b is None else b * first for b in hidden), output)
+    return eqx.tree_at(lambda network: network.biases, scaled, biases, is_leaf=lambda leaf: leaf is None)
 
 
 def orthogonal(

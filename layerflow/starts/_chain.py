@@ -10,8 +10,8 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 from layerflow._checks import real_array, require
 from layerflow._numerics import safe_root
 from layerflow.networks import LinearNetwork
+from layerflow.networks._widths import checked_widths
 from layerflow.starts._balanced import orthogonal_matrices, rectangular
-from layerflow.starts._gaussian import checked_widths
 
 
 def lambda_balanced_chain(

@@ -4,7 +4,10 @@ from layerflow.tasks._base import Task
 from layerflow.tasks._components import PrincipalComponents, principal_components
 from layerflow.tasks._digits import digits
 from layerflow.tasks._modes import Modes
+from layerflow.tasks._modular import modular_arithmetic
 from layerflow.tasks._moments import Moments
+from layerflow.tasks._parity import SkillSamples, SparseParity
+from layerflow.tasks._polynomial import polynomial_regression
 from layerflow.tasks._regression import random_regression
 from layerflow.tasks._samples import Samples
 from layerflow.tasks._stream import Stream
@@ -15,9 +18,13 @@ __all__ = [
     "Moments",
     "PrincipalComponents",
     "Samples",
+    "SkillSamples",
+    "SparseParity",
     "Stream",
     "Task",
     "digits",
+    "modular_arithmetic",
+    "polynomial_regression",
     "power_law_modes",
     "principal_components",
     "random_regression",

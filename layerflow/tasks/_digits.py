@@ -4,6 +4,7 @@ from typing import Literal
 
 import numpy as np
 
+from layerflow._checks import whole
 from layerflow.tasks._samples import Samples
 
 
@@ -43,21 +44,17 @@ def digits(
     """
     if labels not in ("one-hot", "centred"):
         raise ValueError(f'Argument `labels` is "one-hot" or "centred", but it is {labels!r}.')
-    if not _is_whole(train) or train % 10 or not 10 <= train <= 4990:
+    if not whole(train) or train % 10 or not 10 <= train <= 4990:
         raise ValueError(
             f"Argument `train` needs to be a multiple of 10 from 10 to 4990, for the same number of each digit in both "
             f"tasks, but it is {train!r}."
         )
-    if not _is_whole(seed) or seed < 0:
+    if not whole(seed) or seed < 0:
         raise ValueError(f"Argument `seed` needs to be a whole number of at least 0, but it is {seed!r}.")
     pixels, digit = _images()
     y = np.eye(10)[digit] - (0.1 if labels == "centred" else 0.0)
     chosen, rest = _split(digit, train // 10, seed)
     return Samples(pixels[chosen] / 255, y[chosen]), Samples(pixels[rest] / 255, y[rest])
-
-
-def _is_whole(value: int) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _images() -> tuple[np.ndarray, np.ndarray]:
