@@ -14,17 +14,21 @@ The Dataset holds all that the other two need and can be written as NetCDF by sc
 from types import ModuleType
 
 from layerflow.figures import (
+    _dial,
     _figure2,
     _figure3,
     _figure3_plus,
     _figure4,
+    _figure4_networks,
     _figure4plus,
+    _figure5,
     _figure6a,
     _figure6b,
     _figure6plus,
     _figure7,
     _figure9,
     _figure10,
+    _figure11,
     _figure_g,
     _figure_i,
 )
@@ -35,12 +39,16 @@ FIGURES: dict[str, ModuleType] = {
     "3+": _figure3_plus,
     "4": _figure4,
     "4+": _figure4plus,
+    "4d": _figure4_networks,
+    "5": _figure5,
     "6a": _figure6a,
     "6b": _figure6b,
     "6+": _figure6plus,
     "7": _figure7,
     "9": _figure9,
     "10": _figure10,
+    "11": _figure11,
+    "dial": _dial,
     "G": _figure_g,
     "I": _figure_i,
 }

@@ -82,7 +82,10 @@ class SparseParity:
     def _samples(self, key: PRNGKeyArray, skill: Int[Array, " n"]) -> tuple[Float[Array, "n inp"], Float[Array, " n"]]:
         """Inputs of the given skills, and g of each."""
         dtype = jnp.result_type(float)
-        bits = jax.random.bernoulli(key, shape=(skill.size, self.bits)).astype(int)
+        # 32 bits from each random word: drawing bit by bit takes longer than training a small network on them.
+        words = jax.random.bits(key, (skill.size, -(-self.bits // 32), 1), jnp.uint32)
+        bits = ((words >> jnp.arange(32, dtype=jnp.uint32)[None, None, :]) & 1).astype(int)
+        bits = bits.reshape(skill.size, -1)[:, : self.bits]
         owned = skill[:, None] * self.per_skill + jnp.arange(self.per_skill)[None, :]
         parity = jnp.sum(jnp.take_along_axis(bits, owned, axis=1), axis=1) % 2
         x = jnp.concatenate([jax.nn.one_hot(skill, self.skills, dtype=dtype), bits.astype(dtype)], axis=1)
