@@ -1,21 +1,57 @@
 """Float64, strict promotion and one compile cache for all workers."""
 
+import functools
+import pathlib
+
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
 import layerflow as lf
 from layerflow.engine import _chunks
+from layerflow.figures import FIGURES
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--figures", help="folder that `layerflow figure all --quick` wrote: read, not computed again")
+
+
 def pytest_configure(config):
     """Keep compiled programs between runs and workers: compiling is most of the time."""
     lf.enable_compile_cache(config.cache.mkdir("jax"))
+
+
+@pytest.fixture
+def as_users_see_it():
+    """Without the run-time checks of annotations, which users do not have."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def quick_figure(request):
+    """The data of a figure by its quick recipe, in its own precision."""
+    import xarray
+
+    @functools.cache
+    def data(name):
+        if request.config.getoption("--figures"):
+            path = pathlib.Path(request.config.getoption("--figures"), f"figure_{name}.nc")
+            return xarray.load_dataset(path, engine="scipy")
+        jax.config.update("jax_enable_x64", getattr(FIGURES[name], "DTYPE", "float64") == "float64")
+        try:
+            return FIGURES[name].compute(quick=True)
+        finally:
+            jax.config.update("jax_enable_x64", True)
+
+    return data
 
 
 @pytest.fixture

@@ -8,20 +8,11 @@ import zipfile
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
 import layerflow as lf
 from layerflow._datafile import Data, read_data, write_data
-
-
-@pytest.fixture
-def as_users_see_it():
-    """Without the run-time checks of annotations, which users do not have."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")

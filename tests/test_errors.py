@@ -4,20 +4,13 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import optax
 import pytest
 
 import layerflow as lf
 
-
-@pytest.fixture(autouse=True)
-def as_users_see_it():
-    """Without the run-time checks of annotations, which users do not have."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+pytestmark = pytest.mark.usefixtures("as_users_see_it")
 
 
 TASK = lf.Moments.whitened(yx=jnp.eye(2))

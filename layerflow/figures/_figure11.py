@@ -27,7 +27,7 @@ from layerflow._problem import Problem
 from layerflow._sweep import sweep
 from layerflow.engine._grid import paired
 from layerflow.figures._curves import BLUE, VERMILION, new_figure, panel_title
-from layerflow.figures._words import facts, listed, verdict
+from layerflow.figures._words import facts, listed, rank_correlation, verdict
 from layerflow.methods import Descent
 from layerflow.networks import MLP
 from layerflow.observables import accuracy, observable, on_test
@@ -163,15 +163,13 @@ def kernel_growth(ratio: np.ndarray) -> np.ndarray:
 
 def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
     """Delays of the configurations, and their order by the ratio."""
-    from scipy.stats import spearmanr
-
     reached = first_epochs(diagram.test).median("seed")
     learned = first_epochs(diagram.train, 0.99).median("seed")
     ratio = diagram.weight_to_target.median("seed")
     end = float(diagram.epoch[-1])
     # What the run did not see took its length at least.
     wait = float((np.minimum(reached[0], end) / reached[1:]).min())
-    order = spearmanr(ratio, np.minimum(reached, 2 * end)).statistic
+    order = rank_correlation(ratio, np.minimum(reached, 2 * end))
     growth = kernel_growth(ratio.values)
     first = f"at epoch {float(reached[0]):.0f}" if np.isfinite(reached[0]) else f"not within {end:.0f} epochs"
     return (

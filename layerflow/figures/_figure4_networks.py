@@ -176,9 +176,9 @@ def _in_parameters(recipe: Recipe, seeds: int) -> "xarray.Dataset":
 
     def in_parameters(key: jax.Array, parameters: jax.Array) -> Problem:
         start = _start(key, recipe)
-        held = (jnp.arange(recipe.width) < parameters).astype(start.weights[0].dtype)
-        (w1, w2), (b1, b2) = start.weights, start.biases
-        start = MLP((w1 * held[:, None], w2 * held[None, :]), (b1 * held, b2))
+        (w1, w2), (b1, b2) = start.weights, jax.tree.leaves(start.biases)
+        held = (jnp.arange(recipe.width) < parameters).astype(w1.dtype)
+        start = MLP((w1 * held[:, None], w2 * held[None, :]), (held * b1, b2))
         return _problem(key, start, Stream(PARITY.draw, sample=1), recipe.decay)
 
     axes = {"parameters": np.array(recipe.values, float)}

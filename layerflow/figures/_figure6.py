@@ -6,7 +6,7 @@ import numpy as np
 import optax
 
 from layerflow._boundary import boundary
-from layerflow.figures._words import listed
+from layerflow.figures._words import listed, rank_correlation
 from layerflow.methods import Descent, Exact, Flow, Method
 from layerflow.observables import kernel_distance, laziness, loss
 from layerflow.plot._panels import over_seeds, panels
@@ -81,11 +81,3 @@ def told_apart(diagram: "xarray.Dataset") -> tuple[str, ...]:
             f"cell and {float(decades.max()):.2g} at most."
         )
     return tuple(said)
-
-
-def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's coefficient over the cells that have both values."""
-    from scipy.stats import spearmanr
-
-    result: Any = spearmanr(first, second, nan_policy="omit")
-    return float(result.statistic)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import xarray
 
 _FACTS = ("method", "solver", "t1", "rtol", "dtype", "device", "layerflow_version", "created")
@@ -23,6 +24,14 @@ def beside(measured: Mapping[Any, float], expected: Mapping[Any, float], form: s
 def verdict(holds: Any) -> str:
     """Whether a measured number bears out what the paper says."""
     return "as the paper says" if bool(holds) else "against what the paper says"
+
+
+def rank_correlation(first: "np.ndarray", second: "np.ndarray") -> float:
+    """Spearman's coefficient over the cells that have both values."""
+    from scipy.stats import spearmanr
+
+    result: Any = spearmanr(first, second, nan_policy="omit")
+    return float(result.statistic)
 
 
 def facts(diagram: "xarray.Dataset") -> dict[str, Any]:
