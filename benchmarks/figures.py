@@ -6,6 +6,7 @@
 All start from an empty compile cache, which they share from then on, as `layerflow figure all` does.
 """
 
+import inspect
 import json
 import os
 import subprocess
@@ -20,9 +21,14 @@ README = _measure.RESULTS.parent / "README.md"
 BEGIN, END = "<!-- table of figures -->\n", "<!-- end of the table -->"
 
 
+def quick(name: str) -> list[str]:
+    """The flag for the quick recipe, where a figure has one."""
+    return ["--quick"] * ("quick" in inspect.signature(FIGURES[name].compute).parameters)
+
+
 def measured(name: str, folder: str) -> dict[str, float]:
     """Seconds and peak memory of one figure by the command."""
-    command = [sys.executable, "-m", "layerflow.cli", "figure", name, "--out", folder]
+    command = [sys.executable, "-m", "layerflow.cli", "figure", name, "--out", folder, *quick(name)]
     begin = time.perf_counter()
     process = subprocess.Popen(
         command, env=os.environ | {"XDG_CACHE_HOME": folder}, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -48,10 +54,11 @@ def earlier() -> dict[str, dict[str, float]]:
 def table(results: dict[str, dict[str, float]]) -> str:
     """The results as Markdown."""
     row = lambda name, s, cpu, gib: f"| {name} | {s:.0f} | {cpu:.0f} | {gib:.2f} |"
+    names = [" ".join([name, *quick(name)]) for name in results]
     head = ["| figure | seconds | of processor time | peak memory (GiB) |", "|---|---|---|---|"]
     columns = [[r[key] for r in results.values()] for key in ("seconds", "cpu_seconds", "peak_gib")]
     last = row("all", sum(columns[0]), sum(columns[1]), max(columns[2]))
-    return "\n".join([*head, *map(row, results, *columns), last]) + "\n"
+    return "\n".join([*head, *map(row, names, *columns), last]) + "\n"
 
 
 def main(names: list[str]) -> None:

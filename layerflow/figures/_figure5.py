@@ -72,9 +72,10 @@ def compute(quick: bool = False, seeds: int = 2) -> "xarray.Dataset":
         (`model_nc1`, ...) and of the network over `labels`, `seed` and `epoch` (`nc1`, ...), the `features` of the
         model at its start and end, and `train` and `test` accuracy.
     """
+    data = digits("centred", train=TRAIN)  # first: they may not be installed
     model = _model(seeds)
     hid, epochs = (256, 400) if quick else (512, 1000)
-    network = _network(seeds, hid, epochs)
+    network = _network(*data, seeds, hid, epochs)
     curves = model[[*METRICS, "rank"]].rename({name: f"model_{name}" for name in (*METRICS, "rank")})
     ends = model.features.isel(t=[0, -1]).rename(t="when").assign_coords(when=["start", "end"])
     together = network.merge(curves).merge(ends).assign_coords(label=("sample", _labels()))
@@ -109,9 +110,8 @@ def _named(diagram: "xarray.Dataset") -> "xarray.Dataset":
     return diagram.rename({f"nc_{name}": name for name in METRICS}).drop_vars(["status", "num_steps", "end"])
 
 
-def _network(seeds: int, hid: int, epochs: int) -> "xarray.Dataset":
+def _network(train: Samples, test: Samples, seeds: int, hid: int, epochs: int) -> "xarray.Dataset":
     """The ReLU network on digits, by Adam."""
-    train, test = digits("centred", train=TRAIN)
 
     def on_digits(key: jax.Array, shuffled: jax.Array) -> Problem:
         start = MLP.lecun(key, (28 * 28, hid, hid, hid, DIGITS), gain=2**0.5)
