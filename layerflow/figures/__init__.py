@@ -14,6 +14,7 @@ The Dataset holds all that the other two need and can be written as NetCDF by sc
 from types import ModuleType
 
 from layerflow.figures import (
+    _delay_map,
     _dial,
     _figure2,
     _figure3,
@@ -26,6 +27,8 @@ from layerflow.figures import (
     _figure6b,
     _figure6plus,
     _figure7,
+    _figure8,
+    _figure8plus,
     _figure9,
     _figure10,
     _figure11,
@@ -45,6 +48,9 @@ FIGURES: dict[str, ModuleType] = {
     "6b": _figure6b,
     "6+": _figure6plus,
     "7": _figure7,
+    "8": _figure8,
+    "8+": _figure8plus,
+    "delay": _delay_map,
     "9": _figure9,
     "10": _figure10,
     "11": _figure11,

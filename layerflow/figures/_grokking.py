@@ -1,0 +1,35 @@
+"""What the figures of grokking share: the measure of a regression, steps to measure at, and how curves are drawn."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Array, Float, PyTree
+
+from layerflow._problem import Problem
+from layerflow.figures._curves import BLUE, VERMILION
+from layerflow.observables import observable
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TRAIN_LINE = {"color": BLUE, "linestyle": "--", "linewidth": 1.6}
+TEST_LINE = {"color": VERMILION, "linestyle": "-", "linewidth": 1.9}
+
+
+@observable(long_name="loss over that of the zero function", units="1")
+def relative_loss(network: PyTree, problem: Problem) -> Float[Array, ""]:
+    """The loss over the loss at the start, which for a centred start is that of the zero function. Shape ()."""
+    return problem.task.loss(network) / problem.task.loss(problem.start)
+
+
+def steps_to(last: int, points: int) -> np.ndarray:
+    """Steps from 0 to the last, about evenly spaced in the logarithm, without repeats."""
+    return np.unique(np.concatenate([[0], np.round(np.geomspace(1, last, points))]).astype(int))
+
+
+def draw_band(ax: "Axes", steps: Any, values: Any, style: dict[str, Any], label: str | None = None) -> None:
+    """Median over seeds, the first dimension, and the range of all of them; step 0 stands at 1/2."""
+    values, at = np.asarray(values), np.maximum(np.asarray(steps), 0.5)
+    ax.plot(at, np.nanmedian(values, axis=0), label=label, **style)
+    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
+    ax.fill_between(at, low, high, color=style["color"], alpha=0.2, linewidth=0)
