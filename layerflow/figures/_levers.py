@@ -36,13 +36,15 @@ def configurations(factors: tuple[float, ...], decay: float) -> Paired:
 class Polynomial:
     """Kumar's network (out/N) sum_i s_i phi(w_i . x), phi(z) = z + eps z^2/2, of fixed signs s_i.
 
-    The second half of the units is the first with the opposite sign, so that f(0) = 0.
+    The second half of the units is the first with the opposite sign, so that f = 0 at the start. The target has the
+    root mean square `size` on the training set: by itself it depends on the draw of its direction.
     """
 
     inp: int
     n: int
     hid: int
     steps: int
+    size: float
     eps: float = 0.5
     rate: float = 0.3
     factors: tuple[float, ...] = (4.0, 0.25, 0.5, 0.25, 0.25)
@@ -66,6 +68,7 @@ class Polynomial:
     def cell(self, key: PRNGKeyArray, *, lazy: bool = False) -> Cell:
         """The cell of the sweep; `key` is of the data."""
         train, test = polynomial_regression(key, n=self.n, inp=self.inp)
+        scale = self.size / jnp.sqrt(2 * train.null_loss())
 
         def polynomial(
             key: PRNGKeyArray,
@@ -87,7 +90,7 @@ class Polynomial:
             )
             rates = eqx.tree_at(lambda network: network.weights, start, (1.0, None))
             rate = self.rate * self.hid / self.kernel(gain, inp, output, width)
-            tasks = [task.rescale(target=target, input=inp) for task in (train, test)]
+            tasks = [task.rescale(target=target * scale, input=inp) for task in (train, test)]
             # The gradient of one unit is 1/hid of that of a sum, and so is its decay.
             return _problem(start, tasks, decay / self.hid, rates, lazy), _descent(rate, self.steps)
 
