@@ -1,7 +1,6 @@
 """Claims of Figures 8, 8+ and delay: what shortens grokking, and what the solvable models say of it beforehand."""
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,28 +8,19 @@ import numpy as np
 import pytest
 
 import layerflow as lf
-from layerflow.figures import FIGURES, _delay_map, _figure8, _figure8plus
-from layerflow.figures._figure6 import rank_correlation
+from layerflow.figures import _delay_map, _figure8, _figure8plus
 from layerflow.figures._grokking import steps_to
 from layerflow.figures._levers import ARGUMENTS, LEVERS, configurations
+from layerflow.figures._words import rank_correlation
 
 ONE = dict.fromkeys(ARGUMENTS, 1.0) | {"decay": 0.0}
 
 
-@functools.cache
-def quick(name, **sizes):
-    """The figure in its own precision, in which it is drawn."""
-    jax.config.update("jax_enable_x64", False)
-    try:
-        return FIGURES[name].compute(quick=True, **sizes)
-    finally:
-        jax.config.update("jax_enable_x64", True)
-
-
 @pytest.mark.slow
-def test_every_lever_shortens_the_delay_in_every_start():
+@pytest.mark.timeout(600)
+def test_every_lever_shortens_the_delay_in_every_start(quick_figure):
     """Target up; weights, input, output, width down; decay up (Kumar et al., 2024; Nam et al., 2025, Fig. 8)."""
-    diagram = quick("8")
+    diagram = quick_figure("8")
 
     default, levers = diagram.delay.isel(config=0), diagram.delay.isel(config=slice(1, None))
     assert diagram.config.values.tolist() == list(LEVERS)
@@ -40,9 +30,10 @@ def test_every_lever_shortens_the_delay_in_every_start():
 
 
 @pytest.mark.slow
-def test_the_linearised_twin_trains_and_does_not_generalise():
+@pytest.mark.timeout(600)
+def test_the_linearised_twin_trains_and_does_not_generalise(quick_figure):
     """What generalises late is not in the kernel of the start."""
-    diagram = quick("8")
+    diagram = quick_figure("8")
 
     for one in (diagram.isel(task=number) for number in range(2)):
         sign = -1 if one.falling else 1
@@ -52,9 +43,10 @@ def test_the_linearised_twin_trains_and_does_not_generalise():
 
 
 @pytest.mark.slow
-def test_the_weight_to_target_ratio_orders_the_delays():
+@pytest.mark.timeout(600)
+def test_the_weight_to_target_ratio_orders_the_delays(quick_figure):
     """Equal ratios by target and by output are one path, up to the rounding of single precision."""
-    diagram = quick("8")
+    diagram = quick_figure("8")
 
     for one in (diagram.isel(task=number, config=slice(0, -1)) for number in range(2)):
         delay = one.delay.median("seed")
@@ -65,9 +57,10 @@ def test_the_weight_to_target_ratio_orders_the_delays():
 
 
 @pytest.mark.slow
-def test_upstream_embeddings_generalise_before_downstream_ones():
+@pytest.mark.timeout(600)
+def test_upstream_embeddings_generalise_before_downstream_ones(quick_figure):
     """Kunin et al. (2024): a smaller variance of the token embeddings reduces the time to grok."""
-    diagram = quick("8+", seeds=4, scales=(0.25, 8.0))
+    diagram = quick_figure("8+")
 
     smallest, *_, largest = diagram.grokking_delay.fillna(np.inf).median("seed").values
     assert np.isfinite(diagram.grokking_train).all()
@@ -76,9 +69,10 @@ def test_upstream_embeddings_generalise_before_downstream_ones():
 
 
 @pytest.mark.slow
-def test_the_first_layer_of_the_linear_network_predicts_the_delay():
+@pytest.mark.timeout(600)
+def test_the_first_layer_of_the_linear_network_predicts_the_delay(quick_figure):
     """Better than the kernel of the linear network does, which does not know upstream from downstream."""
-    diagram = quick("delay", grid=8, seeds=2)
+    diagram = quick_figure("delay")
     wait = (diagram.delay / diagram.train_time).fillna(np.inf).median("seed").values
 
     by = {name: rank_correlation(-wait.ravel(), diagram[name].values.ravel()) for name, *_ in _delay_map.LINES}

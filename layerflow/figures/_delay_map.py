@@ -37,9 +37,8 @@ from layerflow._boundary import boundary
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
 from layerflow.figures._curves import BLUE, VERMILION, new_figure
-from layerflow.figures._figure6 import rank_correlation
 from layerflow.figures._grokking import relative_loss, steps_to
-from layerflow.figures._words import listed
+from layerflow.figures._words import listed, rank_correlation
 from layerflow.methods import Descent
 from layerflow.networks import MLP
 from layerflow.observables import on_test

@@ -31,10 +31,9 @@ import numpy as np
 
 from layerflow._sweep import sweep
 from layerflow.figures._curves import GREY, PALETTE, new_figure, panel_title
-from layerflow.figures._figure6 import rank_correlation
 from layerflow.figures._grokking import TEST_LINE, TRAIN_LINE, draw_band, steps_to
 from layerflow.figures._levers import ARGUMENTS, LEVERS, Modular, Polynomial, Task, configurations
-from layerflow.figures._words import facts, listed
+from layerflow.figures._words import facts, listed, rank_correlation
 from layerflow.summaries import grokking_delay
 
 if TYPE_CHECKING:

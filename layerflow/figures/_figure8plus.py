@@ -26,9 +26,8 @@ from jaxtyping import Array, Float, PyTree
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
 from layerflow.figures._curves import GREY, new_figure, panel_title
-from layerflow.figures._figure6 import rank_correlation
 from layerflow.figures._grokking import TEST_LINE, TRAIN_LINE, draw_band, steps_to
-from layerflow.figures._words import listed
+from layerflow.figures._words import listed, rank_correlation
 from layerflow.methods import Descent
 from layerflow.networks import Transformer
 from layerflow.observables import accuracy, on_test
