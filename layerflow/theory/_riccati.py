@@ -1,5 +1,7 @@
 """The matrix Riccati flow behind two-layer linear networks, at any time in one evaluation."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -88,32 +90,32 @@ def _eliminate(g: Float[Array, "n h"], log_scale: Float[Array, " n"]) -> tuple[F
 
     The rows stand for rows e^{log_scale} times as large (1 for I), which may overflow. The
     elimination is the same with and without these factors, so only the choice of the pivots looks
-    at them: the largest entry left. No scaled entry then is much larger than that of its pivot, and
-    the scaled basis is well conditioned however many orders of magnitude the rows span. A QR
-    decomposition of the scaled rows would round the small ones away.
+    at them: the largest entry of a column, to a factor of two. No scaled entry then is much larger than
+    that of its pivot, and the scaled basis is well conditioned however many orders of magnitude the rows
+    span. A QR decomposition of the scaled rows would round the small ones away.
     """
     n, h = g.shape
     table = jnp.concatenate([g, jnp.eye(h, dtype=g.dtype)])
     scale = jnp.concatenate([log_scale, jnp.zeros(h, g.dtype)])
 
     def pivot(
-        _: Array, carry: tuple[Float[Array, "n_h h"], Bool[Array, " n_h"], Int[Array, " h"]]
+        j: Array, carry: tuple[Float[Array, "n_h h"], Bool[Array, " n_h"], Int[Array, " h"]]
     ) -> tuple[Float[Array, "n_h h"], Bool[Array, " n_h"], Int[Array, " h"]]:
         table, used, pivots = carry
-        size = jnp.where(table == 0, -jnp.inf, jnp.log(jnp.abs(jnp.where(table == 0, 1.0, table)))) + scale[:, None]
-        size = jnp.where(used[:, None] | (pivots >= 0)[None, :], -jnp.inf, size)
-        row, column = jnp.divmod(jnp.argmax(size), h)
-        here, this = jnp.arange(n + h) == row, jnp.arange(h) == column
-        values = jnp.where(this[None, :], table, 0.0).sum(axis=1)
-        beside = jnp.where(here[:, None], table, 0.0).sum(axis=0)
-        values = values / jnp.where(this, beside, 0.0).sum()
-        rest = table - values[:, None] * beside[None, :]
-        table = jnp.where(this[None, :], values[:, None], rest)
+        column = table[:, j]
+        # The exponent in place of a logarithm, which costs more than all the rest.
+        size = math.log(2) * jnp.frexp(jax.lax.stop_gradient(column))[1].astype(g.dtype) + scale
+        row = jnp.argmax(jnp.where(used | (column == 0), -jnp.inf, size))
+        here, this = jnp.arange(n + h) == row, jnp.arange(h) == j
+        beside = table[row]
+        column = column / beside[j]
+        rest = table - column[:, None] * beside[None, :]
+        table = jnp.where(this[None, :], column[:, None], rest)
         # Exactly 1 and 0: what rounding leaves here could be scaled up.
         table = jnp.where(here[:, None], this[None, :].astype(table.dtype), table)
         return table, used | here, jnp.where(this, row.astype(pivots.dtype), pivots)
 
-    carry = (table, jnp.zeros(n + h, bool), jnp.full(h, -1, jnp.int32))
+    carry = (table, jnp.zeros(n + h, bool), jnp.zeros(h, jnp.int32))
     table, _, pivots = jax.lax.fori_loop(0, h, pivot, carry)
     return table, pivots
 
@@ -124,17 +126,22 @@ def _orthonormal(basis: Float[Array, "n h"]) -> tuple[Float[Array, "n h"], Float
     Modified Gram-Schmidt: for so well conditioned a basis it is as exact as Householder's QR, and
     a batch of it is plain arithmetic.
     """
-    n, h = basis.shape
+    h = basis.shape[1]
 
-    def project(j: Array, stacked: Float[Array, "n_h h"]) -> Float[Array, "n_h h"]:
-        this = jnp.arange(h) == j
-        column = jnp.where(this[None, :], stacked, 0.0).sum(axis=1)
-        column = column / jnp.sqrt(jnp.sum(column[:n] ** 2))
-        share = jnp.where(jnp.arange(h) > j, column[:n] @ stacked[:n], 0.0)
-        return jnp.where(this[None, :], column[:, None], stacked - column[:, None] * share[None, :])
+    def project(
+        j: Array, carry: tuple[Float[Array, "n h"], Float[Array, "h h"]]
+    ) -> tuple[Float[Array, "n h"], Float[Array, "h h"]]:
+        basis, back = carry
+        size = jnp.sqrt(jnp.sum(basis[:, j] ** 2))
+        column, behind = basis[:, j] / size, back[:, j] / size
+        share = jnp.where(jnp.arange(h) > j, column @ basis, 0.0)
+        this = jnp.arange(h)[None, :] == j
+        return (
+            jnp.where(this, column[:, None], basis - column[:, None] * share[None, :]),
+            jnp.where(this, behind[:, None], back - behind[:, None] * share[None, :]),
+        )
 
-    stacked = jax.lax.fori_loop(0, h, project, jnp.concatenate([basis, jnp.eye(h, dtype=basis.dtype)]))
-    return stacked[:n], stacked[n:]
+    return jax.lax.fori_loop(0, h, project, (basis, jnp.eye(h, dtype=basis.dtype)))
 
 
 def _leftover(rates: Float[Array, " n"], t: Float[Array, ""]) -> Float[Array, "n n"]:
