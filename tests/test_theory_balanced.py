@@ -256,11 +256,11 @@ def test_kernel_distances_keep_their_digits_down_to_the_lazy_end():
 
 def derivatives(w1, w2, lam, sigma_yx, t):
     """jacfwd, jacrev and central differences of the invariants; the check of balance reads the start, so it stays."""
-    from layerflow.theory._balanced import _flow_matrix
+    from layerflow.theory._eigen import flow_matrix
     from layerflow.theory._riccati import riccati_factor
 
     def invariants(lam, sigma_yx, t, q0):
-        q = riccati_factor(_flow_matrix(lam, sigma_yx), q0, t)
+        q = riccati_factor(flow_matrix(lam, sigma_yx), q0, t)
         return q @ q.T
 
     at = tuple(jnp.asarray(value) for value in (lam, sigma_yx, t, np.concatenate([w1.T, w2])))

@@ -1,6 +1,7 @@
 """Lambda-balanced two-layer networks on whitened inputs: the Q Q^T solution."""
 
 import math
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -9,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from layerflow._checks import require
 from layerflow.theory._arguments import finite
+from layerflow.theory._eigen import flow_axes, flow_matrix
 from layerflow.theory._matrices import measured, real_arrays, times
 from layerflow.theory._riccati import long_time_factor, riccati_factor
 
@@ -173,8 +175,8 @@ def balanced_network(w1: ArrayLike, w2: ArrayLike, lam: ArrayLike, sigma_yx: Arr
         Nam et al., arXiv:2502.21009, appendix G.
     """
     (t,) = _at(t, "t", ())
-    w1, w2, f, t = _checked(w1, w2, lam, sigma_yx, t, "t")
-    return _record(riccati_factor(f, jnp.concatenate([w1.T, w2]), t), w1.shape[1])
+    w1, w2, lam, sigma_yx, t = _checked(w1, w2, lam, sigma_yx, t, "t")
+    return _record(_factors(w1, w2, lam, sigma_yx)(t), w1.shape[1])
 
 
 def balanced_path(w1: ArrayLike, w2: ArrayLike, lam: ArrayLike, sigma_yx: ArrayLike, ts: ArrayLike) -> Balanced:
@@ -205,9 +207,8 @@ def balanced_path(w1: ArrayLike, w2: ArrayLike, lam: ArrayLike, sigma_yx: ArrayL
         As for `balanced_network`.
     """
     (ts,) = _at(ts, "ts", (None,))
-    w1, w2, f, ts = _checked(w1, w2, lam, sigma_yx, ts, "ts")
-    q0 = jnp.concatenate([w1.T, w2])
-    return _record(jax.vmap(riccati_factor, in_axes=(None, None, 0))(f, q0, ts), w1.shape[1])
+    w1, w2, lam, sigma_yx, ts = _checked(w1, w2, lam, sigma_yx, ts, "ts")
+    return _record(jax.vmap(_factors(w1, w2, lam, sigma_yx))(ts), w1.shape[1])
 
 
 def balanced_limit(lam: ArrayLike, sigma_yx: ArrayLike, hid: int) -> Balanced:
@@ -254,7 +255,7 @@ def balanced_limit(lam: ArrayLike, sigma_yx: ArrayLike, hid: int) -> Balanced:
             )
     size = inp + out
     # Columns beyond the size of Q Q^T stay empty.
-    factor = long_time_factor(_flow_matrix(lam, sigma_yx), min(hid, size))
+    factor = long_time_factor(flow_matrix(lam, sigma_yx), min(hid, size))
     return _record(jnp.pad(factor, ((0, 0), (0, max(hid - size, 0)))), inp)
 
 
@@ -305,12 +306,10 @@ def _imbalance(w1: Float[Array, "hid inp"], w2: Float[Array, "out hid"]) -> Floa
     return w2.T @ w2 - w1 @ w1.T
 
 
-def _flow_matrix(lam: Float[Array, ""], sigma_yx: Float[Array, "out inp"]) -> Float[Array, "inp_out inp_out"]:
-    """F = [[-lam/2 I, sigma_yx^T], [sigma_yx, lam/2 I]]."""
-    out, inp = sigma_yx.shape
-    signs = jnp.concatenate([-jnp.ones(inp, lam.dtype), jnp.ones(out, lam.dtype)])
-    corner = jnp.zeros((inp + out, inp + out), lam.dtype).at[inp:, :inp].set(sigma_yx)
-    return corner + corner.T + jnp.diag(0.5 * lam * signs)
+def _factors(w1: Array, w2: Array, lam: Array, sigma_yx: Array) -> Callable[[Array], Array]:
+    """Time to the factor Q = [w1^T; w2]."""
+    f, q0, axes = flow_matrix(lam, sigma_yx), jnp.concatenate([w1.T, w2]), flow_axes(lam, sigma_yx)
+    return lambda t: riccati_factor(f, q0, t, axes)
 
 
 def _square(a: Float[Array, "*t inp inp"], b: Float[Array, "*t out out"], xx: Float[Array, "inp inp"]) -> Array:
@@ -364,10 +363,8 @@ def _at(t: ArrayLike, name: str, shape: tuple[int | None, ...]) -> list[Array]:
     return [time]
 
 
-def _checked(
-    w1: ArrayLike, w2: ArrayLike, lam: ArrayLike, sigma_yx: ArrayLike, t: Array, name: str
-) -> tuple[Array, Array, Array, Array]:
-    """Both layers, the matrix F and the times in one dtype, or an error."""
+def _checked(w1: ArrayLike, w2: ArrayLike, lam: ArrayLike, sigma_yx: ArrayLike, t: Array, name: str) -> list[Array]:
+    """All arguments in one dtype, or an error."""
     w1, w2, lam, sigma_yx, t = real_arrays(w1=w1, w2=w2, lam=lam, sigma_yx=sigma_yx, t=t)
     w1, w2 = _layers(w1, w2)
     _fits(w1, w2, sigma_yx)
@@ -383,4 +380,4 @@ def _checked(
         f"|w2^T w2 - w1 w1^T - lam I| is too large{measured(violation)}. Draw the start with lf.lambda_balanced, or "
         f"look at balanced_violations(w1, w2).",
     )
-    return w1, w2, _flow_matrix(lam, sigma_yx), t
+    return [w1, w2, lam, sigma_yx, t]

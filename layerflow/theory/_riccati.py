@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from layerflow.theory._eigen import symmetric_axes
+from layerflow.theory._eigen import Axes, symmetric_axes
 from layerflow.theory._special import phi1
 
 
-@jax.custom_jvp
-def riccati_factor(f: Float[Array, "n n"], q0: Float[Array, "n h"], t: Float[Array, ""]) -> Float[Array, "n h"]:
+def riccati_factor(
+    f: Float[Array, "n n"], q0: Float[Array, "n h"], t: Float[Array, ""], axes: Axes | None = None
+) -> Float[Array, "n h"]:
     """A factor Q of P(t) = Q Q^T for P' = F P + P F - P^2 with symmetric F and P(0) = Q0 Q0^T.
 
         P(t) = e^{Ft} Q0 (I + Q0^T psi(F) Q0)^{-1} Q0^T e^{Ft},    psi(f) = int_0^t e^{2fs} ds.
@@ -19,12 +20,21 @@ def riccati_factor(f: Float[Array, "n n"], q0: Float[Array, "n h"], t: Float[Arr
     Q equals the solution of Q' = F Q - Q Q^T Q / 2 up to a rotation from the right, and is Q0 at
     t = 0. Derivatives are those of a path of factors, so that functions of Q Q^T have theirs, and
     are finite where eigenvalues of F coincide.
+
+    Args:
+        f, q0, t: As above.
+        axes: Eigenvalues and eigenvectors of F, where its structure gives them for less.
     """
-    return _evaluate(f, q0, t)[0]
+    return _factor(symmetric_axes(f) if axes is None else axes, f, q0, t)
 
 
-@riccati_factor.defjvp
-def _(point: tuple[Array, Array, Array], change: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+@jax.custom_jvp
+def _factor(axes: Axes, f: Array, q0: Array, t: Array) -> Array:
+    return _evaluate(axes, q0, t)[0]
+
+
+@_factor.defjvp
+def _(point: tuple[Axes, Array, Array, Array], change: tuple[Axes, Array, Array, Array]) -> tuple[Array, Array]:
     """In the eigenbasis, where a change dF of F splits into one of the start and one of the axes.
 
     With N = V^T dF V, the change of e^{Ft} is e^{Ft} rho + Lambda e^{Ft}. Taking in rho the
@@ -33,8 +43,9 @@ def _(point: tuple[Array, Array, Array], change: tuple[Array, Array, Array]) -> 
 
         psi_ik - psi_i rho_ik = e^{f_k t} (sigma_i - sigma_k) / (f_i - f_k),    sigma(f) = sinh(ft) / f.
     """
-    (f, q0, t), (df, dq0, dt) = point, change
-    q, (rates, v, table, pivots, growth, out_scale, basis, back) = _evaluate(f, q0, t)
+    (axes, f, q0, t), (_, df, dq0, dt) = point, change
+    q, (table, pivots, growth, out_scale, basis, back) = _evaluate(axes, q0, t)
+    rates, v = axes
     n, h = q0.shape
     late = jnp.where(t > 0, t, 1.0)
     turned = v.T @ df @ v
@@ -65,10 +76,9 @@ def long_time_factor(f: Float[Array, "n n"], h: int) -> Float[Array, "n h"]:
 
 
 @jax.jit
-def _evaluate(f: Array, q0: Array, t: Array) -> tuple[Array, tuple[Array, ...]]:
+def _evaluate(axes: Axes, q0: Array, t: Array) -> tuple[Array, tuple[Array, ...]]:
     """The factor, and what its derivative is made of."""
-    n = q0.shape[0]
-    rates, v = symmetric_axes(f)
+    n, (rates, v) = q0.shape[0], axes
     late = jnp.where(t > 0, t, 1.0)
     # psi = e^{2 max(f, 0) t} * share, kept as a logarithm because it may overflow.
     share = late * phi1(2 * jnp.abs(rates) * late)
@@ -82,7 +92,7 @@ def _evaluate(f: Array, q0: Array, t: Array) -> tuple[Array, tuple[Array, ...]]:
     root = jnp.exp(0.5 * jnp.minimum(growth, jnp.log(jnp.finfo(q0.dtype).max)))
     basis, back = _orthonormal((table * root) * root)
     q = jnp.where(t > 0, v @ (out_scale[:, None] * basis[:n]), q0)
-    return q, (rates, v, table, pivots, growth, out_scale, basis, back)
+    return q, (table, pivots, growth, out_scale, basis, back)
 
 
 def _eliminate(g: Float[Array, "n h"], log_scale: Float[Array, " n"]) -> tuple[Float[Array, "n_h h"], Int[Array, " h"]]:
