@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from layerflow._numerics import product
+
 Axes = tuple[Float[Array, " n"], Float[Array, "n n"]]
 
 _SMALL = 4  # rows up to which rotations are written out
@@ -91,8 +93,8 @@ def _two_rotations(a: Array) -> tuple[Array, Array, Array]:
     length = jnp.hypot(x, y)
     x, y = jnp.where(length > 0, x, 1.0), y
     turn = jnp.stack([jnp.stack([x, -y]), jnp.stack([y, x])]) / jnp.where(length > 0, length, 1.0)
-    s, v = symmetric_axes(turn.T @ a)
-    return turn @ v, s, v
+    s, v = symmetric_axes(product(turn.T, a))
+    return product(turn, v), s, v
 
 
 Entries = dict[tuple[int, int], Array]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from layerflow._numerics import product
 from layerflow.theory._eigen import Axes, symmetric_axes
 from layerflow.theory._special import phi1
 
@@ -86,12 +87,12 @@ def _evaluate(axes: Axes, q0: Array, t: Array) -> tuple[Array, tuple[Array, ...]
     # P = (g Q1) (g Q1)^T in the eigenbasis, where [Q1; Q2] is an orthonormal basis of the columns of
     # [sqrt(psi) V^T Q0; I] and g = e^{ft} / sqrt(psi) stays bounded.
     out_scale = jnp.exp(jnp.minimum(rates, 0.0) * late) / jnp.sqrt(share)
-    table, pivots = _eliminate(v.T @ q0, log_root)
+    table, pivots = _eliminate(product(v.T, q0), log_root)
     scale = jnp.concatenate([log_root, jnp.zeros(q0.shape[1], q0.dtype)])
     growth = scale[:, None] - scale[pivots][None, :]
     root = jnp.exp(0.5 * jnp.minimum(growth, jnp.log(jnp.finfo(q0.dtype).max)))
     basis, back = _orthonormal((table * root) * root)
-    q = jnp.where(t > 0, v @ (out_scale[:, None] * basis[:n]), q0)
+    q = jnp.where(t > 0, product(v, out_scale[:, None] * basis[:n]), q0)
     return q, (table, pivots, growth, out_scale, basis, back)
 
 
