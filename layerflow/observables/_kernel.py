@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from layerflow._at_hand import movement
+from layerflow._numerics import product
 from layerflow._problem import Problem
 from layerflow.networks import DiagonalNetwork, LinearNetwork
 from layerflow.observables._observable import observable
@@ -140,47 +141,60 @@ def _chord(
 ) -> Float[Array, ""]:
     """The distance from the weights at the start and their movement."""
     transposed = lambda layers: tuple(w.T for w in reversed(layers))
-    picked = lambda terms: jnp.stack([terms[layer] for layer in moving])
-    a0, da = (picked(terms) @ xx for terms in _squares(weights, moved))
-    b0, db = (picked(terms[::-1]) for terms in _squares(transposed(weights), transposed(moved)))
-    # K now - K0 as terms with a small factor each: subtracting the kernels, or squaring before
-    # adding up, would cancel the digits of a lazy kernel.
-    grown = (jnp.concatenate([db, b0]), jnp.concatenate([a0 + da, da]))
-    size0 = jnp.sqrt(_inner((b0, a0), (b0, a0)))
-    size1 = jnp.sqrt(_inner((b0 + db, a0 + da), (b0 + db, a0 + da)))
-    # K/|K| - K0/|K0| = (grown - share K0) / |K|, where share = (|K| - |K0|) / |K0|.
-    share = (2 * _inner((b0, a0), grown) + _inner(grown, grown)) / (size0 * (size0 + size1))
-    chord = (jnp.concatenate([grown[0], -share * b0]), jnp.concatenate([grown[1], a0]))
-    return 0.5 * jnp.maximum(_inner(chord, chord), 0.0) / size1**2
+    before = [(product(a, xx), product(da, xx)) for a, da in _squares(weights, moved)]
+    after = _squares(transposed(weights), transposed(moved))[::-1]
+    a0, da = (jnp.stack(terms) for terms in zip(*(before[layer] for layer in moving), strict=True))
+    b0, db = (jnp.stack(terms, axis=1) for terms in zip(*(after[layer] for layer in moving), strict=True))
+    few = b0.shape[0] * a0.shape[1] <= _FEW
+    over_rows = jax.vmap if few else lambda function: functools.partial(jax.lax.map, function)
+
+    def kernels(row: Rows) -> tuple[Float[Array, "out inp inp"], Float[Array, "out inp inp"]]:
+        """One row of blocks of K0, and of K - K0."""
+        # As terms with a small factor each: subtracting the kernels, or squaring before adding up,
+        # would cancel the digits of a lazy kernel.
+        b, grown = row
+        return _blocks(b, a0), _blocks(grown, a0 + da) + _blocks(b, da)
+
+    def squares(row: Rows) -> list[Float[Array, ""]]:
+        k0, grown = kernels(row)
+        return [_inner(k0, k0), _inner(k0 + grown, k0 + grown), _inner(2 * k0 + grown, grown)]
+
+    squared0, squared1, growth = (values.sum() for values in over_rows(squares)((b0, db)))
+    size0, size1 = jnp.sqrt(squared0), jnp.sqrt(squared1)
+    # K/|K| - K0/|K0| = (K - K0 - share K0) / |K|, where share = (|K| - |K0|) / |K0|.
+    share = growth / (size0 * (size0 + size1))
+
+    def chord(row: Rows) -> Float[Array, ""]:
+        k0, grown = kernels(row)
+        return _inner(grown - share * k0, grown - share * k0)
+
+    return 0.5 * jnp.maximum(over_rows(chord)((b0, db)).sum(), 0.0) / squared1
 
 
-Terms = tuple[Float[Array, "_terms out out"], Float[Array, "_terms inp inp"]]
+Rows = tuple[Float[Array, "_terms out"], Float[Array, "_terms out"]]
 
 
 def _squares(
     weights: tuple[Float[Array, "_out _inp"], ...], moved: tuple[Float[Array, "_out _inp"], ...]
-) -> tuple[list[Float[Array, "inp inp"]], list[Float[Array, "inp inp"]]]:
+) -> list[tuple[Float[Array, "inp inp"], Float[Array, "inp inp"]]]:
     """Q^T Q for the product Q of the layers before each one, and by how much it grew as the layers moved."""
-    q0 = jnp.eye(weights[0].shape[1], dtype=weights[0].dtype)
-    dq = jnp.zeros_like(q0)
-    squares, growths = [], []
-    for w0, dw in zip(weights, moved, strict=True):
-        squares.append(q0.T @ q0)
-        growths.append(dq.T @ (q0 + dq) + q0.T @ dq)
-        q0, dq = w0 @ q0, dw @ (q0 + dq) + w0 @ dq
-    return squares, growths
+    eye = jnp.eye(weights[0].shape[1], dtype=weights[0].dtype)
+    squares, q0, dq = [(eye, jnp.zeros_like(eye))], weights[0], moved[0]
+    for w0, dw in zip(weights[1:], moved[1:], strict=True):
+        squares.append((product(q0.T, q0), product(dq.T, q0 + dq) + product(q0.T, dq)))
+        q0, dq = product(w0, q0), product(dw, q0 + dq) + product(w0, dq)
+    return squares
 
 
-def _inner(k: Terms, other: Terms) -> Float[Array, ""]:
-    """sum_{k,m} tr(C_km C'_mk) with C_km = sum_l (b_l)_km a_l, one k at a time where all take much memory."""
+def _blocks(b: Float[Array, "_terms out"], a: Float[Array, "_terms inp inp"]) -> Float[Array, "out inp inp"]:
+    """One row of sum_l B_l (x) A_l, output by output."""
+    terms = [row[:, None, None] * square[None] for row, square in zip(b, a, strict=True)]
+    return functools.reduce(jnp.add, terms)
 
-    def row(shares: tuple[Float[Array, "_terms out"], Float[Array, "_terms out"]]) -> Float[Array, ""]:
-        c, d = (jnp.einsum("lm,lij->mij", share, a) for share, (_, a) in zip(shares, (k, other), strict=True))
-        return jnp.sum(c * d.mT)
 
-    rows = (k[0].transpose(1, 0, 2), other[0].transpose(1, 0, 2))
-    few = k[0].shape[1] * k[1].shape[1] <= _FEW
-    return jnp.sum(jax.vmap(row)(rows) if few else jax.lax.map(row, rows))
+def _inner(c: Float[Array, "out inp inp"], d: Float[Array, "out inp inp"]) -> Float[Array, ""]:
+    """The share of one row k in <K, K'> = sum_{k,m} tr(C_km C'_mk)."""
+    return jnp.sum(c * d.mT)
 
 
 _FEW = 64  # outputs times inputs: up to here a loop costs more than the memory it saves
