@@ -17,7 +17,7 @@ from layerflow.theory import (
     balanced_violations,
     sign_obstruction,
 )
-from layerflow.theory._eigen import symmetric_axes
+from layerflow.theory._eigen import flow_axes, flow_matrix, symmetric_axes
 
 path = jax.jit(balanced_path)
 
@@ -151,6 +151,33 @@ def test_axes_of_small_matrices_are_those_of_lapack(n):
     np.testing.assert_allclose(slope, along, rtol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 2), (3, 1), (3, 3), (2, 4), (5, 2)])
+def test_axes_of_the_flow_matrix_are_those_of_lapack(shape):
+    """Generic, graded, of low rank, zero, rotations and mirrors, at imbalances of both signs and none."""
+    rng = np.random.default_rng(0)
+    generic = rng.normal(size=(300, *shape))
+    graded = 10.0 ** rng.uniform(-9, 3, (300, *shape)) * generic
+    low = generic[:, :, :1] @ generic[:, :1]
+    equal = np.broadcast_to(np.array([1.0, -1.0])[:, None, None] * np.eye(*shape), (2, *shape))
+    mirror = np.eye(*shape)[None] * np.where(np.arange(shape[1]) == 0, -1.0, 1.0)
+    sigma = np.concatenate([generic, graded, low, equal, mirror, mirror[:, ::-1], np.zeros((1, *shape))])
+    sigma = np.tile(sigma, (5, 1, 1))
+    lam = np.repeat([-3.0, -1e-7, 0.0, 0.1, 1e4], len(sigma) // 5)
+    f = jax.vmap(flow_matrix)(lam, sigma)
+    rates, v = jax.jit(jax.vmap(flow_axes))(lam, sigma)
+
+    size = np.linalg.norm(f, axis=(1, 2))[:, None]
+    assert (np.abs(np.sort(rates) - np.linalg.eigvalsh(f)) <= 1e-14 * size).all()
+    assert (np.abs(v * rates[:, None, :] @ v.mT - f) <= 1e-14 * size[:, None]).all()
+    np.testing.assert_allclose(v.mT @ v, np.broadcast_to(np.eye(sum(shape)), f.shape), atol=1e-14)
+    along = (jnp.asarray(0.3), jnp.asarray(generic[1]))
+    _, slope = jax.jvp(lambda *at: jnp.sort(flow_axes(*at)[0]), (jnp.asarray(0.7), jnp.asarray(generic[0])), along)
+    df = flow_matrix(*along)
+    apart, w = np.linalg.eigh(flow_matrix(jnp.asarray(0.7), jnp.asarray(generic[0])))
+    if np.diff(apart).min() > 1e-9:  # first order perturbation theory; repeated ones have no derivative
+        np.testing.assert_allclose(slope, np.diagonal(w.T @ df @ w), rtol=1e-9, atol=1e-12)
+
+
 SHAPES = [(2, 2, 2), (3, 1, 2), (4, 2, 2), (2, 2, 4), (3, 2, 3), (2, 3, 2)]
 
 
@@ -256,7 +283,6 @@ def test_kernel_distances_keep_their_digits_down_to_the_lazy_end():
 
 def derivatives(w1, w2, lam, sigma_yx, t):
     """jacfwd, jacrev and central differences of the invariants; the check of balance reads the start, so it stays."""
-    from layerflow.theory._eigen import flow_matrix
     from layerflow.theory._riccati import riccati_factor
 
     def invariants(lam, sigma_yx, t, q0):

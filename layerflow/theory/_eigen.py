@@ -91,7 +91,7 @@ def _two_rotations(a: Array) -> tuple[Array, Array, Array]:
     """U, s and V of a 2 x 2 matrix U diag(s) V^T, with signs in s: one rotation makes it symmetric, one diagonal."""
     x, y = a[0, 0] + a[1, 1], a[1, 0] - a[0, 1]
     length = jnp.hypot(x, y)
-    x, y = jnp.where(length > 0, x, 1.0), y
+    x = jnp.where(length > 0, x, 1.0)
     turn = jnp.stack([jnp.stack([x, -y]), jnp.stack([y, x])]) / jnp.where(length > 0, length, 1.0)
     s, v = symmetric_axes(product(turn.T, a))
     return product(turn, v), s, v
@@ -114,6 +114,9 @@ def _jacobi(f: Array) -> tuple[Array, Array]:
             q = p + 1
             # The smaller of the angles that make a_pq zero, by its tangent.
             gap, twice = a[q, q] - a[p, p], 2 * a[p, q]
+            # Rounding between equal rows would turn them by any angle, sweep after sweep.
+            least = jnp.finfo(f.dtype).eps * jnp.sqrt(jnp.abs(a[p, p])) * jnp.sqrt(jnp.abs(a[q, q]))
+            twice = jnp.where(jnp.abs(twice) > least, twice, 0.0)
             length = jnp.abs(gap) + jnp.sqrt(gap * gap + twice * twice)
             tangent = jnp.where(gap < 0, -twice, twice) / jnp.where(length > 0, length, 1.0)
             cosine = 1 / jnp.sqrt(1 + tangent * tangent)
