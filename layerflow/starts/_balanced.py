@@ -1,5 +1,7 @@
 """Two-layer networks with a given layer imbalance."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
@@ -133,6 +135,7 @@ def _pad(values: Float[Array, " k"], length: int) -> Float[Array, " length"]:
     return jnp.pad(values[:length], (0, max(0, length - values.shape[0])))
 
 
+@functools.partial(jax.jit, static_argnums=(1, 2))  # traced once, not at every sweep
 def orthogonal_matrices(
     key: PRNGKeyArray, sizes: tuple[int, ...], dtype: jnp.dtype
 ) -> tuple[Float[Array, "_n _n"], ...]:

@@ -1,7 +1,6 @@
 """Lambda-balanced two-layer networks on whitened inputs: the Q Q^T solution."""
 
 import math
-from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -176,7 +175,7 @@ def balanced_network(w1: ArrayLike, w2: ArrayLike, lam: ArrayLike, sigma_yx: Arr
     """
     (t,) = _at(t, "t", ())
     w1, w2, lam, sigma_yx, t = _checked(w1, w2, lam, sigma_yx, t, "t")
-    return _record(_factors(w1, w2, lam, sigma_yx)(t), w1.shape[1])
+    return _record(_factor(w1, w2, lam, sigma_yx, t), w1.shape[1])
 
 
 def balanced_path(w1: ArrayLike, w2: ArrayLike, lam: ArrayLike, sigma_yx: ArrayLike, ts: ArrayLike) -> Balanced:
@@ -208,7 +207,8 @@ def balanced_path(w1: ArrayLike, w2: ArrayLike, lam: ArrayLike, sigma_yx: ArrayL
     """
     (ts,) = _at(ts, "ts", (None,))
     w1, w2, lam, sigma_yx, ts = _checked(w1, w2, lam, sigma_yx, ts, "ts")
-    return _record(jax.vmap(_factors(w1, w2, lam, sigma_yx))(ts), w1.shape[1])
+    along = jax.vmap(_factor, in_axes=(None, None, None, None, 0))
+    return _record(along(w1, w2, lam, sigma_yx, ts), w1.shape[1])
 
 
 def balanced_limit(lam: ArrayLike, sigma_yx: ArrayLike, hid: int) -> Balanced:
@@ -306,10 +306,11 @@ def _imbalance(w1: Float[Array, "hid inp"], w2: Float[Array, "out hid"]) -> Floa
     return w2.T @ w2 - w1 @ w1.T
 
 
-def _factors(w1: Array, w2: Array, lam: Array, sigma_yx: Array) -> Callable[[Array], Array]:
-    """Time to the factor Q = [w1^T; w2]."""
-    f, q0, axes = flow_matrix(lam, sigma_yx), jnp.concatenate([w1.T, w2]), flow_axes(lam, sigma_yx)
-    return lambda t: riccati_factor(f, q0, t, axes)
+@jax.jit  # traced once, not at every sweep
+def _factor(w1: Array, w2: Array, lam: Array, sigma_yx: Array, t: Array) -> Float[Array, "inp_out hid"]:
+    """Q = [w1^T; w2] at time t."""
+    q0, axes = jnp.concatenate([w1.T, w2]), flow_axes(lam, sigma_yx)
+    return riccati_factor(flow_matrix(lam, sigma_yx), q0, t, axes)
 
 
 def _square(a: Float[Array, "*t inp inp"], b: Float[Array, "*t out out"], xx: Float[Array, "inp inp"]) -> Array:

@@ -30,7 +30,7 @@ def riccati_factor(
 
 
 @jax.custom_jvp
-def _factor(axes: Axes, f: Array, q0: Array, t: Array) -> Array:
+def _factor(axes: Axes, f: Array, q0: Array, t: Array) -> Array:  # noqa: ARG001 - its change is what derivatives see
     return _evaluate(axes, q0, t)[0]
 
 
@@ -76,7 +76,6 @@ def long_time_factor(f: Float[Array, "n n"], h: int) -> Float[Array, "n h"]:
     return _long_time_factor(f, h)
 
 
-@jax.jit
 def _evaluate(axes: Axes, q0: Array, t: Array) -> tuple[Array, tuple[Array, ...]]:
     """The factor, and what its derivative is made of."""
     n, (rates, v) = q0.shape[0], axes
