@@ -1,6 +1,7 @@
 """The diagram that a sweep returns: its numbers, labels and the facts of how it was made."""
 
 import datetime
+import functools
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -126,7 +127,7 @@ def facts_of(cell: Callable[..., Any], batch: Batch, method: Method | None, root
     return {
         "title": getattr(cell, "__name__", type(cell).__name__),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **{f"{name}_version": version(name) for name in ("layerflow", "jax", "diffrax", "optax", "numpy")},
+        **_versions(),
         "method": type(method).__name__,
         **numbers,
         "root": np.asarray(jax.random.key_data(root)).tolist(),
@@ -134,3 +135,8 @@ def facts_of(cell: Callable[..., Any], batch: Batch, method: Method | None, root
         "device": f"{device.platform}: {device.device_kind}",
         "fingerprint": batch.fingerprint,
     }
+
+
+@functools.cache  # installed packages stay what they are, and asking takes a millisecond
+def _versions() -> dict[str, str]:
+    return {f"{name}_version": version(name) for name in ("layerflow", "jax", "diffrax", "optax", "numpy")}
