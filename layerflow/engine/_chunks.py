@@ -53,6 +53,15 @@ class Plan(NamedTuple):
         return cls(size, None if lanes is None else min(lanes, size))
 
 
+class Programs(NamedTuple):
+    """What builds the cells of a chunk, what lets them travel, and whether each calls a matrix factorisation."""
+
+    build: Any
+    run: Any
+    build_factorises: bool
+    run_factorises: bool
+
+
 class Batch:
     """All cells of one structure, to be run chunk by chunk.
 
@@ -87,7 +96,8 @@ class Batch:
         self.chunk_bytes = 0  # what one chunk takes while it runs, as far as is known
         self.calls_split = 0  # because memory ran out
         self.shared = self._at_once("share", self.computation.parts.share, constants)
-        self.fixed = functools.cache(lambda device: jax.device_put((self.shared, frozen.constants, ts, root), device))
+        self.programs = functools.cache(self._programs_of)
+        self.fixed = functools.cache(lambda device: _moved(device, (self.shared, frozen.constants, ts, root)))
 
     def plan(self, cells: int, on: Machine) -> Plan:
         """How many cells a call takes, and how many lanes; compiled for the first device."""
@@ -170,12 +180,13 @@ class Batch:
 
     def _call(self, device: Device, cells: Cells, plan: Plan) -> tuple[list[Array], Path]:
         shared, constants, ts, root = self.fixed(device)
-        values, seeds, real = jax.device_put((cells.values, self._distinct(cells.seeds), cells.real), device)
-        build, run = self._programs_of(plan, device)
-        with _turn(device, self.computation.parts.factorises):
-            built = jax.block_until_ready(build(shared, root, values, seeds))
-        with _turn(device, self.frozen.program.factorises):
-            return jax.block_until_ready(run(constants, ts, real, built))
+        programs = self.programs(plan, device)
+        # What differs from chunk to chunk goes in as NumPy arrays: programs take them to their device in less time
+        # than jax.device_put.
+        with _turn(device, programs.build_factorises):
+            built = jax.block_until_ready(programs.build(shared, root, cells.values, self._distinct(cells.seeds)))
+        with _turn(device, programs.run_factorises):
+            return jax.block_until_ready(programs.run(constants, ts, cells.real, built))
 
     def _distinct(self, seeds: np.ndarray) -> Seeds:
         """Every seed of some cells once, filled up to a fixed number, and the place of each cell among them."""
@@ -185,15 +196,16 @@ class Batch:
 
     def compile(self, plan: Plan, device: Device) -> int:
         """Compile for a device; the bytes that a chunk takes while it runs."""
-        return max(map(_working_set, self._programs_of(plan, device)))
+        programs = self.programs(plan, device)
+        return max(map(_working_set, (programs.build, programs.run)))
 
-    def _programs_of(self, plan: Plan, device: Device) -> tuple[Any, Any]:
-        """What builds the cells of a chunk, and what lets them travel."""
+    def _programs_of(self, plan: Plan, device: Device) -> Programs:
         key = self._key(plan, device)
         if key not in _programs:
             begin = time.perf_counter()
             build, run = self._lowered(plan, device)
-            _programs[key] = build.compile(), run.compile()
+            factorise = self.computation.parts.factorises, self.frozen.program.factorises
+            _programs[key] = Programs(build.compile(), run.compile(), *factorise)
             self.compile_seconds += time.perf_counter() - begin
         return _programs[key]
 
@@ -238,6 +250,11 @@ class Batch:
 def _turn(device: Device, factorises: bool) -> contextlib.AbstractContextManager[Any]:
     """Leave to compute: factorisations of two threads at once were seen to hang on CPU."""
     return _one_at_a_time if factorises and device.platform == "cpu" else contextlib.nullcontext()
+
+
+def _moved(device: Device, tree: PyTree) -> PyTree:
+    """Arrays on a device; those that lie there already are left alone, for asking costs more than a small program."""
+    return jax.tree.map(lambda a: a if a.devices() == {device} else jax.device_put(a, device), tree)
 
 
 def _placed(device: Device, tree: PyTree) -> PyTree:
