@@ -22,7 +22,7 @@ from layerflow.engine._computation import Computation, Seeds
 from layerflow.engine._machine import Device, Machine
 from layerflow.engine._program import Frozen, check_gauge
 from layerflow.engine._trace import Traced, split
-from layerflow.methods import Flow, Path
+from layerflow.methods import Exact, Flow, Path
 
 _programs: dict[Any, Any] = {}
 _one_at_a_time = threading.Lock()
@@ -103,7 +103,8 @@ class Batch:
         """How many cells a call takes, and how many lanes; compiled for the first device."""
         flows = isinstance(self.frozen.program.method, Flow)
         lanes = on.lanes_of(_STATE_COPIES * _bytes(self.frozen.program.start.outputs)) if flows else None
-        planned = lambda bytes_per_cell: Plan.of(on.chunk_size(cells, bytes_per_cell, lanes), lanes)
+        steps = not isinstance(self.frozen.program.method, Exact)
+        planned = lambda bytes_per_cell: Plan.of(on.chunk_size(cells, bytes_per_cell, lanes, steps), lanes)
         plan, budget = planned(self._bytes_per_cell()), on.budget()
         taken = self.compile(plan, on.local_devices()[0])
         if taken > budget and on.chunk is None:

@@ -15,6 +15,7 @@ else:
     Device = jax.Device
 
 _SIDE_BY_SIDE = 512  # cells of one call on CPU that are not in lanes: beyond the cache they cost a factor of two
+_ONE_PASS_BYTES = 2**22  # on CPU, what cells beyond that number may hold if they are passed over once
 _LANES = 256  # on CPU, of small networks: fewer pay more for each operation, more leave the cache
 _LANE_BYTES = 2**20  # on CPU, what all lanes of larger networks may hold
 _FEWEST_LANES = 16
@@ -92,13 +93,14 @@ class Machine:
             return min(_LANES, max(_FEWEST_LANES, 2 ** int(math.log2(max(_LANE_BYTES / bytes_per_lane, 1)))))
         return _LANES_ELSEWHERE
 
-    def chunk_size(self, cells: int, bytes_per_cell: int | float, lanes: int | None) -> int:
-        """Cells per call: even chunks that fit the memory and, on CPU, the cache."""
+    def chunk_size(self, cells: int, bytes_per_cell: int | float, lanes: int | None, steps: bool = True) -> int:
+        """Cells per call: even chunks that fit the memory and, on CPU, the cache, which matters more with `steps`."""
         if self.chunk is not None:
             return min(self.chunk, cells)
         most = max(1, int(self.budget() // bytes_per_cell))
         if self._on_cpu:
-            most = min(most, _SIDE_BY_SIDE if lanes is None else _CELLS_PER_LANE * lanes)
+            few = _SIDE_BY_SIDE if steps else max(_SIDE_BY_SIDE, int(_ONE_PASS_BYTES // bytes_per_cell))
+            most = min(most, few if lanes is None else _CELLS_PER_LANE * lanes)
         return math.ceil(cells / math.ceil(cells / most))
 
     def devices_for(self, cells: int, size: int) -> list[Device]:
