@@ -207,17 +207,17 @@ def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
         f"The longer the delay the less the linear network's first layer grows: rank correlation over all, upstream "
         f"and downstream cells {listed(order['first_layer_growth'], '.2f')} (1 is perfect); for the growth of its "
         f"kernel, which treats both layers alike, {listed(order['kernel_growth'], '.2f')}.",
-        f"{100 * share:.0f}% of cells lie on the predicted side of the line where the first layer doubles, if as many "
-        f"as predicted are called late, those that {_told(cut)} or more; for the kernel's line "
-        f"{100 * kernel_share:.0f}%, with those that {_told(kernel_cut)} or more.",
-        f"At ratio {float(row.weight_to_target):.2g} runs at c = {float(row.factor[-1]):.2g} (upstream) {_told(up)}, "
-        f"those at c = {float(row.factor[0]):.2g} (downstream) {_told(down)}: the side matters, which it does not to "
-        "the kernel of a linear network.",
+        f"On the predicted side of the line where the first layer doubles lie {100 * share:.0f}% of cells, if as many "
+        f"as predicted are called late, those that {_told(cut)}; for the kernel's line "
+        f"{100 * kernel_share:.0f}%, with those that {_told(kernel_cut)}.",
+        f"At ratio {float(row.weight_to_target):.2g} runs at c = {float(row.factor[-1]):.2g} (upstream) "
+        f"{_told(up, '')}, those at c = {float(row.factor[0]):.2g} (downstream) {_told(down, '')}: the side matters, "
+        "which it does not to the kernel of a linear network.",
     )
 
 
-def _told(wait: float) -> str:
-    return f"wait for {wait:.2g} training times" if np.isfinite(wait) else "do not generalise by the last step"
+def _told(wait: float, end: str = " or more") -> str:
+    return f"wait for {wait:.2g} training times{end}" if np.isfinite(wait) else "do not generalise by the last step"
 
 
 def _share_right(wait: np.ndarray, growth: np.ndarray, level: float) -> tuple[float, float]:

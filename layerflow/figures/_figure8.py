@@ -64,7 +64,7 @@ TASKS: dict[str, tuple[Task, ...]] = {
         Polynomial(inp=100, n=550, hid=500, steps=40_000, size=1.0),
         Modular(prime=47, hid=200, steps=12_000, train=0.6),
     ),
-    "quick": (Polynomial(inp=30, n=170, hid=100, steps=16_000, size=0.65), Modular(prime=23, hid=100, steps=10_000)),
+    "quick": (Polynomial(inp=30, n=170, hid=100, steps=12_000, size=0.9), Modular(prime=23, hid=100, steps=10_000)),
 }
 MARKERS = ("o", "^", "v", "s", "D", "P", "X")
 
