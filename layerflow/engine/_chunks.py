@@ -254,7 +254,7 @@ def _turn(device: Device, factorises: bool) -> contextlib.AbstractContextManager
 
 
 def _moved(device: Device, tree: PyTree) -> PyTree:
-    """Arrays on a device; those that lie there already are left alone, for asking costs more than a small program."""
+    """Arrays on a device. Those that lie there already are left alone: jax.device_put takes 70 us to find that out."""
     return jax.tree.map(lambda a: a if a.devices() == {device} else jax.device_put(a, device), tree)
 
 
