@@ -1,0 +1,60 @@
+"""Run the chunks of a sweep in this process."""
+
+import functools
+import warnings
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+
+from layerflow._asked import cells_of
+from layerflow._diagram import measured
+from layerflow.engine._chunks import Batch, Plan
+from layerflow.engine._devices import pull
+from layerflow.engine._grid import Grid
+from layerflow.engine._machine import Device, Machine
+
+Chunk = tuple[np.ndarray, dict[str, Any]]
+
+
+def progress_bar(total: int, show: bool, done: int = 0) -> Any:
+    """A bar that counts cells, once a sweep takes longer than a second."""
+    with warnings.catch_warnings():  # a notebook without widgets gets a bar of text, and no word about it
+        warnings.simplefilter("ignore")
+        from tqdm.auto import tqdm
+
+    return tqdm(total=total, initial=done, unit="cell", delay=1.0, disable=not show)
+
+
+def chunk_of(grid: Grid, begin: int, size: int) -> np.ndarray:
+    """The cells of the chunk that begins there."""
+    return np.arange(begin, min(begin + size, grid.cells))
+
+
+def solved(grid: Grid, batch: Batch, plan: Plan, begins: Iterable[int], on: Machine) -> Iterator[Chunk]:
+    """The chunks that begin at some cells, as they are done: their cells, and what the diagram holds of them."""
+
+    def solve(device: Device, begin: int) -> dict[str, Any]:
+        cells = cells_of(grid, chunk_of(grid, begin, plan.size), plan.size)
+        return measured(batch, *batch.run(device, cells, plan))
+
+    prepare = functools.partial(batch.compile, plan)
+    for begin, values in pull(on.devices_for(grid.cells, plan.size), begins, prepare, solve):
+        yield chunk_of(grid, begin, plan.size), values
+
+
+def facts_of_run(batches: list[Batch], plans: list[Plan]) -> dict[str, Any]:
+    """What a run says of how it went."""
+    lanes = [plan.lanes for plan in plans if plan.lanes is not None]
+    return {
+        "chunk": _one_or_all([plan.size for plan in plans]),
+        **({"lanes": _one_or_all(lanes)} if lanes else {}),
+        "calls_split": sum(batch.calls_split for batch in batches),
+        "chunk_bytes": max(batch.chunk_bytes for batch in batches),
+        "compile_seconds": round(sum(batch.compile_seconds for batch in batches), 3),
+    }
+
+
+def _one_or_all(numbers: list[Any]) -> Any:
+    """One number where all combinations of static values agree."""
+    return numbers[0] if len(set(numbers)) == 1 else numbers
