@@ -50,6 +50,7 @@ from layerflow.starts import (
     symmetrised,
     upstream,
 )
+from layerflow.store import open_diagram
 from layerflow.summaries import first_time, grokking_delay, half_times, mode_order, plateaus, time_to_fraction
 from layerflow.tasks import (
     Modes,
@@ -114,6 +115,7 @@ __all__ = [
     "ntk",
     "observable",
     "on_test",
+    "open_diagram",
     "orthogonal",
     "paired",
     "plateaus",

@@ -1,5 +1,6 @@
 """Sweep a cell function over a grid: a phase diagram in one call."""
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ def sweep(
     verify: bool = False,
     progress: bool = True,
     on: Machine | None = None,
+    store: str | os.PathLike[str] | None = None,
 ) -> "xarray.Dataset":
     """Solve the problem of every cell of a grid.
 
@@ -64,6 +66,9 @@ def sweep(
             Cells at most 1 there are `verified`, as in `diagram.loss.where(diagram.verified)`.
         progress: Show a bar between chunks when a sweep takes longer than a second.
         on: What the computation may use.
+        store: Folder or URL to keep every finished chunk in, as a zarr store. The same call again goes on
+            where it stopped, and computes only what is missing. The diagram is not held in memory but
+            opened from there, see `open_diagram`.
 
     Returns:
         xarray.Dataset with the axes in the given order, then `seed`, then `t` or `step`, then the
@@ -72,8 +77,14 @@ def sweep(
 
     Raises:
         TypeError: If axes and the arguments of `cell` do not match, or it returns no Problem.
-        ValueError: If an axis is empty or not finite, or a start cannot exist.
+        ValueError: If an axis is empty or not finite, or a start cannot exist; if the store is of another
+            sweep.
         MemoryError: If the diagram does not fit the memory.
+        FileExistsError: If `store` is a file, or holds something else.
+        RuntimeError: If another process writes to the store.
+        OSError: If nothing can be written there, or no space is left.
+        KeyboardInterrupt: If a sweep with a store is interrupted; it ends after the running chunk and
+            says how to go on.
 
     Example:
         >>> import jax, jax.numpy as jnp, layerflow as lf
@@ -102,6 +113,10 @@ def sweep(
         verify=verify,
     )
     batches, grid = asked.batches(), asked.grid
+    if store is not None:
+        from layerflow.store._into import sweep_into
+
+        return sweep_into(store, asked, batches, on, progress)
     results = Results(grid, variables_of(grid, batches[0]), on)
     asked.judge(batches)
     plans = []

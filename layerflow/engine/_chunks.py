@@ -86,6 +86,7 @@ class Batch:
         self.compile_seconds = 0.0
         self.chunk_bytes = 0  # what one chunk takes while it runs, as far as is known
         self.calls_split = 0  # because memory ran out
+        self.closed_over = [*constants, *jax.tree.leaves(frozen.constants)]
         self.shared = self._at_once("share", self.computation.parts.share, constants)
         self.fixed = functools.cache(lambda device: jax.device_put((self.shared, frozen.constants, ts, root), device))
 
@@ -107,8 +108,7 @@ class Batch:
                     f"{budget / 2**30:.2g} GiB of `memory`. Raise lf.Machine(memory=...), or measure at fewer `ts`."
                 )
             plan = planned(budget * per_cell / room)
-            taken = self.compile(plan, on.local_devices()[0])
-        self.chunk_bytes = taken
+            self.compile(plan, on.local_devices()[0])
         return plan
 
     def run(self, device: Device, cells: Cells, plan: Plan) -> tuple[list[Any], Path]:
@@ -185,7 +185,8 @@ class Batch:
 
     def compile(self, plan: Plan, device: Device) -> int:
         """Compile for a device; the bytes that a chunk takes while it runs."""
-        return max(map(_working_set, self._programs_of(plan, device)))
+        self.chunk_bytes = max(map(_working_set, self._programs_of(plan, device)))
+        return self.chunk_bytes
 
     def _programs_of(self, plan: Plan, device: Device) -> tuple[Any, Any]:
         """What builds the cells of a chunk, and what lets them travel."""
