@@ -99,6 +99,8 @@ def sweep(
     on = Machine() if on is None else on
     if not isinstance(on, Machine):
         raise TypeError(f"Argument `on` needs a lf.Machine, such as lf.Machine(devices=1), but it is {on!r}.")
+    if on.client is not None and store is None:
+        raise ValueError('Workers of a cluster write to a store that all can reach. Name it: store="diagram.zarr".')
     asked = Asked.of(
         cell,
         axes,

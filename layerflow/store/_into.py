@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
+import jax
 
 from layerflow._asked import Asked
 from layerflow._diagram import device_in_words, variables_of
@@ -14,13 +14,13 @@ from layerflow._run import facts_of_run, progress_bar, solved
 from layerflow.engine._chunks import Batch, Plan
 from layerflow.engine._machine import Machine
 from layerflow.methods import Status
-from layerflow.store._description import Description, describe, differences, plans_of, with_chunks
+from layerflow.store._description import Description, describe, differences, grid_of, plans_of, with_chunks
 from layerflow.store._lock import locked
 from layerflow.store._log import Run
 from layerflow.store._open import open_diagram
 from layerflow.store._place import Place
 from layerflow.store._store import Chunk, Store, description_at
-from layerflow.store._writer import Stop, Writer, interrupts, not_written
+from layerflow.store._writer import Progress, Stop, Writer, interrupts, not_written
 
 if TYPE_CHECKING:
     import xarray
@@ -36,48 +36,86 @@ def sweep_into(
         place.check_writable()
     elif there is None:
         place.check_free()
-    here = describe(asked, batches, device_in_words())
+    crew = _Here(asked, batches, on) if on.client is None else _There(asked, batches, on)
+    here = describe(asked, batches, crew.device)
     if there:
         _check_same(place, there, here, on)
     asked.judge(batches)
     with locked(place), interrupts() as stop:
         place.clean()
-        store = _store(place, asked, batches, here, on)
-        _fill(store, asked, batches, on, progress, stop)
+        store = _opened_or_made(place, asked, batches, here, on, crew)
+        _fill(store, crew, progress, stop)
+    if not any((store.read("status", chunk) != Status.OUTSIDE).any() for chunk in store.chunks):
+        raise asked.outside()
     return open_diagram(path)
 
 
-def _store(place: Place, asked: Asked, batches: list[Batch], here: Description, on: Machine) -> Store:
+class _Here:
+    """The devices of this process, which compute chunks while the one before is written."""
+
+    def __init__(self, asked: Asked, batches: list[Batch], on: Machine) -> None:
+        self.asked, self.batches, self.on, self.device = asked, batches, on, device_in_words()
+
+    def plans(self) -> list[Plan]:
+        return plans(self.asked, self.batches, self.on)
+
+    def compute(self, store: Store, missing: list[Chunk], stop: Stop) -> Iterator[Progress]:
+        grid, batches, how = self.asked.grid, self.batches, plans_of(store.description)
+        devices = max(len(self.on.devices_for(store.cells, plan.size)) for plan in how)
+        with contextlib.closing(Writer(store)) as writer:
+            for number, batch in enumerate(batches):
+                begins = _begins(store, missing, number, stop)
+                for cells, values in solved(grid, batch, how[number], begins, self.on):
+                    writer.put(number, cells, jax.device_get(values))
+                    yield len(cells), {"devices": devices, **facts_of_run(batches, how)}
+
+
+class _There:
+    """The workers of a cluster."""
+
+    def __init__(self, asked: Asked, batches: list[Batch], on: Machine) -> None:
+        from layerflow.store._cluster import Cluster, Package
+
+        self.on, self.package, self.cluster = on, Package.of(asked, batches), Cluster(on.client)
+        self.device = self.cluster.device
+
+    def plans(self) -> list[Plan]:
+        return self.cluster.plans(self.package, self.on)
+
+    def compute(self, store: Store, missing: list[Chunk], stop: Stop) -> Iterator[Progress]:
+        return self.cluster.compute(store, self.package, missing, stop)
+
+
+def plans(asked: Asked, batches: list[Batch], on: Machine) -> list[Plan]:
+    """How the chunks of each combination are computed: of one size, for all are chunks of the same arrays."""
+    found = [batch.plan(asked.grid.cells, on) for batch in batches]
+    least = min(plan.size for plan in found)
+    if all(plan.size == least for plan in found):
+        return found
+    return [batch.plan(asked.grid.cells, dataclasses.replace(on, chunk=least)) for batch in batches]
+
+
+def _opened_or_made(
+    place: Place, asked: Asked, batches: list[Batch], here: Description, on: Machine, crew: _Here | _There
+) -> Store:
     """The store, made if it is not there."""
     there = description_at(place)  # anew: it may have been made since
     if there:
         _check_same(place, there, here, on)
         return Store(place, read_only=False)
-    plans = _plans(asked, batches, on)
+    described = with_chunks(here, crew.plans())
     try:
-        return Store.create(place, with_chunks(here, plans), variables_of(asked.grid, batches[0]), asked.grid)
+        return Store.create(place, described, variables_of(asked.grid, batches[0]), asked.grid)
     except OSError as error:
-        raise OSError(
-            error.errno, f"The store {place} could not be made: {error.strerror}. Name another folder"
-        ) from error
-
-
-def _plans(asked: Asked, batches: list[Batch], on: Machine) -> list[Plan]:
-    """How the chunks of each combination are computed: of one size, for all are chunks of the same arrays."""
-    plans = [batch.plan(asked.grid.cells, on) for batch in batches]
-    least = min(plan.size for plan in plans)
-    if all(plan.size == least for plan in plans):
-        return plans
-    return [batch.plan(asked.grid.cells, dataclasses.replace(on, chunk=least)) for batch in batches]
+        said = f"The store {place} could not be made: {error.strerror or error}. Make room, or name another folder"
+        raise OSError(error.errno, said) from error
 
 
 def _check_same(place: Place, there: Description, here: Description, on: Machine) -> None:
     """Raise if the store is of another sweep, or of chunks and lanes other than those asked for."""
-    grid_cells = there["chunk"] if on.chunk is None else min(on.chunk, _cells(there))
-    asked_for: Description = {"chunk": grid_cells, "lanes": there["lanes"]}
-    if on.lanes is not None:
-        asked_for["lanes"] = [None if lanes is None else min(on.lanes, there["chunk"]) for lanes in there["lanes"]]
-    differing = differences(there, here | asked_for)
+    size = there["chunk"] if on.chunk is None else min(on.chunk, grid_of(there).cells)
+    lanes = [count if count is None or on.lanes is None else min(on.lanes, size) for count in there["lanes"]]
+    differing = differences(there, here | {"chunk": size, "lanes": lanes})
     if differing:
         raise ValueError(
             f"The store {place} is of another sweep. They differ in {'; '.join(differing)}. Name another folder for "
@@ -85,47 +123,33 @@ def _check_same(place: Place, there: Description, here: Description, on: Machine
         )
 
 
-def _cells(description: Description) -> int:
-    from layerflow.store._description import grid_of
-
-    return grid_of(description).cells
-
-
-def _fill(store: Store, asked: Asked, batches: list[Batch], on: Machine, progress: bool, stop: Stop) -> None:
+def _fill(store: Store, crew: _Here | _There, progress: bool, stop: Stop) -> None:
     """Compute and write every chunk that is missing."""
     done = store.check()
     missing = [chunk for chunk in store.chunks if chunk not in done]
     if not missing:
         return
-    plans, total = plans_of(store.description), store.combinations * store.cells
-    before, inside = sum(map(store.cells_of, done)), bool(done)
-    run = _started(store, total, before)
-    with progress_bar(total, progress, before) as bar, contextlib.closing(Writer(store, run)) as writer:
-        try:
-            for number, ((_, words), batch) in enumerate(zip(asked.grid.combinations(), batches, strict=True)):
-                bar.set_description(words or "sweep", refresh=False)
-                for cells, values in solved(
-                    asked.grid, batch, plans[number], _begins(store, missing, number, stop), on
-                ):
-                    writer.put(number, cells, values)
-                    inside = inside or (np.asarray(values["status"]) != Status.OUTSIDE).any()
-                    bar.update(len(cells))
-            writer.wait()
-        finally:
-            devices = max(len(on.devices_for(store.cells, plan.size)) for plan in plans)
-            with contextlib.suppress(OSError):  # where the disk is full the error under way says so
-                run.end(devices=devices, **facts_of_run(batches, plans))
-    if stop.asked and len(store.done()) < len(store.chunks):
-        raise KeyboardInterrupt(how_to_go_on(store))
-    if not inside:
-        raise asked.outside()
-
-
-def _started(store: Store, total: int, done: int) -> Run:
+    total, before = store.combinations * store.cells, sum(map(store.cells_of, done))
     try:
-        return Run(store.place, total, done)
+        run = Run(store.place, total, before)
     except OSError as error:
         raise not_written(store, error) from error
+    try:
+        with (
+            progress_bar(total, progress, before) as bar,
+            contextlib.closing(crew.compute(store, missing, stop)) as computed,  # pyright: ignore[reportArgumentType]
+        ):
+            for cells, facts in computed:
+                bar.update(cells)
+                run.add(cells, **facts)
+    finally:
+        run.end()
+    kept = len(store.done())
+    if stop.asked and kept < len(store.chunks):
+        raise KeyboardInterrupt(
+            f"Stopped after a whole chunk: {kept} of {len(store.chunks)} chunks are kept in {store.place}. The same "
+            f"call goes on from there."
+        )
 
 
 def _begins(store: Store, missing: list[Chunk], number: int, stop: Stop) -> Iterator[int]:
@@ -135,11 +159,3 @@ def _begins(store: Store, missing: list[Chunk], number: int, stop: Stop) -> Iter
             return
         if combination == number:
             yield chunk * store.size
-
-
-def how_to_go_on(store: Store) -> str:
-    """What an interrupted sweep says."""
-    return (
-        f"Stopped after a whole chunk: {len(store.done())} of {len(store.chunks)} chunks are kept in {store.place}. "
-        f"The same call goes on from there."
-    )

@@ -1,5 +1,6 @@
 """Who wrote to a store, when and how far: one record for each run, kept in the store."""
 
+import contextlib
 import datetime
 import os
 import socket
@@ -54,12 +55,16 @@ class Run:
         """Count cells that are done; written once a second at most."""
         self.record |= facts | {"done": self.record["done"] + cells}
         if time.perf_counter() - self._written >= _SECONDS:
-            self._write()
+            self._try_to_write()
 
-    def end(self, **facts: Any) -> None:
+    def end(self) -> None:
         """Say that the run is over."""
-        self.record |= facts | {"ended": True}
-        self._write()
+        self.record["ended"] = True
+        self._try_to_write()
+
+    def _try_to_write(self) -> None:
+        with contextlib.suppress(OSError):  # where no space is left, the chunk that finds none says so
+            self._write()
 
     def _write(self) -> None:
         self._written = time.perf_counter()

@@ -8,28 +8,28 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import jax
 import numpy as np
 
-from layerflow.store._log import Run
 from layerflow.store._store import Store
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+Progress = tuple[int, dict[str, Any]]  # cells that are done, and facts of the run
+
+
 class Writer:
     """Writes one chunk at a time, in a thread; an error is raised by the next call."""
 
-    def __init__(self, store: Store, run: Run) -> None:
-        self.store, self.run = store, run
+    def __init__(self, store: Store) -> None:
+        self.store = store
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="layerflow-store")
         self._pending: Future[None] | None = None
 
     def put(self, number: int, cells: np.ndarray, values: dict[str, Any]) -> None:
         """Hand over a chunk, once the one before it is written."""
-        values = jax.device_get(values)
         self.wait()
-        self._pending = self._pool.submit(self._write, number, cells, values)
+        self._pending = self._pool.submit(self.store.write, number, cells, values)
 
     def wait(self) -> None:
         """Wait for the last chunk."""
@@ -47,10 +47,6 @@ class Writer:
             self.wait()
         finally:
             self._pool.shutdown()
-
-    def _write(self, number: int, cells: np.ndarray, values: dict[str, Any]) -> None:
-        self.store.write(number, cells, values)
-        self.run.add(len(cells))
 
 
 def not_written(store: Store, error: OSError) -> OSError:
