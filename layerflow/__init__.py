@@ -1,11 +1,14 @@
 """layerflow: gradient flow of layerwise linear models, whole phase diagrams in one call."""
 
 from layerflow import plot, theory
+from layerflow._again import replay, retry
 from layerflow._boundary import boundary
 from layerflow._calibrate import Calibration, calibrate
 from layerflow._compile_cache import enable_compile_cache
+from layerflow._failures import failures
 from layerflow._keys import fold
 from layerflow._problem import Problem
+from layerflow._provenance import provenance
 from layerflow._solve import solve
 from layerflow._sweep import sweep
 from layerflow._trajectory import Trajectory
@@ -94,6 +97,7 @@ __all__ = [
     "downstream",
     "effective_rank",
     "enable_compile_cache",
+    "failures",
     "feature_model",
     "first_time",
     "fold",
@@ -122,7 +126,10 @@ __all__ = [
     "plot",
     "power_law_modes",
     "principal_components",
+    "provenance",
     "random_regression",
+    "replay",
+    "retry",
     "scaled_sharpness",
     "sharpness",
     "skill_network",

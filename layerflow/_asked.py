@@ -115,7 +115,7 @@ def _grid(cell: CellFunction, axes: Mapping[str, Any], seeds: int | None) -> tup
     for name in ("seed", "t", "step", *RESERVED):
         if name in axes or name in given:
             raise ValueError(f"The name `{name}` belongs to the diagram itself. Rename this axis or argument.")
-    takes_key = _match_arguments(cell, given)
+    takes_key = match_arguments(cell, given)
     if seeds is None:
         return Grid(tuple(made)), takes_key
     if not isinstance(seeds, int | np.integer) or seeds < 1:
@@ -127,7 +127,7 @@ def _grid(cell: CellFunction, axes: Mapping[str, Any], seeds: int | None) -> tup
     return Grid((*made, seed)), takes_key
 
 
-def _match_arguments(cell: CellFunction, given: list[str]) -> bool:
+def match_arguments(cell: CellFunction, given: list[str]) -> bool:
     """Whether the cell function takes a key; raises if its arguments and the axes differ."""
     parameters = inspect.signature(cell).parameters.values()
     takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -1,26 +1,21 @@
-"""The diagram that a sweep returns: its numbers, labels and the facts of how it was made."""
+"""The diagram that a sweep returns: its numbers and labels."""
 
-import datetime
-import hashlib
 import math
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import equinox as eqx
-import jax
 import numpy as np
-from jaxtyping import PRNGKeyArray
 
 from layerflow.engine._chunks import Batch
 from layerflow.engine._grid import Grid
 from layerflow.engine._machine import Machine
-from layerflow.methods import Descent, Method, Path, Status
+from layerflow.methods import Descent, Path, Status
 
 if TYPE_CHECKING:
     import xarray
 
 RESERVED = ("status", "num_steps", "end", "retried")
+RETRIED = {"long_name": "number of the retry that gave the cell, 0 if none did"}
 _OF_VERIFICATION = {
     "drift": {"long_name": "drift of the layer imbalances relative to |weights|²", "units": "1"},
     "error_over_tolerance": {"long_name": "worst error over what the tolerance allows", "units": "1"},
@@ -151,34 +146,3 @@ def _labels(variable: str, functions: Mapping[str, Callable[..., Any]]) -> dict[
     label = getattr(function, "long_name", None) or name.replace("_", " ")
     part = variable[len(name) :].replace("_", " ")
     return {"dims": getattr(function, "dims", ()), "long_name": label + part, "units": getattr(function, "units", "1")}
-
-
-def facts_of(
-    cell: Callable[..., Any], batches: list[Batch], method: Method | None, root: PRNGKeyArray, device: str
-) -> dict[str, Any]:
-    """How a diagram is made, as plain numbers and text that any file format holds."""
-    method = batches[0].frozen.program.method if method is None else method
-    given = {name: value for name, value in method.facts().items() if value is not None}
-    numbers = {name: np.asarray(v).item() if eqx.is_array_like(v) else str(v) for name, v in given.items()}
-    return {
-        "title": getattr(cell, "__name__", type(cell).__name__),
-        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        **{f"{name}_version": version(name) for name in ("layerflow", "jax", "diffrax", "optax", "numpy")},
-        "method": type(method).__name__,
-        **numbers,
-        "root": np.asarray(jax.random.key_data(root)).tolist(),
-        "dtype": str(batches[0].frozen.program.start.outputs.dtype),
-        "device": device,
-        "fingerprint": _joined([batch.fingerprint for batch in batches]),
-    }
-
-
-def device_in_words() -> str:
-    """What this process computes on."""
-    device = jax.devices()[0]
-    return f"{device.platform}: {device.device_kind}"
-
-
-def _joined(fingerprints: list[str]) -> str:
-    """One digest of the fingerprints of all combinations of static values."""
-    return fingerprints[0] if len(fingerprints) == 1 else hashlib.sha256(" ".join(fingerprints).encode()).hexdigest()

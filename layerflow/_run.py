@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,21 +26,18 @@ def progress_bar(total: int, show: bool, done: int = 0) -> Any:
     return tqdm(total=total, initial=done, unit="cell", delay=1.0, disable=not show)
 
 
-def chunk_of(grid: Grid, begin: int, size: int) -> np.ndarray:
-    """The cells of the chunk that begins there."""
-    return np.arange(begin, min(begin + size, grid.cells))
+def chunks_of(cells: Sequence[int] | np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Cells, one chunk after the other."""
+    return (np.asarray(cells[begin : begin + size]) for begin in range(0, len(cells), size))
 
 
-def solved(grid: Grid, batch: Batch, plan: Plan, begins: Iterable[int], on: Machine) -> Iterator[Chunk]:
-    """The chunks that begin at some cells, as they are done: their cells, and what the diagram holds of them."""
+def solved(grid: Grid, batch: Batch, plan: Plan, chunks: Iterable[np.ndarray], on: Machine) -> Iterator[Chunk]:
+    """Chunks of cells as they are done: the cells, and what the diagram holds of them, padded to the plan's size."""
 
-    def solve(device: Device, begin: int) -> dict[str, Any]:
-        cells = cells_of(grid, chunk_of(grid, begin, plan.size), plan.size)
-        return measured(batch, *batch.run(device, cells, plan))
+    def solve(device: Device, cells: np.ndarray) -> dict[str, Any]:
+        return measured(batch, *batch.run(device, cells_of(grid, cells, plan.size), plan))
 
-    prepare = functools.partial(batch.compile, plan)
-    for begin, values in pull(on.devices_for(grid.cells, plan.size), begins, prepare, solve):
-        yield chunk_of(grid, begin, plan.size), values
+    yield from pull(on.devices_for(grid.cells, plan.size), chunks, functools.partial(batch.compile, plan), solve)
 
 
 def facts_of_run(batches: list[Batch], plans: list[Plan]) -> dict[str, Any]:

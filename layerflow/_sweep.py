@@ -1,5 +1,6 @@
 """Sweep a cell function over a grid: a phase diagram in one call."""
 
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -9,9 +10,10 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from layerflow._asked import Asked, CellFunction
-from layerflow._diagram import Results, coordinates_of, device_in_words, facts_of, variables_of
+from layerflow._diagram import Results, coordinates_of, variables_of
 from layerflow._numerics import full_precision
-from layerflow._run import facts_of_run, progress_bar, solved
+from layerflow._record import asked_of, device_in_words, facts_of
+from layerflow._run import chunks_of, facts_of_run, progress_bar, solved
 from layerflow._solve import Observe, Summarise, Times
 from layerflow.engine._machine import Machine
 from layerflow.methods import Method, Status
@@ -81,7 +83,7 @@ def sweep(
             sweep.
         MemoryError: If the diagram does not fit the memory.
         FileExistsError: If `store` is a file, or holds something else.
-        RuntimeError: If another process writes to the store.
+        BlockingIOError: If another process writes to the store.
         OSError: If nothing can be written there, or no space is left.
         KeyboardInterrupt: If a sweep with a store is interrupted; it ends after the running chunk and
             says how to go on.
@@ -126,14 +128,15 @@ def sweep(
         for number, ((_, words), batch) in enumerate(zip(grid.combinations(), batches, strict=True)):
             bar.set_description(words or "sweep", refresh=False)
             plans.append(plan := batch.plan(grid.cells, on))
-            for cells, values in solved(grid, batch, plan, range(0, grid.cells, plan.size), on):
+            for cells, values in solved(grid, batch, plan, chunks_of(range(grid.cells), plan.size), on):
                 results.put(number, cells, values)
                 bar.update(len(cells))
 
     if (results.values["status"] == Status.OUTSIDE).all():
         raise asked.outside()
     diagram = results.dataset(coordinates_of(grid, batches[0]))
-    diagram.attrs |= facts_of(cell, batches, asked.method, asked.root, device_in_words())
+    diagram.attrs |= facts_of(asked, batches, device_in_words())
+    diagram.attrs["asked"] = json.dumps(asked_of(asked, batches))
     diagram.attrs |= facts_of_run(batches, plans)
     diagram.attrs["devices"] = max(len(on.devices_for(grid.cells, plan.size)) for plan in plans)
     if verify:

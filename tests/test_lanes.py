@@ -138,7 +138,7 @@ def test_poisoned_neighbours_change_no_bit():
 def test_the_order_of_chunks_changes_no_bit(monkeypatch):
     forward = swept(WIDE, lanes=16, chunk=50)
     pull = run_module.pull
-    monkeypatch.setattr(run_module, "pull", lambda devices, jobs, *how: pull(devices, reversed(jobs), *how))
+    monkeypatch.setattr(run_module, "pull", lambda devices, jobs, *how: pull(devices, reversed(list(jobs)), *how))
 
     backward = swept(WIDE, lanes=16, chunk=50)
 

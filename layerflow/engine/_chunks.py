@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import math
+import re
 import threading
 import time
 import warnings
@@ -147,9 +148,11 @@ class Batch:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of everything that was traced."""
-        parts = [self.build, *self.frozen.program.parts]
-        return hashlib.sha256(" ".join(part.fingerprint for part in parts).encode()).hexdigest()
+        """A digest of everything that was traced, and of the method."""
+        program = self.frozen.program
+        method = re.sub(r" at 0x[0-9a-f]+", "", f"{program.method_structure} {program.method_values}")
+        parts = [part.fingerprint for part in (self.build, *program.parts)]
+        return hashlib.sha256(" ".join([*parts, method]).encode()).hexdigest()
 
     @property
     def kept(self) -> dict[str, jax.ShapeDtypeStruct]:

@@ -20,7 +20,6 @@ from distributed import Client, KilledWorker, WorkerPlugin, as_completed
 from layerflow._asked import Asked, cells_of
 from layerflow._diagram import measured
 from layerflow._numerics import full_precision
-from layerflow._run import chunk_of
 from layerflow.engine._chunks import Batch, Plan
 from layerflow.engine._machine import Machine
 from layerflow.store._description import plans_of
@@ -226,12 +225,12 @@ def _plan(package: Package, how: dict[str, Any]) -> list[Plan]:
 def _work(run: str, url: str, chunk: Chunk) -> None:
     """Compute and write one chunk, unless it is there."""
     with _one_at_a_time:
-        store, (number, position) = _store(url), chunk
+        store, number = _store(url), chunk[0]
         if store.is_done(chunk):
             return
         asked, batches = _open(_packages[run])
         batch, plan = batches[number], plans_of(store.description)[number]
-        cells = chunk_of(asked.grid, position * plan.size, plan.size)
+        cells = store.cells_in(chunk)
         values = measured(batch, *batch.run(jax.local_devices()[0], cells_of(asked.grid, cells, plan.size), plan))
         store.write(number, cells, jax.device_get(values))
 

@@ -1,42 +1,32 @@
 """What a store says of its sweep, as JSON: enough to label it, to tell it from another and to run it again."""
 
-import functools
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from importlib.metadata import version
+from collections.abc import Mapping
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from layerflow._asked import Asked
-from layerflow._diagram import Coordinates, coordinates_of, facts_of
+from layerflow._diagram import Coordinates, coordinates_of
+from layerflow._record import asked_of, digest, facts_of
 from layerflow.engine._chunks import Batch, Plan
 from layerflow.engine._grid import Axis, Grid
 
 FORMAT = 1
-_NOT_COMPARED = ("title", "created", "numpy_version")  # of the facts: they change no number
+_NOT_COMPARED = {"title", "created", "numpy_version", "fingerprint"}  # of the facts: the last in words of its own
 Description = dict[str, Any]
 
 
 def describe(asked: Asked, batches: list[Batch], device: str) -> Description:
     """All of the sweep but its chunks."""
-    wanted, coordinates = asked.wanted, coordinates_of(asked.grid, batches[0])
+    coordinates = coordinates_of(asked.grid, batches[0])
     return {
         "format": FORMAT,
-        "facts": facts_of(asked.cell, batches, asked.method, asked.root, device)
-        | {"jaxlib_version": version("jaxlib")},
-        "axes": [_of_axis(axis) for axis in asked.grid.axes],
+        "facts": facts_of(asked, batches, device),
+        "asked": asked_of(asked, batches),
         "coordinates": {name: _of_values(*coordinate) for name, coordinate in coordinates.items()},
-        "times": None if batches[0].ts is None else np.asarray(batches[0].ts).tolist(),
-        "observe": _names(wanted.observe),
-        "summary": _names(wanted.summary),
-        "paths": wanted.paths,
-        "derivative": list(wanted.derivative),
-        "verify": wanted.verify,
-        "data": _digest([constant for batch in batches for constant in batch.closed_over]),
+        "data": digest([constant for batch in batches for constant in batch.closed_over]),
     }
 
 
@@ -69,7 +59,7 @@ def grid_of(description: Description) -> Grid:
     """The grid: what it gives to each argument is known where that is a number."""
     coordinates = coordinates_in(description)
     axes = []
-    for axis in description["axes"]:
+    for axis in description["asked"]["axes"]:
         _, values, attrs = coordinates[axis["name"]]
         arguments = {name: coordinates[name][1] for name in axis["arguments"] if name in coordinates}
         axes.append(Axis(axis["name"], arguments, values, attrs, axis["static"]))
@@ -86,41 +76,41 @@ def coordinates_in(description: Description) -> Coordinates:
 
 def differences(there: Description, here: Description) -> list[str]:
     """In what two sweeps differ as far as it may change a number, in words."""
-    said = []
-    for key in dict.fromkeys([*there["facts"], *here["facts"]]):
-        one, other = there["facts"].get(key), here["facts"].get(key)
-        if one != other and key not in (*_NOT_COMPARED, "fingerprint"):
-            said.append(f"{key.replace('_version', ' version')} {_in_words(one)} there, {_in_words(other)} here")
+    said = _differ(there["facts"], here["facts"], {*there["facts"], *here["facts"]} - _NOT_COMPARED)
     numbers_differ = bool(said)
     said += _of_axes(there, here)
-    for key in ("times", "observe", "summary", "paths", "derivative", "verify", "chunk", "lanes"):
-        if key in there and key in here and there[key] != here[key]:
-            said.append(f"{key} {_in_words(there[key])} there, {_in_words(here[key])} here")
+    said += _differ(there["asked"], here["asked"], set(there["asked"]) - {"axes", "velocity"})
+    said += _differ(there, here, {"chunk", "lanes"})
     if there["facts"]["fingerprint"] != here["facts"]["fingerprint"]:
-        said.append("what was traced of the cell function, its observables or the solver")
+        said.append("what was traced of the cell function, its observables or the method")
     if there["data"] != here["data"] and not numbers_differ:
         said.append("numbers that the cell function closes over, its data say")
     return said
 
 
+def _differ(there: Mapping[str, Any], here: Mapping[str, Any], keys: set[str]) -> list[str]:
+    """Which of some entries differ."""
+    differing = sorted(key for key in keys if there.get(key) != here.get(key))
+    name = lambda key: key.replace("_version", " version")
+    return [f"{name(key)} {_in_words(there.get(key))} there, {_in_words(here.get(key))} here" for key in differing]
+
+
 def _of_axes(there: Description, here: Description) -> list[str]:
     """In what the axes of two sweeps differ."""
-    names = [[axis["name"] for axis in description["axes"]] for description in (there, here)]
+    axes = [description["asked"]["axes"] for description in (there, here)]
+    names = [[axis["name"] for axis in of_one] for of_one in axes]
     if names[0] != names[1]:
         return [f"axes {', '.join(names[0]) or 'none'} there, {', '.join(names[1]) or 'none'} here"]
     said = []
-    for one, other in zip(there["axes"], here["axes"], strict=True):
-        along = [{n: c for n, c in d["coordinates"].items() if c["along"] == one["name"]} for d in (there, here)]
+    for one, other in zip(*axes, strict=True):
+        along = [
+            {n: (c["values"], c["dtype"]) for n, c in d["coordinates"].items() if c["along"] == one["name"]}
+            for d in (there, here)
+        ]
         if along[0] != along[1] or one != other:
             ranges = [_range(d["coordinates"][one["name"]]["values"]) for d in (there, here)]
             said.append(f"axis {one['name']} {ranges[0]} there, {ranges[1]} here")
     return said
-
-
-def _of_axis(axis: Axis) -> dict[str, Any]:
-    """An axis; values that no coordinate shows are told by a digest."""
-    arguments = {} if axis.static else {n: _digest([v]) for n, v in axis.arguments.items()}
-    return {"name": axis.name, "static": axis.static, "arguments": arguments}
 
 
 def _of_values(along: str, values: np.ndarray, attrs: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,43 +129,3 @@ def _in_words(value: Any) -> str:
         return "none"
     text = ", ".join(map(str, value)) if isinstance(value, list | dict) else str(value)
     return text if len(text) <= 60 else f"{text[:50]}... ({len(value)} of them)"
-
-
-def _digest(arrays: list[Any]) -> str:
-    """A digest of numbers."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        plain = jax.random.key_data(array) if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else array
-        plain = np.ascontiguousarray(plain)
-        digest.update(f"{plain.dtype.str} {plain.shape} ".encode())
-        digest.update(plain.tobytes())
-    return digest.hexdigest()
-
-
-def _names(functions: Mapping[str, Callable[..., Any]]) -> dict[str, str | None]:
-    """For each function the name by which layerflow offers it; None where it is the user's own."""
-    return {name: public_name(function) for name, function in functions.items()}
-
-
-def public_name(function: Callable[..., Any]) -> str | None:
-    """The name by which layerflow offers an observable or a summary; "test_" and it, on the test task."""
-    import layerflow
-
-    tested = getattr(function, "tested", None)
-    if tested is not None:
-        of = public_name(tested)
-        return None if of is None else f"test_{of}"
-    name = getattr(function, "__name__", "")
-    return name if name in layerflow.__all__ and getattr(layerflow, name) is function else None
-
-
-@functools.cache
-def public_function(name: str) -> Callable[..., Any]:
-    """The function of such a name."""
-    import layerflow
-
-    if name.startswith("test_"):
-        return layerflow.on_test(public_function(name.removeprefix("test_")))
-    if name not in layerflow.__all__:
-        raise ValueError(f"layerflow has no observable or summary `{name}`.")
-    return getattr(layerflow, name)

@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import jax
+import numpy as np
 
 from layerflow._asked import Asked
-from layerflow._diagram import device_in_words, variables_of
+from layerflow._diagram import variables_of
+from layerflow._record import device_in_words
 from layerflow._run import facts_of_run, progress_bar, solved
 from layerflow.engine._chunks import Batch, Plan
 from layerflow.engine._machine import Machine
 from layerflow.methods import Status
+from layerflow.store._command import command
 from layerflow.store._description import Description, describe, differences, grid_of, plans_of, with_chunks
 from layerflow.store._lock import locked
 from layerflow.store._log import Run
@@ -64,8 +67,8 @@ class _Here:
         devices = max(len(self.on.devices_for(store.cells, plan.size)) for plan in how)
         with contextlib.closing(Writer(store)) as writer:
             for number, batch in enumerate(batches):
-                begins = _begins(store, missing, number, stop)
-                for cells, values in solved(grid, batch, how[number], begins, self.on):
+                chunks = _chunks(store, missing, number, stop)
+                for cells, values in solved(grid, batch, how[number], chunks, self.on):
                     writer.put(number, cells, jax.device_get(values))
                     yield len(cells), {"devices": devices, **facts_of_run(batches, how)}
 
@@ -103,7 +106,7 @@ def _opened_or_made(
     if there:
         _check_same(place, there, here, on)
         return Store(place, read_only=False)
-    described = with_chunks(here, crew.plans())
+    described = with_chunks(here, crew.plans()) | {"command": command()}
     try:
         return Store.create(place, described, variables_of(asked.grid, batches[0]), asked.grid)
     except OSError as error:
@@ -146,16 +149,17 @@ def _fill(store: Store, crew: _Here | _There, progress: bool, stop: Stop) -> Non
         run.end()
     kept = len(store.done())
     if stop.asked and kept < len(store.chunks):
+        how = "The same call" if store.description["command"] is None else f"`layerflow resume {store.place}`"
         raise KeyboardInterrupt(
-            f"Stopped after a whole chunk: {kept} of {len(store.chunks)} chunks are kept in {store.place}. The same "
-            f"call goes on from there."
+            f"Stopped after a whole chunk: {kept} of {len(store.chunks)} chunks are kept in {store.place}. {how} goes "
+            f"on from there."
         )
 
 
-def _begins(store: Store, missing: list[Chunk], number: int, stop: Stop) -> Iterator[int]:
-    """Where the missing chunks of one combination begin, until an interrupt asks to stop."""
-    for combination, chunk in missing:
+def _chunks(store: Store, missing: list[Chunk], number: int, stop: Stop) -> Iterator[np.ndarray]:
+    """The cells of the missing chunks of one combination, until an interrupt asks to stop."""
+    for chunk in missing:
         if stop.asked:
             return
-        if combination == number:
-            yield chunk * store.size
+        if chunk[0] == number:
+            yield store.cells_in(chunk)

@@ -6,17 +6,18 @@ import numpy as np
 from xarray.backends import BackendArray
 from xarray.core.indexing import IndexingSupport, explicit_indexing_adapter
 
+from layerflow.store._retries import Retries
 from layerflow.store._store import Store
 
 
 class OnGrid(BackendArray):
     """One variable of a store, over the axes in the user's order; reads the chunks that are asked for."""
 
-    def __init__(self, store: Store, name: str) -> None:
-        self.store, self.name = store, name
-        grid, array = store.grid, store.arrays[name]
-        self.shape = (*(len(axis) for axis in grid.axes), *array.shape[2:])
-        self.dtype = array.dtype
+    def __init__(self, store: Store, retries: Retries, name: str) -> None:
+        self.store, self.retries, self.name = store, retries, name
+        self.array = None if name == "retried" else store.arrays[name]
+        own, self.dtype = ((), np.dtype(np.uint8)) if self.array is None else (self.array.shape[2:], self.array.dtype)
+        self.shape = (*(len(axis) for axis in store.grid.axes), *own)
 
     def __getitem__(self, key: Any) -> np.ndarray:
         return explicit_indexing_adapter(key, self.shape, IndexingSupport.OUTER, self._read)
@@ -38,13 +39,20 @@ class OnGrid(BackendArray):
         return np.asarray(values[tuple(0 if np.ndim(at) == 0 else slice(None) for at in chosen)])
 
     def _at(self, rows: np.ndarray, cells: np.ndarray, own: list[np.ndarray]) -> np.ndarray:
-        try:
-            return np.asarray(self.store.arrays[self.name].oindex[tuple(_run(at) for at in (rows, cells, *own))])
-        except ValueError as error:
-            raise ValueError(
-                f"A chunk of `{self.name}` in the store {self.store.place} is damaged: {error}. Call the sweep again: "
-                f"it finds such chunks and computes them anew."
-            ) from error
+        """Values by combination of static values and cell."""
+        if self.array is None:
+            values = np.zeros((len(rows), len(cells)), self.dtype)
+        else:
+            try:
+                values = np.asarray(self.array.oindex[tuple(_run(at) for at in (rows, cells, *own))])
+            except ValueError as error:
+                raise ValueError(
+                    f"A chunk of `{self.name}` in the store {self.store.place} is damaged: {error}. Call the sweep "
+                    f"again: it finds such chunks and computes them anew."
+                ) from error
+        if len(self.retries):
+            self.retries.lay_over(self.name, rows[:, None] * self.store.cells + cells, own, values)
+        return values
 
 
 def _flat(positions: list[np.ndarray], shape: list[int]) -> np.ndarray:

@@ -20,7 +20,7 @@ def locked(place: Place) -> Iterator[None]:
     lost its hold; of another host none can tell, so its hold stays until its record is deleted.
 
     Raises:
-        RuntimeError: If another process writes to the store.
+        BlockingIOError: If another process writes to the store.
         OSError: If nothing can be written there.
     """
     if place.local is None:
@@ -33,7 +33,7 @@ def locked(place: Place) -> Iterator[None]:
         with filelock.FileLock(lock, timeout=0):
             yield
     except filelock.Timeout:
-        raise RuntimeError(
+        raise BlockingIOError(
             f"The store {place} is in use: {_whose(runs(place))}. Wait for it, or end it; what it wrote stays."
         ) from None
 
@@ -46,7 +46,7 @@ def _check_log(place: Place) -> None:
     last = records[-1]
     if last["host"] == socket.gethostname() and not psutil.pid_exists(last["pid"]):
         return
-    raise RuntimeError(
+    raise BlockingIOError(
         f"The store {place} is in use: {_whose(records)}. Wait for it, or end it; what it wrote stays. If it is gone "
         f"already, delete {OWN}/log there, which is its record."
     )

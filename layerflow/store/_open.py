@@ -1,11 +1,13 @@
 """Open a store as the diagram that it holds."""
 
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import xarray
 
+    from layerflow.store._retries import Retries
     from layerflow.store._store import Store
 
 
@@ -40,21 +42,27 @@ def open_diagram(path: str | os.PathLike[str]) -> "xarray.Dataset":
     from xarray.core.indexing import LazilyIndexedArray
 
     from layerflow._dataset import Diagram
+    from layerflow._diagram import RETRIED
     from layerflow.store._description import coordinates_in
     from layerflow.store._lazy import OnGrid
     from layerflow.store._place import Place
+    from layerflow.store._retries import Retries
     from layerflow.store._store import Store
 
-    store = Store(Place(path))
+    place = Place(path)
+    store, retries = Store(place), Retries(place)
     axes = [axis.name for axis in store.grid.axes]
-    data = {}
-    for name, array in store.arrays.items():
-        own = list(array.metadata.dimension_names)[2:]  # pyright: ignore[reportAttributeAccessIssue]
-        data[name] = Variable([*axes, *own], LazilyIndexedArray(OnGrid(store, name)), dict(array.attrs))
-    return Diagram(data, coordinates_in(store.description), _attrs(store))
+    read = lambda name: LazilyIndexedArray(OnGrid(store, retries, name))
+    data = {
+        name: Variable([*axes, *array.metadata.dimension_names[2:]], read(name), dict(array.attrs))
+        for name, array in store.arrays.items()
+    }
+    if len(retries):
+        data["retried"] = Variable(axes, read("retried"), RETRIED)
+    return Diagram(data, coordinates_in(store.description), _attrs(store, retries))
 
 
-def _attrs(store: "Store") -> dict[str, Any]:
+def _attrs(store: "Store", retries: "Retries") -> dict[str, Any]:
     """How the diagram was made: the facts of the sweep, and those of all runs together."""
     from layerflow.store._log import runs
 
@@ -63,6 +71,7 @@ def _attrs(store: "Store") -> dict[str, Any]:
     one_or_all = lambda numbers: numbers[0] if len(set(numbers)) == 1 else numbers
     of_all = lambda name, over, default: over([record.get(name, default) for record in records] or [default])
     return description["facts"] | {
+        "asked": json.dumps(description["asked"]),
         "store": str(store.place),
         "chunk": description["chunk"],
         **({"lanes": one_or_all(lanes)} if lanes else {}),
@@ -72,4 +81,5 @@ def _attrs(store: "Store") -> dict[str, Any]:
         "compile_seconds": round(of_all("compile_seconds", sum, 0.0), 3),
         "wall_seconds": round(of_all("seconds", sum, 0.0), 3),
         "runs": len(records),
+        **({"retries": json.dumps(retries.methods)} if len(retries) else {}),
     }

@@ -17,15 +17,12 @@ class Place:
         path: As the user gave it.
 
     Raises:
-        TypeError: If it is neither a path nor text.
         ImportError: If the URL needs a package that is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         import fsspec
 
-        if not isinstance(path, str | os.PathLike):
-            raise TypeError(f'A store is named by a path or a URL, such as "diagram.zarr", but it is {path!r}.')
         text = os.fspath(path).removeprefix("file://")
         self.local = None if "://" in text or "::" in text else pathlib.Path(text).absolute()
         self.url = text if self.local is None else str(self.local)

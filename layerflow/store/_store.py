@@ -19,6 +19,7 @@ from layerflow.store._place import Place
 
 _DESCRIPTION = "layerflow"
 _FLAT = ("combination", "cell")
+CODECS = (ZstdCodec(level=1), Crc32cCodec())
 _WHOLE_FILES = {"write_empty_chunks": True}
 
 Chunk = tuple[int, int]  # combination of static values, and number of the chunk among its chunks
@@ -61,7 +62,7 @@ class Store:
                 chunks=(1, description["chunk"], *variable.shape),
                 dtype=variable.dtype,
                 fill_value=variable.fill,
-                compressors=(ZstdCodec(level=1), Crc32cCodec()),
+                compressors=CODECS,
                 dimension_names=(*_FLAT, *variable.dims),
                 attributes=variable.attrs,
             )
@@ -77,6 +78,11 @@ class Store:
     def cells_of(self, chunk: Chunk) -> int:
         """How many cells a chunk has."""
         return min(self.size, self.cells - chunk[1] * self.size)
+
+    def cells_in(self, chunk: Chunk) -> np.ndarray:
+        """The cells of a chunk."""
+        begin = chunk[1] * self.size
+        return np.arange(begin, begin + self.cells_of(chunk))
 
     def done(self) -> set[Chunk]:
         """The chunks that were written to their end."""
