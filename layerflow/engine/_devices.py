@@ -33,7 +33,7 @@ def pull(
     if len(devices) == 1:
         yield from ((job, work(devices[0], job)) for job in jobs)
         return
-    todo, results = _Shared(jobs), SimpleQueue()
+    todo, results = _Shared(jobs, 2 * len(devices)), SimpleQueue()
 
     def serve(device: Device) -> None:
         try:
@@ -60,17 +60,28 @@ def pull(
                 serving -= 1
             else:
                 yield result
+                todo.room.release()
     finally:
-        todo.ended = True
+        todo.end(len(devices))
 
 
 class _Shared(Iterator[Job]):
-    """An iterator that several threads take from."""
+    """An iterator that several threads take from, as long as there is room for what comes of it.
 
-    def __init__(self, jobs: Iterable[Job]) -> None:
-        self.jobs, self.ended, self.turn = iter(jobs), False, threading.Lock()
+    Without a bound, results of devices that are faster than whoever takes them would fill the memory.
+    """
+
+    def __init__(self, jobs: Iterable[Job], room: int) -> None:
+        self.jobs, self.ended = iter(jobs), False
+        self.turn, self.room = threading.Lock(), threading.Semaphore(room)
+
+    def end(self, threads: int) -> None:
+        """Hand out no more, and let go of threads that wait."""
+        self.ended = True
+        self.room.release(threads)
 
     def __next__(self) -> Job:
+        self.room.acquire()
         with self.turn:
             if not self.ended:
                 for job in self.jobs:
