@@ -7,10 +7,12 @@ twice, after a death say, is written twice with the same bits.
 
 import functools
 import hashlib
+import importlib.metadata
 import itertools
+import platform
 import threading
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import cloudpickle
@@ -20,6 +22,7 @@ from distributed import Client, KilledWorker, WorkerPlugin, as_completed
 from layerflow._asked import Asked, cells_of
 from layerflow._diagram import measured
 from layerflow._numerics import full_precision
+from layerflow._record import device_in_words
 from layerflow.engine._chunks import Batch, Plan
 from layerflow.engine._machine import Machine
 from layerflow.store._description import plans_of
@@ -28,7 +31,7 @@ from layerflow.store._store import Chunk, Store
 from layerflow.store._writer import Progress, Stop, not_written
 
 _IN_FLIGHT = 1000  # chunks that the scheduler knows of at once: many for any cluster, few for its memory
-_ALIKE = ("python", "layerflow", "jax", "jaxlib", "diffrax", "optax")
+_DEADLY = 3  # chunks that kill worker after worker: enough to give up
 # What of JAX's settings the numbers, or the time it takes to compile, depend on; workers do not inherit them.
 _SETTINGS = (
     "jax_enable_x64",
@@ -68,32 +71,34 @@ class Cluster:
     def __init__(self, client: Client) -> None:
         self.client = client
         client.wait_for_workers(1)
-        here = _probe(devices=False)()
-        there: Any = client.run(_probe(), on_error="return")
-        for worker, versions in there.items():
-            if isinstance(versions, BaseException):
-                raise RuntimeError(f"The Dask worker {worker} cannot be asked what is installed: {versions!r}")
-            missing = [name for name in _ALIKE if versions[name] is None]
-            if missing:
-                raise RuntimeError(
-                    f"The Dask worker {worker} lacks {', '.join(missing)}. Install there what is installed here: "
-                    f"layerflow {here['layerflow']}, jax {here['jax']}."
-                )
-            differ = [
-                f"{name} {versions[name]} there, {here[name]} here" for name in _ALIKE if versions[name] != here[name]
-            ]
-            if differ:
-                raise RuntimeError(
-                    f"The Dask worker {worker} has another version of what decides the numbers: {'; '.join(differ)}. "
-                    f"Install the same on both sides."
-                )
-        devices = {versions["device"] for versions in there.values()}
+        # Asked by functions of Python's own: a worker may lack layerflow.
+        self._check_alike("python", platform.python_version(), platform.python_version)
+        for name, here in _installed().items():
+            self._check_alike(name, here, importlib.metadata.version, name)
+        devices = sorted(set(self._of_workers(device_in_words).values()))
         if len(devices) > 1:
             raise RuntimeError(
-                f"The workers have devices of {len(devices)} kinds, {', '.join(sorted(devices))}, whose numbers "
-                f"differ in the last bits. Sweep on one kind."
+                f"The workers have devices of {len(devices)} kinds, {', '.join(devices)}, whose numbers differ in the "
+                f"last bits. Sweep on one kind."
             )
         (self.device,) = devices
+
+    def _check_alike(self, name: str, here: str, ask: Callable[..., Any], *arguments: Any) -> None:
+        """Raise if a worker has another version than this process, or none."""
+        for worker, there in self._of_workers(ask, *arguments).items():
+            if isinstance(there, BaseException):
+                raise RuntimeError(
+                    f"The Dask worker {worker} lacks {name}. Install version {here} there, as it is here."
+                )
+            if there != here:
+                raise RuntimeError(
+                    f"The Dask worker {worker} has {name} {there}, but here it is {here}, and numbers depend on it. "
+                    f"Install the same on both sides."
+                )
+
+    def _of_workers(self, ask: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
+        answers: Any = self.client.run(ask, *arguments, on_error="return")
+        return answers
 
     def plans(self, package: Package, on: Machine) -> list[Plan]:
         """How chunks are computed, as one of the workers finds out."""
@@ -102,47 +107,63 @@ class Cluster:
 
     def compute(self, store: Store, package: Package, missing: Iterable[Chunk], stop: Stop) -> Iterator[Progress]:
         """Have chunks computed and written."""
-        run, queue, lost = f"layerflow-{uuid.uuid4().hex}", iter(missing), []
-        flying: dict[Any, tuple[Any, Chunk]] = {}
+        run, blamed, deadly = f"layerflow-{uuid.uuid4().hex}", [], []
+        self.client.register_plugin(_Delivery(run, package))
+        try:
+            for chunk, killed in self._flown(run, "first", store, missing, _IN_FLIGHT, stop):
+                if killed:
+                    blamed.append(chunk)
+                else:
+                    yield store.cells_of(chunk), {}
+            # A chunk that waits at a worker behind a deadly one is blamed with it: alone, each shows what it is.
+            alone = itertools.takewhile(lambda _: len(deadly) < _DEADLY, blamed)
+            for chunk, killed in self._flown(run, "alone", store, alone, 1, stop):
+                if killed:
+                    deadly.append(chunk)
+                else:
+                    yield store.cells_of(chunk), {}
+            yield 0, _together(self._of_workers(_facts, run))
+        finally:
+            self.client.unregister_worker_plugin(run)
+        if deadly:
+            raise RuntimeError(
+                f"{len(deadly)} of {len(store.chunks)} chunks killed every worker that took them, chunk {deadly[0][1]} "
+                f"of {store.size} cells first; what others computed is kept in {store.place}. Workers may need more "
+                f"memory, or smaller chunks, lf.Machine(chunk=...), in another folder."
+            )
+
+    def _flown(
+        self, run: str, name: str, store: Store, chunks: Iterable[Chunk], most: int, stop: Stop
+    ) -> Iterator[tuple[Chunk, bool]]:
+        """Send chunks, so many at a time, until an interrupt asks to stop; each as it ends, and whether it killed."""
+        queue, flying = iter(chunks), {}
 
         def send(chunk: Chunk) -> Any:
-            future = self.client.submit(_work, run, store.place.url, chunk, key=f"{run}-{chunk}", pure=False)
+            future = self.client.submit(_work, run, store.place.url, chunk, key=f"{run}-{name}-{chunk}", pure=False)
             flying[future.key] = future, chunk
             return future
 
-        self.client.register_plugin(_Delivery(run, package))
+        tasks: Any = as_completed([send(chunk) for chunk in itertools.islice(queue, most)])
         try:
-            tasks: Any = as_completed([send(chunk) for chunk in itertools.islice(queue, _IN_FLIGHT)])
             for future in tasks:
                 _, chunk = flying.pop(future.key)
                 error = future.exception() if future.status == "error" else None
-                if isinstance(error, KilledWorker):
-                    lost.append(chunk)
-                elif isinstance(error, OSError):
+                if isinstance(error, OSError):
                     raise not_written(store, error) from error
-                elif future.status != "finished":
+                if future.status != "finished" and not isinstance(error, KilledWorker):
                     raise error or RuntimeError(f"The cluster gave up chunk {chunk}: its task is {future.status}.")
-                else:  # what the task returned may have died with its worker; what it wrote has not
-                    yield store.cells_of(chunk), {}
+                yield chunk, error is not None  # what a task returned may have died with its worker, not what it wrote
                 if stop.asked:
-                    break
+                    return
                 for after in itertools.islice(queue, 1):
                     tasks.add(send(after))
-            yield 0, _together(self.client.run(_facts, run))
         finally:
             self.client.cancel([future for future, _ in flying.values()])
-            self.client.unregister_worker_plugin(run)
-        if lost:
-            raise RuntimeError(
-                f"{len(lost)} of {len(store.chunks)} chunks killed every worker that took them, chunk {lost[0][1]} of "
-                f"{store.size} cells first; all others are kept in {store.place}. Workers may need more memory, or "
-                f"smaller chunks, lf.Machine(chunk=...), in another folder."
-            )
 
 
-def _together(of_workers: Any) -> dict[str, Any]:
+def _together(of_workers: dict[str, Any]) -> dict[str, Any]:
     """Facts of all workers that took part."""
-    seen = [facts for facts in of_workers.values() if facts is not None]
+    seen = [facts for facts in of_workers.values() if isinstance(facts, dict)]
     return {
         "devices": len(seen),
         "calls_split": sum(facts["calls_split"] for facts in seen),
@@ -151,27 +172,9 @@ def _together(of_workers: Any) -> dict[str, Any]:
     }
 
 
-def _probe(*, devices: bool = True) -> Any:
-    """A function that tells what a process has; of no module, so that it is pickled whole: layerflow may be missing."""
-    names = _ALIKE[1:]
-
-    def probe() -> dict[str, str | None]:
-        import importlib.metadata
-        import platform
-
-        found: dict[str, str | None] = {"python": ".".join(platform.python_version_tuple()[:2])}
-        for name in names:
-            try:
-                found[name] = importlib.metadata.version(name)
-            except importlib.metadata.PackageNotFoundError:
-                found[name] = None
-        if devices and found["jax"] is not None:
-            import jax
-
-            found["device"] = f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}"
-        return found
-
-    return probe
+def _installed() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    return {name: importlib.metadata.version(name) for name in ("layerflow", "jax", "jaxlib", "diffrax", "optax")}
 
 
 class _Delivery(WorkerPlugin):
