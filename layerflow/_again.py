@@ -72,7 +72,7 @@ def replay(
     asked = asked_again(diagram)
     grid = grid_again(asked, diagram, axes)
     values = {name: given[i] for axis, i in position(grid, coordinates) for name, given in axis.arguments.items()}
-    key = jax.random.fold_in(root_of(diagram.attrs, asked), values.pop("seed", 0))
+    key = jax.random.fold_in(root_of(diagram.attrs, asked), int(values.pop("seed", 0)))
     values = {n: v if any(a.static and n == a.name for a in grid.axes) else jnp.asarray(v) for n, v in values.items()}
     returned = cell(**values, **({"key": key} if match_arguments(cell, list(values)) else {}))
     problem, own = returned if isinstance(returned, tuple) else (returned, None)
@@ -209,6 +209,7 @@ def _check_same(diagram: "xarray.Dataset", asked: Record, whole: Asked, batches:
     same_kind = method_facts(whole.method)["method"] == diagram.attrs["method"]
     sizes = [known["size"] for known in asked["axes"] if known["static"]]
     all_there = [len(axis) for axis in whole.grid.outer] == sizes
+    # Numbers of the cells are not compared: a retry trusts that they are the same.
     if same_kind and all_there and velocity_of(batches) != asked["velocity"]:
         raise ValueError("The cell function is not that of the diagram: its cells have another velocity.")
 

@@ -148,6 +148,17 @@ def test_the_same_call_goes_on_with_what_is_missing(path, computed):
     assert not computed
 
 
+def test_a_sweep_into_a_store_holds_no_diagram_in_memory(path, monkeypatch):
+    """Nor does it look whether one would fit."""
+    kept = swept()
+
+    def refuse(*_):
+        raise AssertionError("the diagram is in memory")
+
+    monkeypatch.setattr("layerflow._diagram.Results.__init__", refuse)
+    assert_same(swept(path), kept)
+
+
 def test_a_store_moves_with_its_folder(path, tmp_path, computed):
     kept = swept()
     swept(path)

@@ -120,6 +120,8 @@ class Store:
         try:
             for name in self.arrays:
                 self.read(name, chunk)
+        except OSError:  # the disk or the net, not the chunk
+            raise
         except Exception:  # a checksum does not fit, or what it covers cannot be unpacked
             return False
         return True
