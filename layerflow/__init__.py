@@ -1,11 +1,14 @@
 """layerflow: gradient flow of layerwise linear models, whole phase diagrams in one call."""
 
 from layerflow import plot, theory
+from layerflow._again import replay, retry
 from layerflow._boundary import boundary
 from layerflow._calibrate import Calibration, calibrate
 from layerflow._compile_cache import enable_compile_cache
+from layerflow._failures import failures
 from layerflow._keys import fold
 from layerflow._problem import Problem
+from layerflow._provenance import provenance
 from layerflow._solve import solve
 from layerflow._sweep import sweep
 from layerflow._trajectory import Trajectory
@@ -56,6 +59,7 @@ from layerflow.starts import (
     symmetrised,
     upstream,
 )
+from layerflow.store import open_diagram
 from layerflow.summaries import first_time, grokking_delay, half_times, mode_order, plateaus, time_to_fraction
 from layerflow.tasks import (
     Modes,
@@ -105,6 +109,7 @@ __all__ = [
     "downstream",
     "effective_rank",
     "enable_compile_cache",
+    "failures",
     "feature_model",
     "feature_rank",
     "features",
@@ -130,6 +135,7 @@ __all__ = [
     "ntk",
     "observable",
     "on_test",
+    "open_diagram",
     "orthogonal",
     "paired",
     "plateaus",
@@ -137,7 +143,10 @@ __all__ = [
     "polynomial_regression",
     "power_law_modes",
     "principal_components",
+    "provenance",
     "random_regression",
+    "replay",
+    "retry",
     "scaled_sharpness",
     "sharpness",
     "skill_network",

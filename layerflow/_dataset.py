@@ -34,7 +34,7 @@ def _card_of(diagram: xarray.Dataset) -> str:
         ("axes", ", ".join(map(_range, (diagram[name] for name in status.dims if name in diagram.coords)))),
         ("measured", ", ".join(_measured(diagram))),
         ("method", method_in_words(attrs)),
-        ("cells", f"{status.size} done, {_failures(status.values)}"),
+        ("cells", _cells(status.values)),
         ("verified", _verified(diagram)),
         (
             "steps",
@@ -94,10 +94,17 @@ def _range(axis: xarray.DataArray) -> str:
     return f"{axis.name} {number(first)}" + ("" if axis.size == 1 else f" to {number(last)}")
 
 
+def _cells(status: np.ndarray) -> str:
+    """How many cells are done, failed and, in a store, still missing."""
+    missing = int((status == Status.MISSING).sum())
+    return f"{status.size - missing} done, {_failures(status)}" + (f", {missing} missing" if missing else "")
+
+
 def _failures(status: np.ndarray) -> str:
     """How many cells failed, and how."""
     codes, counts = np.unique(status, return_counts=True)
-    failed = {Status(int(code)): int(n) for code, n in zip(codes, counts, strict=True) if code >= Status.NOT_FINITE}
+    found = zip(codes, counts, strict=True)
+    failed = {Status(int(code)): int(n) for code, n in found if Status.NOT_FINITE <= code < Status.MISSING}
     how = ", ".join(f"{n} {code.name.lower()}" for code, n in failed.items())
     return f"{sum(failed.values())} failed" + (f" ({how})" if how else "")
 

@@ -2,6 +2,7 @@
 
 import html
 import re
+import signal
 import sys
 import types
 from urllib.parse import unquote
@@ -279,6 +280,67 @@ def test_a_diagram_of_nothing_but_failures_is_kept_and_said(file, tmp_path, caps
 
 def test_a_missing_file_is_named(tmp_path, capsys):
     assert "nowhere.npz" in refused(["diagram", str(tmp_path / "nowhere.npz"), "--out", str(tmp_path)], capsys)
+
+
+def test_a_stored_diagram_is_resumed_told_of_and_its_failures_listed(file, tmp_path, capsys, monkeypatch):
+    """From another folder, after an interrupt; the flags are those of the first call."""
+    monkeypatch.chdir(tmp_path)
+    store, flags = "d.zarr", ["--grid", "30", "--lam", "-1", "1", "--t1", "1", "--seeds", "2", "--out", "drawn"]
+    drawn = tmp_path / "drawn/mine.nc"
+    from layerflow.engine._chunks import Batch
+
+    run = Batch.run
+    with monkeypatch.context() as patch:
+        # CPUs are not split here, so a chunk is small only where the command would make it so.
+        patch.setattr("layerflow.engine._machine._SIDE_BY_SIDE", 100)
+        patch.setattr("layerflow.engine._machine._LANES", 16)
+        patch.setattr(Batch, "run", lambda *a: signal.raise_signal(signal.SIGINT) or run(*a))
+        with pytest.raises(SystemExit) as stop:
+            main(["diagram", file(x=X, y=Y), *flags, "--store", store])
+    assert stop.value.code == 130
+    said = capsys.readouterr().err
+    assert re.search(
+        r"layerflow: Stopped after a whole chunk: 1 of \d+ chunks are kept in .*d.zarr. `layerflow resume", said
+    )
+    assert not drawn.exists()
+
+    main(["status", store])
+    said = capsys.readouterr().out
+    assert "1,800 cells" in said
+    assert re.search(r"done +\d+ \(\d+.\d %\)", said)
+    assert re.search(r"missing +1,\d+", said)
+    assert re.search(r"rate +[\d,]+ cells a second", said)
+    assert re.search(r"left +0:", said)
+    monkeypatch.chdir(tmp_path.parent)
+    main(["resume", str(tmp_path / store)])
+    assert "mine: 3-2-2 from λ-balanced starts, at t = 1" in capsys.readouterr().out
+    main(["status", str(tmp_path / store)])
+    said = capsys.readouterr().out
+    assert "done      1,800 (100.0 %)" in said
+    assert "missing   0" in said
+    assert "left" not in said
+
+    with xarray.open_dataset(drawn, engine="scipy") as read:
+        assert dict(read.sizes) == {"lam": 30, "target_scale": 30, "seed": 2}
+        assert np.isfinite(read.loss).all()
+    main(["failures", str(tmp_path / store)])
+    assert capsys.readouterr().out == "No cell failed.\n"
+
+
+def test_failures_of_a_store_are_listed(tmp_path, capsys):
+    cell = lambda target: lf.Problem(lf.linear_model(jnp.sqrt(target) * jnp.ones(1)), lf.Modes(jnp.ones(1), 1.0))
+    store = str(tmp_path / "d.zarr")
+    lf.sweep(cell, {"target": np.linspace(-1.0, 1.0, 300)}, method=lf.Flow(t1=1.0), store=store)
+
+    main(["failures", store])
+
+    said = capsys.readouterr().out
+    assert re.search(r"target +status +reason\n *-1.0+ not_finite weights or velocity became NaN or infinite\n", said)
+    assert "... and 50 more: layerflow.failures(" in said
+    assert "  150 weights or velocity became NaN or infinite" in said
+    assert "was not begun by this command" in refused(["resume", store], capsys)
+    for command in ("status", "failures", "resume"):
+        assert "There is no store of layerflow at" in refused([command, str(tmp_path / "none")], capsys)
 
 
 def test_digits_are_written_and_drawn(tmp_path, capsys):

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import layerflow as lf
-import layerflow._sweep as sweep_module
+import layerflow._run as run_module
 from layerflow.engine import _chunks
 
 TARGET = np.diag([1.0, 0.5])
@@ -137,8 +137,8 @@ def test_poisoned_neighbours_change_no_bit():
 
 def test_the_order_of_chunks_changes_no_bit(monkeypatch):
     forward = swept(WIDE, lanes=16, chunk=50)
-    pull = sweep_module.pull
-    monkeypatch.setattr(sweep_module, "pull", lambda devices, jobs, *how: pull(devices, reversed(jobs), *how))
+    pull = run_module.pull
+    monkeypatch.setattr(run_module, "pull", lambda devices, jobs, *how: pull(devices, reversed(list(jobs)), *how))
 
     backward = swept(WIDE, lanes=16, chunk=50)
 

@@ -1,4 +1,4 @@
-"""The command `layerflow`: figures of the paper by name, and diagrams of your own data.
+"""The command `layerflow`: figures of the paper by name, diagrams of your own data, and sweeps kept in a store.
 
 Turns float64 on (unless told otherwise) and keeps compiled programs in the user's cache folder.
 """
@@ -15,30 +15,39 @@ from layerflow.cli._data import Data
 from layerflow.cli._diagram import Diagram
 from layerflow.cli._figure import Figure, List
 from layerflow.cli._shared import UserError
+from layerflow.cli._store import Failures, Resume, Status
 
 Command = (
     Annotated[Figure, tyro.conf.subcommand("figure")]
     | Annotated[List, tyro.conf.subcommand("list")]
     | Annotated[Diagram, tyro.conf.subcommand("diagram")]
     | Annotated[Data, tyro.conf.subcommand("data")]
+    | Annotated[Resume, tyro.conf.subcommand("resume")]
+    | Annotated[Status, tyro.conf.subcommand("status")]
+    | Annotated[Failures, tyro.conf.subcommand("failures")]
 )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors end it with one line and exit code 2."""
     try:
-        _parsed(arguments).run()
+        run_command(arguments)
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
     except (UserError, ValueError, TypeError, ImportError, MemoryError, OSError) as error:
         print(f"layerflow: {' '.join(str(error).split())}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("layerflow: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"layerflow: {stop or 'interrupted'}", file=sys.stderr)
         sys.exit(130)
 
 
-def _parsed(arguments: list[str] | None) -> Figure | List | Diagram | Data:
+def run_command(arguments: list[str] | None) -> None:
+    """Run one command; its errors are raised."""
+    _parsed(arguments).run()
+
+
+def _parsed(arguments: list[str] | None) -> Figure | List | Diagram | Data | Resume | Status | Failures:
     """The command as typed; tyro's boxed complaint is brought down to one line."""
     said = io.StringIO()
     try:

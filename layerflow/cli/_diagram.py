@@ -1,5 +1,6 @@
 """`layerflow diagram`: layer imbalance against target scale, for data of the user's own."""
 
+import dataclasses
 import pathlib
 import time
 from collections.abc import Callable
@@ -75,6 +76,8 @@ class Diagram:
     """Precision of all numbers."""
     out: pathlib.Path = pathlib.Path("diagrams")
     """Folder for the picture (PNG, PDF) and the numbers (NetCDF), named after the data."""
+    store: str | None = None
+    """Folder or URL to keep every finished chunk in; `layerflow resume` goes on from there."""
 
     def run(self) -> None:
         """Read, check, sweep, draw, save and report."""
@@ -165,6 +168,7 @@ class Diagram:
     def _sweep(self, train: "Samples", test: "Samples | None", widths: tuple[int, ...]) -> "xarray.Dataset":
         """The diagram."""
         import layerflow as lf
+        from layerflow.store._command import begun_by
 
         def cell(key: Any, lam: Any, target_scale: Any) -> "Problem":
             start = _start(self.start, key, lam, self.strength, widths, train)
@@ -173,17 +177,29 @@ class Diagram:
 
         cell.__name__ = self.data.stem
         try:
-            return lf.sweep(
-                cell,
-                {"lam": _between(self.lam, self.grid, np.linspace), "target_scale": self._target_scales()},
-                seeds=self.seeds,
-                method=self._method(),
-                observe={name: _observable(name) for name in self.observe},
-            )
+            with begun_by(self._words()):
+                return lf.sweep(
+                    cell,
+                    {"lam": _between(self.lam, self.grid, np.linspace), "target_scale": self._target_scales()},
+                    seeds=self.seeds,
+                    method=self._method(),
+                    observe={name: _observable(name) for name in self.observe},
+                    store=self.store,
+                )
         except ValueError as error:
             if not str(error).startswith("No ") or self.start in ("gaussian", "symmetrised"):
                 raise
             raise UserError(f"{error} Or take other --lam or --widths, or --start gaussian.") from None
+
+    def _words(self) -> list[str]:
+        """The flags that make this command again, wherever it is called; those of the store apart."""
+        words = [str(self.data.absolute()), "--out", str(self.out.absolute())]
+        for field in dataclasses.fields(self):
+            value, flag = getattr(self, field.name), f"--{field.name.replace('_', '-')}"
+            if field.name in ("data", "out", "store") or value == field.default:
+                continue
+            words += [flag] if value is True else [flag, *map(str, value if isinstance(value, tuple) else [value])]
+        return words
 
     def _target_scales(self) -> np.ndarray:
         return _between(self.target_scale, self.grid, np.geomspace)

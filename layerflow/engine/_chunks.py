@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import math
+import re
 import threading
 import time
 import warnings
@@ -95,6 +96,7 @@ class Batch:
         self.compile_seconds = 0.0
         self.chunk_bytes = 0  # what one chunk takes while it runs, as far as is known
         self.calls_split = 0  # because memory ran out
+        self.closed_over = [*constants, *jax.tree.leaves(frozen.constants)]
         self.shared = self._at_once("share", self.computation.parts.share, constants)
         self.programs = functools.cache(self._programs_of)
         self.fixed = functools.cache(lambda device: _moved(device, (self.shared, frozen.constants, ts, root)))
@@ -118,8 +120,7 @@ class Batch:
                     f"{budget / 2**30:.2g} GiB of `memory`. Raise lf.Machine(memory=...), or measure at fewer `ts`."
                 )
             plan = planned(budget * per_cell / room)
-            taken = self.compile(plan, on.local_devices()[0])
-        self.chunk_bytes = taken
+            self.compile(plan, on.local_devices()[0])
         return plan
 
     def run(self, device: Device, cells: Cells, plan: Plan) -> tuple[list[Any], Path]:
@@ -158,9 +159,11 @@ class Batch:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of everything that was traced."""
-        parts = [self.build, *self.frozen.program.parts]
-        return hashlib.sha256(" ".join(part.fingerprint for part in parts).encode()).hexdigest()
+        """A digest of everything that was traced, and of the method."""
+        program = self.frozen.program
+        method = re.sub(r" at 0x[0-9a-f]+", "", f"{program.method_structure} {program.method_values}")
+        parts = [part.fingerprint for part in (self.build, *program.parts)]
+        return hashlib.sha256(" ".join([*parts, method]).encode()).hexdigest()
 
     @property
     def kept(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -198,7 +201,8 @@ class Batch:
     def compile(self, plan: Plan, device: Device) -> int:
         """Compile for a device; the bytes that a chunk takes while it runs."""
         programs = self.programs(plan, device)
-        return max(map(_working_set, (programs.build, programs.run)))
+        self.chunk_bytes = max(map(_working_set, (programs.build, programs.run)))
+        return self.chunk_bytes
 
     def _programs_of(self, plan: Plan, device: Device) -> Programs:
         key = self._key(plan, device)

@@ -1,7 +1,6 @@
 """Several devices that pull work, each as soon as it is free."""
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from queue import SimpleQueue
 from typing import Any, TypeVar
@@ -26,33 +25,66 @@ def pull(
 
     Args:
         devices: What works.
-        jobs: What there is to do.
+        jobs: What there is to do; asked for one by one, when a device is free.
         prepare: Called once for each device, before its first job.
         work: Does one job on one device.
     """
-    waiting, results = deque(jobs), SimpleQueue()
-    left = len(waiting)
     prepare(devices[0])
     if len(devices) == 1:
-        yield from ((job, work(devices[0], job)) for job in waiting)
+        yield from ((job, work(devices[0], job)) for job in jobs)
         return
+    todo, results = _Shared(jobs, 2 * len(devices)), SimpleQueue()
 
     def serve(device: Device) -> None:
-        for job in iter(lambda: waiting.popleft() if waiting else None, None):
-            try:
-                results.put((job, work(device, job), None))
-            except BaseException as error:  # told where the results are read
-                results.put((job, None, error))
+        try:
+            for job in todo:
+                results.put((job, work(device, job)))
+        except BaseException as error:  # told where the results are read
+            results.put(error)
+        results.put(None)
 
     try:
+        serving = 0
         for number, device in enumerate(devices):
-            if number > 0 and waiting:
+            if number > 0 and todo.ended:
+                break
+            if number > 0:
                 prepare(device)
             threading.Thread(target=serve, args=(device,), daemon=True).start()
-        for _ in range(left):
-            job, result, error = results.get()
-            if error is not None:
-                raise error
-            yield job, result
+            serving += 1
+        while serving:
+            result = results.get()
+            if isinstance(result, BaseException):
+                raise result
+            if result is None:
+                serving -= 1
+            else:
+                yield result
+                todo.room.release()
     finally:
-        waiting.clear()
+        todo.end(len(devices))
+
+
+class _Shared(Iterator[Job]):
+    """An iterator that several threads take from, as long as there is room for what comes of it.
+
+    Without a bound, results of devices that are faster than whoever takes them would fill the memory.
+    """
+
+    def __init__(self, jobs: Iterable[Job], room: int) -> None:
+        self.jobs, self.ended = iter(jobs), False
+        self.turn, self.room = threading.Lock(), threading.Semaphore(room)
+
+    def end(self, threads: int) -> None:
+        """Hand out no more, and let go of threads that wait."""
+        self.ended = True
+        self.room.release(threads)
+
+    def __next__(self) -> Job:
+        self.room.acquire()
+        with self.turn:
+            if not self.ended:
+                for job in self.jobs:
+                    return job
+            self.ended = True
+            raise StopIteration

@@ -34,10 +34,12 @@ class Machine:
             is free, shared by the devices of a CPU, if not given.
         chunk: Cells per call of the compiled program; chosen from `memory` if not given.
         lanes: Trajectories of a flow that step side by side; chosen for the device if not given.
+        client: A `dask.distributed.Client` whose workers compute the chunks of a sweep with `store=`, in place
+            of the devices of this process; one worker process for each device.
 
     Raises:
         ValueError: If a size is not positive, or there is no such device.
-        TypeError: If `devices` are no devices.
+        TypeError: If `devices` are no devices, or `client` is no client.
 
     Example:
         >>> import layerflow as lf
@@ -48,6 +50,7 @@ class Machine:
     memory: float | None = None
     chunk: int | None = None
     lanes: int | None = None
+    client: Any = None
 
     def __post_init__(self) -> None:
         number = isinstance(self.memory, int | float | np.number) and not isinstance(self.memory, bool)
@@ -62,6 +65,20 @@ class Machine:
                     f"Argument `{name}` counts {counted} and needs to be a positive whole number, not {value!r}."
                 )
         self.local_devices()
+        if self.client is not None:
+            self._check_client()
+
+    def _check_client(self) -> None:
+        try:
+            from distributed import Client
+        except ImportError as error:
+            raise ImportError('A cluster needs dask.distributed: pip install "layerflow[cluster]".') from error
+        if not isinstance(self.client, Client) or self.client.asynchronous:
+            raise TypeError(
+                f"Argument `client` needs a dask.distributed.Client, not asynchronous, but it is {self.client!r}."
+            )
+        if self.devices is not None:
+            raise TypeError("Arguments `devices` and `client` exclude one another: workers have devices of their own.")
 
     def local_devices(self) -> list[Device]:
         """The devices to use."""

@@ -28,6 +28,7 @@ class Status(enum.IntEnum):
     OUT_OF_STEPS = 6
     SOLVER_FAILED = 7
     OUTSIDE = 8
+    MISSING = 255  # of a cell in a store: not computed yet
     RUNNING = -1  # never leaves the engine
 
     @property
@@ -46,6 +47,7 @@ _MEANINGS = {
     Status.OUT_OF_STEPS: "took max_steps steps before the end",
     Status.SOLVER_FAILED: "the solver's implicit stage found no solution",
     Status.OUTSIDE: "outside of what the closed form assumes",
+    Status.MISSING: "not computed yet",
     Status.RUNNING: "still under way",
 }
 

@@ -75,6 +75,7 @@ def on_test(function: Observable) -> Observable:
     followed = lambda network, twin, problem: follow(network, twin, tested(problem))
 
     measured_on_test.__name__ = f"test_{name}"
+    measured_on_test.tested = function  # pyright: ignore[reportFunctionMemberAccess]
     label = getattr(function, "long_name", None) or name
     return observable(
         dims=getattr(function, "dims", ()),

@@ -1,0 +1,96 @@
+"""A paragraph on how a diagram was made."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from layerflow._failures import has_failed, status_of
+from layerflow.methods import Status
+
+if TYPE_CHECKING:
+    import xarray
+
+
+def provenance(diagram: "xarray.Dataset") -> None:
+    """Print a paragraph for the appendix of a paper: what was computed, how, by what, and what failed.
+
+    Args:
+        diagram: What `sweep` or `open_diagram` returned.
+
+    Raises:
+        ValueError: If it does not say how it was made.
+
+    Example:
+        >>> import jax.numpy as jnp, layerflow as lf
+        >>> def cell(target):
+        ...     return lf.Problem(lf.linear_model(jnp.zeros(1)), lf.Modes(jnp.ones(1), target))
+        >>> diagram = lf.sweep(cell, {"target": [1.0, 2.0]}, method=lf.Flow(t1=9.0))
+        >>> lf.provenance(diagram)  # doctest: +ELLIPSIS
+        The diagram of `cell` spans target (2 values, 1 to 2): 2 cells. Each was solved by gradient flow to t...
+    """
+    import textwrap
+
+    status, attrs = status_of(diagram).values, diagram.attrs
+    if "asked" not in attrs:
+        raise ValueError("The diagram does not say how it was made. Give it as the sweep returned it.")
+    sentences = [_what(diagram, status), _seeds(attrs), _ended(status), _retries(attrs), _made(attrs)]
+    print(textwrap.fill(" ".join(filter(None, sentences)), 120))
+
+
+def _what(diagram: "xarray.Dataset", status: np.ndarray) -> str:
+    """Cells, method and measurements."""
+    from layerflow._dataset import method_in_words
+
+    attrs = diagram.attrs
+    axes = ", ".join(_axis(diagram[name]) for name in diagram["status"].dims) or "a single cell"
+    given = json.loads(attrs["asked"])
+    measured = ", ".join([*given["observe"], *given["summary"]])
+    tolerance = f", atol {attrs['atol']:g}" if "atol" in attrs else ""
+    cells = f"{status.size:,} cell{'' if status.size == 1 else 's'}"
+    return (
+        f"The diagram of `{attrs['title']}` spans {axes}: {cells}. Each was solved by {method_in_words(attrs)}"
+        f"{tolerance}, in {attrs['dtype']} on {attrs['device']}, and gave {measured}."
+    )
+
+
+def _axis(axis: Any) -> str:
+    number = lambda value: f"{value:g}" if isinstance(value, int | float | np.number) else str(value)
+    first, last = number(axis.values[0]), number(axis.values[-1])
+    return f"{axis.name} ({axis.size} values, {first} to {last})" if axis.size > 1 else f"{axis.name} ({first})"
+
+
+def _seeds(attrs: dict[str, Any]) -> str:
+    """Where random numbers come from."""
+    keys, root = json.loads(attrs["asked"])["keys"], " ".join(map(str, np.atleast_1d(attrs["root"])))
+    return f"Seed s has the key fold_in(root, s), the same in every cell, with the {keys} root {root}."
+
+
+def _ended(status: np.ndarray) -> str:
+    """How many cells ended how."""
+    codes, counts = np.unique(status[has_failed(status)], return_counts=True)
+    how = ", ".join(f"{n:,} {Status(int(code)).meaning}" for code, n in zip(codes, counts, strict=True))
+    missing = int((status == Status.MISSING).sum())
+    said = f"{int(counts.sum()):,} cells failed ({how})" if how else "No cell failed"
+    return f"{said}; {missing:,} are not computed yet." if missing else f"{said}."
+
+
+def _retries(attrs: dict[str, Any]) -> str:
+    """What was run again."""
+    from layerflow._dataset import method_in_words
+
+    again = [method_in_words(method) for method in json.loads(attrs.get("retries", "[]"))]
+    return f"Cells that had failed before were run again by {'; then by '.join(again)}." if again else ""
+
+
+def _made(attrs: dict[str, Any]) -> str:
+    """By what, when, and how to get the same bits."""
+    versions = ", ".join(f"{name} {attrs[f'{name}_version']}" for name in ("layerflow", "jax", "jaxlib", "diffrax"))
+    lanes = f" with {attrs['lanes']} lanes" if "lanes" in attrs else ""
+    runs = f" in {attrs['runs']} runs" if attrs.get("runs", 1) > 1 else ""
+    devices = f"{attrs['devices']} device{'' if attrs['devices'] == 1 else 's'}"
+    return (
+        f"It was computed with {versions} in chunks of {attrs['chunk']} cells{lanes}, which give the same bits again, "
+        f"on {devices} in {attrs['wall_seconds']:,.1f} s{runs}, begun {attrs['created']}. Fingerprint of what was "
+        f"traced: {attrs['fingerprint'][:16]}."
+    )

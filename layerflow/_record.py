@@ -1,0 +1,129 @@
+"""What a diagram says of how it was made, as plain text and numbers, and what can be told back from that."""
+
+import datetime
+import hashlib
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PRNGKeyArray
+
+from layerflow._asked import Asked
+from layerflow.engine._chunks import Batch
+from layerflow.engine._grid import Axis
+
+Record = dict[str, Any]
+VERSIONS = ("layerflow", "jax", "jaxlib", "diffrax", "optax", "numpy")
+
+
+def facts_of(asked: Asked, batches: list[Batch], device: str) -> Record:
+    """How a diagram is made, as any file format holds it."""
+    method = batches[0].frozen.program.method if asked.method is None else asked.method
+    return {
+        "title": getattr(asked.cell, "__name__", type(asked.cell).__name__),
+        "created": now(),
+        **{f"{name}_version": version(name) for name in VERSIONS},
+        **method_facts(method),
+        "root": np.asarray(jax.random.key_data(asked.root)).tolist(),
+        "dtype": str(batches[0].frozen.program.start.outputs.dtype),
+        "device": device,
+        "fingerprint": _joined([batch.fingerprint for batch in batches]),
+    }
+
+
+def method_facts(method: Any) -> Record:
+    """A method by its name and numbers; what varies from cell to cell is left out."""
+    given = {name: value for name, value in method.facts().items() if value is not None}
+    numbers = {name: np.asarray(v).item() if eqx.is_array_like(v) else str(v) for name, v in given.items()}
+    return {"method": type(method).__name__, **numbers}
+
+
+def device_in_words() -> str:
+    """What this process computes on."""
+    device = jax.devices()[0]
+    return f"{device.platform}: {device.device_kind}"
+
+
+def now() -> str:
+    """The time, as text."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def root_of(facts: Mapping[str, Any], asked: Record) -> PRNGKeyArray:
+    """The root key."""
+    return jax.random.wrap_key_data(jnp.asarray(facts["root"], jnp.uint32), impl=asked["keys"])
+
+
+def digest(arrays: list[Any]) -> str:
+    """A digest of numbers."""
+    found = hashlib.sha256()
+    for array in arrays:
+        plain = jax.random.key_data(array) if jnp.issubdtype(array.dtype, jax.dtypes.prng_key) else array
+        plain = np.ascontiguousarray(plain)
+        found.update(f"{plain.dtype.str} {plain.shape} ".encode())
+        found.update(plain.tobytes())
+    return found.hexdigest()
+
+
+def public_function(name: str) -> Callable[..., Any]:
+    """The observable or summary that layerflow offers by a name."""
+    import layerflow
+
+    if name.startswith("test_"):
+        return layerflow.on_test(public_function(name.removeprefix("test_")))
+    if name not in layerflow.__all__:
+        raise ValueError(f"layerflow has no observable or summary `{name}`.")
+    return getattr(layerflow, name)
+
+
+def velocity_of(batches: list[Batch]) -> str:
+    """A digest of the velocities, which tells one cell function from another whatever the method's tolerances."""
+    velocities = [batch.frozen.program.velocity for batch in batches]
+    words = " ".join("none" if velocity is None else velocity.fingerprint for velocity in velocities)
+    return hashlib.sha256(words.encode()).hexdigest()
+
+
+def asked_of(asked: Asked, batches: list[Batch]) -> Record:
+    """What a sweep was asked for beyond its coordinates and method, as JSON holds it."""
+    wanted = asked.wanted
+    return {
+        "axes": [_axis(axis) for axis in asked.grid.axes],
+        "observe": {name: _public_name(function) for name, function in wanted.observe.items()},
+        "summary": {name: _public_name(function) for name, function in wanted.summary.items()},
+        "paths": wanted.paths,
+        "derivative": list(wanted.derivative),
+        "verify": wanted.verify,
+        "ts": None if batches[0].ts is None else np.asarray(batches[0].ts).tolist(),
+        "keys": str(jax.random.key_impl(asked.root)),
+        "velocity": velocity_of(batches),
+    }
+
+
+def _axis(axis: Axis) -> Record:
+    """An axis by what its coordinate may not show: a digest of what it gives to each argument."""
+    if axis.static:
+        labels = zip(axis.arguments[axis.name], axis.coordinate.tolist(), strict=True)
+        same = all(isinstance(value, int | float | str) and value == label for value, label in labels)
+        return {"name": axis.name, "static": True, "arguments": {}, "labelled": not same, "size": len(axis)}
+    return {"name": axis.name, "static": False, "arguments": {n: digest([v]) for n, v in axis.arguments.items()}}
+
+
+def _public_name(function: Callable[..., Any]) -> str | None:
+    """The name by which layerflow offers a function; "test_" and it, on the test task; None if it is the user's own."""
+    import layerflow
+
+    tested = getattr(function, "tested", None)
+    if tested is not None:
+        of = _public_name(tested)
+        return None if of is None else f"test_{of}"
+    name = getattr(function, "__name__", "")
+    return name if name in layerflow.__all__ and getattr(layerflow, name) is function else None
+
+
+def _joined(fingerprints: list[str]) -> str:
+    """One digest of the fingerprints of all combinations of static values."""
+    return fingerprints[0] if len(fingerprints) == 1 else hashlib.sha256(" ".join(fingerprints).encode()).hexdigest()

@@ -1,0 +1,80 @@
+"""`layerflow resume`, `status` and `failures`: sweeps kept in a store."""
+
+import datetime
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from layerflow.cli._shared import UserError
+
+_ROWS = 100  # of a table of failures; a terminal is no place for more
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with a diagram that `layerflow diagram --store` began, from the first missing chunk."""
+
+    path: Annotated[str, tyro.conf.Positional]
+    """Folder or URL of the store."""
+
+    def run(self) -> None:
+        """Run the command that the store remembers again."""
+        from layerflow.cli import run_command
+        from layerflow.store._place import Place
+        from layerflow.store._store import Store
+
+        command = Store(Place(self.path)).description["command"]
+        if command is None:
+            raise UserError(f"The store {self.path} was not begun by this command. Call lf.sweep again as before.")
+        # The store may have moved since; nothing but `diagram` is run, whatever the store says.
+        run_command(["diagram", *command, "--store", self.path])
+
+
+@dataclass(frozen=True)
+class Status:
+    """Say how far a sweep in a store is."""
+
+    path: Annotated[str, tyro.conf.Positional]
+    """Folder or URL of the store."""
+
+    def run(self) -> None:
+        """Print cells done, failed and missing, the rate and the time left."""
+        from layerflow.store._status import progress_of
+
+        now = progress_of(self.path)
+        rate = "unknown" if now.rate is None else f"{now.rate:,.0f} cells a second in the last run"
+        print(f"{self.path}: {now.cells:,} cells")
+        print(f"  done      {now.done:,} ({100 * now.done / now.cells:.1f} %)")
+        print(f"  failed    {now.failed:,}")
+        print(f"  missing   {now.missing:,}")
+        print(f"  rate      {rate}")
+        if now.missing:
+            left = now.seconds_left
+            print(f"  left      {'unknown' if left is None else datetime.timedelta(seconds=round(left))}")
+        if now.last:
+            last = now.last
+            how = "ended" if last["ended"] else "under way, or was killed"
+            print(f"  last run  process {last['pid']} on {last['host']}, last heard of {last['updated']}, {how}")
+
+
+@dataclass(frozen=True)
+class Failures:
+    """List the cells of a store that failed, with the reason."""
+
+    path: Annotated[str, tyro.conf.Positional]
+    """Folder or URL of the store."""
+
+    def run(self) -> None:
+        """Print a table, and how many failed for what reason."""
+        from layerflow import failures, open_diagram
+
+        table = failures(open_diagram(self.path))
+        if not len(table):
+            print("No cell failed.")
+            return
+        print(table.head(_ROWS).to_string(index=False))
+        if len(table) > _ROWS:
+            print(f"... and {len(table) - _ROWS:,} more: layerflow.failures(layerflow.open_diagram({self.path!r}))")
+        for reason, count in table["reason"].value_counts().items():
+            print(f"  {count:,} {reason}")

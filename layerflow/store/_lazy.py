@@ -1,0 +1,70 @@
+"""Flat arrays of a store read as the labelled grid. Imported late, for xarray takes its time."""
+
+from typing import Any
+
+import numpy as np
+from xarray.backends import BackendArray
+from xarray.core.indexing import IndexingSupport, explicit_indexing_adapter
+
+from layerflow.store._retries import Retries
+from layerflow.store._store import Store
+
+
+class OnGrid(BackendArray):
+    """One variable of a store, over the axes in the user's order; reads the chunks that are asked for."""
+
+    def __init__(self, store: Store, retries: Retries, name: str) -> None:
+        self.store, self.retries, self.name = store, retries, name
+        self.array = None if name == "retried" else store.arrays[name]
+        own, self.dtype = ((), np.dtype(np.uint8)) if self.array is None else (self.array.shape[2:], self.array.dtype)
+        self.shape = (*(len(axis) for axis in store.grid.axes), *own)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        return explicit_indexing_adapter(key, self.shape, IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: tuple[Any, ...]) -> np.ndarray:
+        """Part of the grid: along every dimension a number, a slice or a vector of positions."""
+        grid = self.store.grid
+        chosen = [np.arange(size)[k] for size, k in zip(self.shape, key, strict=True)]
+        where = {axis.name: np.atleast_1d(at) for axis, at in zip(grid.axes, chosen, strict=False)}
+        outer, inner = ([where[axis.name] for axis in axes] for axes in (grid.outer, grid.inner))
+        rows, cells = _flat(outer, [len(a) for a in grid.outer]), _flat(inner, [len(a) for a in grid.inner])
+        own = [np.atleast_1d(at) for at in chosen[len(grid.axes) :]]
+        values = self._at(rows, cells, own)
+        # Static axes lie outside in the store; back to the user's order, and numbers take their dimension away.
+        ordered = [*grid.outer, *grid.inner]
+        values = values.reshape([len(at) for at in [*outer, *inner, *own]])
+        back = [ordered.index(axis) for axis in grid.axes]
+        values = values.transpose([*back, *range(len(back), values.ndim)])
+        return np.asarray(values[tuple(0 if np.ndim(at) == 0 else slice(None) for at in chosen)])
+
+    def _at(self, rows: np.ndarray, cells: np.ndarray, own: list[np.ndarray]) -> np.ndarray:
+        """Values by combination of static values and cell."""
+        if self.array is None:
+            values = np.zeros((len(rows), len(cells)), self.dtype)
+        else:
+            try:
+                values = np.asarray(self.array.oindex[tuple(_run(at) for at in (rows, cells, *own))])
+            except ValueError as error:
+                raise ValueError(
+                    f"A chunk of `{self.name}` in the store {self.store.place} is damaged: {error}. Call the sweep "
+                    f"again: it finds such chunks and computes them anew."
+                ) from error
+        if len(self.retries):
+            self.retries.lay_over(self.name, rows[:, None] * self.store.cells + cells, own, values)
+        return values
+
+
+def _flat(positions: list[np.ndarray], shape: list[int]) -> np.ndarray:
+    """Flat numbers of all combinations of positions along some axes."""
+    if not positions:
+        return np.zeros(1, int)
+    return np.ravel_multi_index(np.ix_(*positions), shape).ravel()  # pyright: ignore[reportCallIssue, reportArgumentType]
+
+
+def _run(positions: np.ndarray) -> Any:
+    """Positions that follow one another as a slice, which zarr reads without a list of them."""
+    size = len(positions)
+    if size and positions[-1] - positions[0] == size - 1 and (size < 3 or (np.diff(positions) == 1).all()):
+        return slice(int(positions[0]), int(positions[-1]) + 1)
+    return positions

@@ -1,0 +1,76 @@
+"""Who wrote to a store, when and how far: one record for each run, kept in the store."""
+
+import contextlib
+import datetime
+import os
+import socket
+import time
+from typing import Any
+
+import zarr
+
+from layerflow.store._place import OWN, Place
+
+_PATH = f"{OWN}/log"
+_SECONDS = 1.0  # between records of a run under way
+
+Record = dict[str, Any]
+
+
+def runs(place: Place) -> list[Record]:
+    """The records of all runs, the oldest first."""
+    try:
+        return list(zarr.open_group(place.zarr(read_only=True), path=_PATH, mode="r").attrs.get("runs", []))  # type: ignore[arg-type]
+    except FileNotFoundError:
+        return []
+
+
+class Run:
+    """The record of this run, written as it goes on.
+
+    Args:
+        place: Of the store.
+        total: Cells of the sweep.
+        done: How many were there before.
+    """
+
+    def __init__(self, place: Place, total: int, done: int) -> None:
+        self._group = zarr.open_group(place.zarr(), path=_PATH, mode="a")
+        self._before = runs(place)
+        self._begin = self._written = time.perf_counter()
+        now = _now()
+        whose = {"host": socket.gethostname(), "pid": os.getpid()}
+        self.record: Record = whose | {
+            "begin": now,
+            "updated": now,
+            "seconds": 0.0,
+            "total": total,
+            "done_before": done,
+            "done": done,
+            "ended": False,
+        }
+        self._write()
+
+    def add(self, cells: int, **facts: Any) -> None:
+        """Count cells that are done; written once a second at most."""
+        self.record |= facts | {"done": self.record["done"] + cells}
+        if time.perf_counter() - self._written >= _SECONDS:
+            self._try_to_write()
+
+    def end(self) -> None:
+        """Say that the run is over."""
+        self.record["ended"] = True
+        self._try_to_write()
+
+    def _try_to_write(self) -> None:
+        with contextlib.suppress(OSError):  # where no space is left, the chunk that finds none says so
+            self._write()
+
+    def _write(self) -> None:
+        self._written = time.perf_counter()
+        self.record |= {"updated": _now(), "seconds": round(self._written - self._begin, 3)}
+        self._group.attrs["runs"] = [*self._before, self.record]
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
