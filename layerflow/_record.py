@@ -1,6 +1,7 @@
 """What a diagram says of how it was made, as plain text and numbers, and what can be told back from that."""
 
 import datetime
+import functools
 import hashlib
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -26,13 +27,18 @@ def facts_of(asked: Asked, batches: list[Batch], device: str) -> Record:
     return {
         "title": getattr(asked.cell, "__name__", type(asked.cell).__name__),
         "created": now(),
-        **{f"{name}_version": version(name) for name in VERSIONS},
+        **_versions(),
         **method_facts(method),
         "root": np.asarray(jax.random.key_data(asked.root)).tolist(),
         "dtype": str(batches[0].frozen.program.start.outputs.dtype),
         "device": device,
         "fingerprint": _joined([batch.fingerprint for batch in batches]),
     }
+
+
+@functools.cache  # installed packages stay what they are, and asking takes a millisecond
+def _versions() -> dict[str, str]:
+    return {f"{name}_version": version(name) for name in VERSIONS}
 
 
 def method_facts(method: Any) -> Record:
