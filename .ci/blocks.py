@@ -18,13 +18,15 @@ import re
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 ROOT = pathlib.Path(__file__).parents[1]
 BLOCK = re.compile(
-    r"(?:^<!-- (?P<mark>skip|fails): (?P<words>[^\n]*?) -->\n)?^```(?P<language>python|sh)\n(?P<code>.*?)^```$"
-    r"(?:\n\n?```text\n(?P<output>.*?)^```$)?",
+    r"(?:^ *<!-- (?P<mark>skip|fails): (?P<words>[^\n]*?) -->\n)?"
+    r"^ *```(?P<language>python|sh)\n(?P<code>.*?)^ *```$"
+    r"(?:\n\n? *```text\n(?P<output>.*?)^ *```$)?",
     flags=re.DOTALL | re.MULTILINE,
 )
 SAME = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
@@ -82,10 +84,10 @@ def _run_block(block: re.Match[str], session: dict, where: str) -> None:
     printed = io.StringIO()
     try:
         if block["language"] == "sh":
-            printed.write(_shell(block["code"]))
+            printed.write(_shell(textwrap.dedent(block["code"])))
         else:
             with contextlib.redirect_stdout(printed):
-                exec(compile(block["code"], where, "exec"), session)
+                exec(compile(textwrap.dedent(block["code"]), where, "exec"), session)
     except Exception as error:
         if block["mark"] != "fails" or block["words"] not in str(error):
             raise
