@@ -4,9 +4,9 @@
     python .ci/blocks.py docs/tutorial.md    one of them
 
 Blocks of ```python run as they stand, those of ```sh with this environment's commands first; what the README has in sh,
-.ci/run runs. A block of ```text right behind one is what it prints, with ... for what differs from run to run. The comment
-<!-- skip: reason --> before a block leaves it out and shows the reason. A block after <!-- fails: words --> ends in an error
-that holds these words.
+.ci/run runs. A block of ```text right behind one is what it prints, with ... for what differs from run to run. Before a
+block, the comment <!-- skip: reason --> leaves it out and shows the reason, and <!-- fails: words --> says that
+it ends in an error which holds these words.
 """
 
 import contextlib
