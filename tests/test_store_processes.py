@@ -3,6 +3,7 @@
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -202,6 +203,18 @@ def test_a_cluster_gives_the_bits_of_one_process(client, tmp_path, kept):
 
     assert stored.attrs["devices"] == 2
     assert_same(stored, kept)
+
+
+def test_another_store_in_the_same_place_is_another_store(client, tmp_path):
+    """Workers keep nothing of the one that was there."""
+    few = lambda lam: lf.Problem(lf.linear_model(jnp.array([lam])), lf.Modes(jnp.ones(1), lam))
+    for cells, chunk in ((40, 10), (60, 7)):
+        axes, store = {"lam": np.linspace(0.0, 1.0, cells)}, tmp_path / "d.zarr"
+        shutil.rmtree(store, ignore_errors=True)
+        stored = lf.sweep(
+            few, axes, method=lf.Flow(t1=0.1), on=lf.Machine(client=client, chunk=chunk, lanes=4), store=store
+        )
+        assert_same(stored, lf.sweep(few, axes, method=lf.Flow(t1=0.1), on=lf.Machine(chunk=chunk, lanes=4)))
 
 
 def test_a_killed_worker_loses_nothing(client, tmp_path, kept):

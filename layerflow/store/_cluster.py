@@ -201,7 +201,7 @@ def _open(package: Package) -> tuple[Asked, list[Batch]]:
     """Unpack and trace a sweep, once in each process."""
     for name, value in package.settings.items():
         jax.config.update(name, value)
-    name = hashlib.sha256(package.asked).hexdigest()
+    name = hashlib.sha256(package.asked + repr(package.settings).encode()).hexdigest()
     if name not in _opened:
         asked: Asked = cloudpickle.loads(package.asked)
         batches = asked.batches()
@@ -228,7 +228,7 @@ def _plan(package: Package, how: dict[str, Any]) -> list[Plan]:
 def _work(run: str, url: str, chunk: Chunk) -> None:
     """Compute and write one chunk, unless it is there."""
     with _one_at_a_time:
-        store, number = _store(url), chunk[0]
+        store, number = _store(run, url), chunk[0]
         if store.is_done(chunk):
             return
         asked, batches = _open(_packages[run])
@@ -251,5 +251,5 @@ def _facts(run: str) -> dict[str, Any] | None:
 
 
 @functools.lru_cache(maxsize=1)
-def _store(url: str) -> Store:
+def _store(run: str, url: str) -> Store:  # noqa: ARG001 - a later run may find another store there
     return Store(Place(url), read_only=False)
