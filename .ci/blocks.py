@@ -47,9 +47,10 @@ def main(pages: list[str]) -> int:
 
 def _apart(page: pathlib.Path) -> bool:
     """Run a page in a process of its own and print what it says; whether it failed."""
-    command = [sys.executable, __file__, str(page.relative_to(ROOT))]
+    command = [sys.executable, "-u", "-X", "faulthandler", __file__, str(page.relative_to(ROOT))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    print(done.stdout + (done.stderr if done.returncode else ""), end="", flush=True)
+    words = f"{done.stderr}{command[-1]} ended with exit code {done.returncode}\n" if done.returncode else ""
+    print(done.stdout + words, end="", flush=True)
     return done.returncode != 0
 
 
