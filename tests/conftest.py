@@ -2,6 +2,7 @@
 
 import functools
 import pathlib
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,9 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Keep compiled programs between runs and workers: compiling is most of the time."""
     lf.enable_compile_cache(config.cache.mkdir("jax"))
+    # A shell that runs the tests in the background has them, and what they start, ignore interrupts, which some send.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -72,6 +72,7 @@ def registered(monkeypatch, **figures):
     monkeypatch.setattr("layerflow.figures.FIGURES", made)
 
 
+@pytest.mark.slow  # two figures with all their parts, PDF included
 def test_all_figures_are_drawn_with_a_page_to_look_through(tmp_path, capsys, monkeypatch):
     registered(monkeypatch, **{"6a": None, "10": None})
 

@@ -151,6 +151,7 @@ def test_scales_that_cannot_be_compared_are_told(scales):
         _figure8plus.compute(quick=True, scales=scales)
 
 
+@pytest.mark.slow
 def test_the_full_recipes_can_be_built():
     """Sizes fit together and one step is finite, at the sizes of the full presets."""
     for task in _figure8.TASKS["full"]:
