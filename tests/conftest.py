@@ -26,9 +26,6 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     """Keep compiled programs between runs and workers: compiling is most of the time."""
     lf.enable_compile_cache(config.cache.mkdir("jax"))
-    # A shell that runs the tests in the background has them, and what they start, ignore interrupts, which some send.
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
@@ -61,6 +58,14 @@ def quick_figure(request):
 @pytest.fixture
 def key():
     return jax.random.key(7)
+
+
+@pytest.fixture
+def _ctrl_c():
+    """Python's own answer to an interrupt, which a shell takes from jobs in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

@@ -283,6 +283,7 @@ def test_a_missing_file_is_named(tmp_path, capsys):
     assert "nowhere.npz" in refused(["diagram", str(tmp_path / "nowhere.npz"), "--out", str(tmp_path)], capsys)
 
 
+@pytest.mark.usefixtures("_ctrl_c")
 def test_a_stored_diagram_is_resumed_told_of_and_its_failures_listed(file, tmp_path, capsys, monkeypatch):
     """From another folder, after an interrupt; the flags are those of the first call."""
     monkeypatch.chdir(tmp_path)

@@ -239,6 +239,7 @@ def test_a_chunk_cut_off_between_two_files_is_computed_again(files, path, monkey
     assert_same(resumed, swept())
 
 
+@pytest.mark.usefixtures("_ctrl_c")
 def test_an_interrupt_ends_after_the_running_chunk_and_says_how_to_go_on(path, monkeypatch, computed):
     from layerflow.engine._chunks import Batch
 
@@ -261,6 +262,7 @@ def test_an_interrupt_ends_after_the_running_chunk_and_says_how_to_go_on(path, m
     assert len(computed) == 2
 
 
+@pytest.mark.usefixtures("_ctrl_c")
 def test_a_second_interrupt_ends_at_once(path, monkeypatch):
     from layerflow.engine._chunks import Batch
 
@@ -274,6 +276,20 @@ def test_a_second_interrupt_ends_at_once(path, monkeypatch):
             swept(path)
 
     assert_same(swept(path), swept())
+
+
+@pytest.mark.usefixtures("_ctrl_c")
+def test_an_interrupt_that_is_ignored_stays_so(path, monkeypatch):
+    """As in jobs of the background."""
+    from layerflow.engine._chunks import Batch
+
+    run = Batch.run
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with monkeypatch.context() as patch:
+        patch.setattr(Batch, "run", lambda *a: signal.raise_signal(signal.SIGINT) or run(*a))
+        stored = swept(path)
+
+    assert_same(stored, swept())
 
 
 @pytest.fixture

@@ -52,7 +52,8 @@ def assert_same(one, other):
 _PROCESS = """
 import sys, jax
 sys.path.insert(0, {folder!r})
-import conftest, layerflow as lf
+import conftest, layerflow as lf, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
 lf.enable_compile_cache({cache!r})
 import test_store_processes as test
 print("ready", flush=True)
@@ -270,6 +271,7 @@ def test_static_axes_paths_and_derivatives_go_to_a_cluster(client, tmp_path):
     cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
+@pytest.mark.usefixtures("_ctrl_c")
 def test_an_interrupt_leaves_a_cluster_with_its_running_chunks(client, tmp_path, kept):
     store = tmp_path / "d.zarr"
     run = lambda: lf.sweep(

@@ -66,9 +66,13 @@ class Stop:
 
 @contextlib.contextmanager
 def interrupts() -> Iterator[Stop]:
-    """Let the first Ctrl-C ask to stop, between chunks; the second one interrupts at once."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():  # signals reach the main thread alone
+    """Let the first Ctrl-C ask to stop, between chunks; the second one interrupts at once.
+
+    Where a process was told to ignore it, as jobs in the background are, it stays ignored.
+    """
+    stop, before = Stop(), signal.getsignal(signal.SIGINT)
+    in_main = threading.current_thread() is threading.main_thread()  # which alone hears signals
+    if before in (signal.SIG_IGN, None) or not in_main:
         yield stop
         return
 
@@ -76,7 +80,7 @@ def interrupts() -> Iterator[Stop]:
         stop.asked = True
         signal.signal(signal.SIGINT, before)
 
-    before = signal.signal(signal.SIGINT, ask)
+    signal.signal(signal.SIGINT, ask)
     try:
         yield stop
     finally:
