@@ -80,7 +80,11 @@ def boundary(
     sheets = array.values.astype(float)
     sheets[~np.isfinite(sheets)] = np.nan
     if np.isnan(sheets).all():
-        raise ValueError(f"No line in `{array.name}`: every cell is NaN. See `status` of the diagram for why.")
+        endless = int(np.isinf(array.values.astype(float)).sum())
+        why = f"{endless} cells are infinite, a level that is not reached, say" if endless else "every cell is NaN"
+        raise ValueError(
+            f"No line in `{array.name}`: {why}, and none is finite. See `status` of the diagram for cells that failed."
+        )
     wanted = _checked_level(level, sheets, log, array.name)
     sheets = np.log(sheets) if log else sheets
     mean = np.ma.masked_invalid(sheets).mean(axis=0).filled(np.nan)

@@ -64,7 +64,7 @@ class Problem(eqx.Module):
                     f"but it is of type {type(given).__name__}."
                 )
             if given is not None:
-                given.check(start)
+                _check_task(name, given, start)
         self.start, self.task, self.test = start, task, test
         self.decay, self.rates = _as_coefficients("decay", decay), _as_coefficients("rates", rates)
         _check_coefficients("decay", self.decay, start)
@@ -114,6 +114,16 @@ class Problem(eqx.Module):
     def has_decay(self) -> bool:
         """Whether there is weight decay, as far as can be told without its value."""
         return not all(_is(leaf, 0) for leaf in jax.tree.leaves(self.decay))
+
+
+def _check_task(name: str, task: Task, start: PyTree) -> None:
+    """Raise unless the task can judge the network; of the test task, with a word that it is that one."""
+    try:
+        task.check(start)
+    except (TypeError, ValueError) as error:
+        if name == "task":
+            raise
+        raise type(error)(f"The {name} task does not fit the network. {error}") from error
 
 
 def _none(leaf: Any) -> bool:

@@ -274,6 +274,7 @@ CASES = {
     ),
     "values below zero": (lambda: lf.boundary(PLANE, 1.0, log=True), ValueError, r"`loss` need to be positive.* is -4"),
     "nothing there": (lambda: lf.boundary(PLANE * np.nan, 0.0), ValueError, r"every cell is NaN"),
+    "never there": (lambda: lf.boundary(PLANE * 0 + np.inf, 0.0), ValueError, r"none is finite"),
     "level above all": (
         lambda: lf.boundary(np.exp(PLANE).rename("loss"), 1e9, log=True),
         ValueError,

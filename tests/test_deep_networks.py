@@ -223,6 +223,7 @@ def test_bias_of_the_feature_model_can_be_left_out_or_frozen(key):
 
 
 PARITY = lf.SparseParity()
+SMALL, WIDE = (lf.Samples(jnp.ones((4, inp)), jnp.ones((4, 2))) for inp in (3, 5))
 
 
 @pytest.mark.usefixtures("as_users_see_it")
@@ -234,6 +235,12 @@ PARITY = lf.SparseParity()
         (lambda key: lf.MLP((jnp.ones((2, 3)),), (jnp.ones(3),)), r"`biases\[0\]` has shape \(3,\)"),
         (lambda key: lf.MLP((jnp.ones((2, 3)),), ()), "one vector, or None, per layer, so 1"),
         (lambda key: lf.MLP((jnp.ones((2, 3)),), activation="relu"), "needs a function such as jnp.tanh"),
+        (lambda key: lf.MLP((jnp.ones((2, 3)),), slope="relu"), "`slope` needs numbers"),
+        (lambda key: lf.MLP((jnp.ones((2, 3)),), slope=jnp.ones(2)), r"`slope` is one number .* shape \(2,\)"),
+        (
+            lambda key: lf.Problem(lf.MLP.lecun(key, (3, 2)), SMALL, test=WIDE),
+            "The test task does not fit the network. The network cannot take one input of shape",
+        ),
         (lambda key: lf.MLP.lecun(key, (3, 2), gain=(1.0, 2.0)), r"needs shape \(1,\)"),
         (lambda key: lf.MLP.gaussian(key, (3,), std=1.0), "at least two whole numbers"),
         (
@@ -273,6 +280,12 @@ def test_observables_say_what_they_need(observe, message):
 
     with pytest.raises(TypeError, match=message):
         lf.solve(problem, FLOW, observe=observe)
+
+
+def test_no_closed_form_is_told_by_the_network(key):
+    problem = lf.Problem(lf.MLP.lecun(key, (3, 2)), SMALL)
+
+    assert "which a MLP has not" in str(lf.Exact.applies(problem))
 
 
 def test_collapse_needs_classes(key):

@@ -226,6 +226,8 @@ FORMS: tuple[ClosedForm, ...] = (LinearModel(), LayerPairs(), DeepModes(), Scala
 def closed_form(problem: Problem) -> ClosedForm | str:
     """The closed form for problems of this kind, or why there is none."""
     data = _data(problem)
+    if not hasattr(problem.start, "matrix"):
+        return f"closed forms are of linear networks, with a `matrix`, which a {type(problem.start).__name__} has not"
     if not isinstance(data, Modes | Moments):
         return f"closed forms are of linear networks on Modes, Moments or Samples, not on {type(problem.task).__name__}"
     for name, usual in (("decay", 0.0), ("rates", 1.0)):

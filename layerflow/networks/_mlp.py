@@ -35,12 +35,13 @@ class MLP(eqx.Module):
         biases: One vector per layer, of shapes (hid,), ..., (out,), or None where there is none;
             None for no biases at all.
         activation: Function of one array, elementwise.
-        slope: A constant; training does not move it.
+        slope: One number for all layers, in [0, 1] as a rule; a constant, which training does not move.
         output_scale: A constant factor; training does not move it.
 
     Raises:
-        TypeError: If `activation` is no function.
-        ValueError: If there is no layer, layers do not fit one another, or biases do not fit them.
+        TypeError: If `activation` is no function, or `slope` no number.
+        ValueError: If there is no layer, layers do not fit one another, biases do not fit them, or there is
+            more than one slope.
 
     Example:
         >>> import jax, jax.numpy as jnp, layerflow as lf
@@ -62,6 +63,9 @@ class MLP(eqx.Module):
                 f"Argument `activation` needs a function such as jnp.tanh or jax.nn.relu, but it is "
                 f"{self.activation!r}."
             )
+        slope = real_array(self.slope, "slope")
+        if slope.shape != ():
+            raise ValueError(f"Argument `slope` is one number for all layers, but it has shape {slope.shape}.")
         if self.biases is None:
             return
         if len(self.biases) != len(self.weights):

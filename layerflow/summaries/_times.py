@@ -197,7 +197,7 @@ def grokking_delay(
     """
     learned, generalised = (first_time(name, level, falling=falling) for name in (train, test))
 
-    @observable(long_name="first time at the level", units="time")
+    @observable(long_name="grokking", units="time or steps")
     def grokking(trajectory: Trajectory) -> dict[str, Array]:
         train_time, test_time = learned(trajectory), generalised(trajectory)
         delay = jnp.where(jnp.isfinite(train_time), test_time - train_time, jnp.nan)
