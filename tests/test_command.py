@@ -94,6 +94,7 @@ def test_all_figures_are_drawn_with_a_page_to_look_through(tmp_path, capsys, mon
     assert str(tmp_path / "index.html") in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_figure_that_fails_costs_the_others_nothing(tmp_path, capsys, monkeypatch):
     registered(monkeypatch, broken=broken, **{"6a": None})
 
@@ -109,6 +110,7 @@ def test_a_figure_that_fails_costs_the_others_nothing(tmp_path, capsys, monkeypa
     assert (tmp_path / "figure_6a.png").exists()
 
 
+@pytest.mark.slow
 def test_names_of_figures_are_known_in_either_case(tmp_path, capsys):
     main(["figure", "6A", "--grid", "3", "--seeds", "1", "--method", "exact", "--out", str(tmp_path)])
 

@@ -85,6 +85,7 @@ def test_transformer_attends_as_written(key):
     np.testing.assert_allclose(network(x), network.unembedding @ last, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_transformer_trains_in_a_sweep(key):
     train, test = lf.modular_arithmetic(key, 5, train=0.6, form="tokens")
 
