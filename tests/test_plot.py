@@ -57,6 +57,19 @@ def test_failed_cells_are_hatched_and_named(diagram):
     assert whole.get_legend() is None
 
 
+def test_infinite_cells_are_grey_and_named_apart_from_failed_ones(diagram):
+    """A delay may be infinite in a cell that did not fail."""
+    array = diagram.kernel_distance.where(diagram.lam != diagram.lam[0], np.inf)
+
+    ax = lf.plot.heatmap(array)
+    ax.figure.canvas.draw()
+
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["failed", "infinite"]
+    colours = ax.collections[1].get_facecolors().reshape(*array.shape, 4)
+    np.testing.assert_allclose(colours[0], [[0.75, 0.75, 0.75, 1.0]] * array.shape[1], atol=0.01)
+    assert (colours[1:, :, 3] == 0).all()
+
+
 def test_a_heat_map_is_labelled_with_units_and_keeps_its_scale(diagram):
     ax = lf.plot.heatmap(diagram)
 

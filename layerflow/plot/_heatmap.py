@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
+_GREY = 0.75  # of infinite cells: between the dark and the light end of the scale, and without its hue
+
+
 def heatmap(
     data: "xarray.Dataset | xarray.DataArray",
     variable: str | None = None,
@@ -34,9 +37,10 @@ def heatmap(
 ) -> "Axes":
     """Draw a diagram over two of its axes.
 
-    Failed cells, which are NaN, are hatched. On a logarithmic scale every positive value has its
-    true colour, however small; nothing is added to it. Values of zero or below take the colour
-    of the low end, which the colour bar then shows as open.
+    Failed cells, which are NaN, are hatched, and infinite ones (a level never reached, say) are grey.
+    On a logarithmic scale every positive value has its true colour, however small; nothing is added
+    to it. Values of zero or below take the colour of the low end, which the colour bar then shows as
+    open.
 
     Args:
         data: A diagram, or one variable of it, of two dimensions once reduced.
@@ -78,19 +82,15 @@ def heatmap(
     ax.patch.set(facecolor="white", edgecolor="0.55", hatch="////", linewidth=0)
     values, norm, extend = _scaled(np.asarray(array.values, float), log, vmin, vmax)
     colour_map = _with_ends(cmap)
-    mesh = ax.pcolormesh(
-        _positions(ax, array, x, "x"),
-        _positions(ax, array, y, "y"),
-        values,
-        norm=norm,
-        cmap=colour_map,
-        rasterized=True,
-    )
+    edges = _positions(ax, array, x, "x"), _positions(ax, array, y, "y")
+    mesh = ax.pcolormesh(*edges, values, norm=norm, cmap=colour_map, rasterized=True)
+    infinite = np.isinf(values)
+    if infinite.any():
+        ax.pcolormesh(*edges, np.where(infinite, _GREY, np.nan), vmin=0, vmax=1, cmap="gray", rasterized=True)
     ax.grid(False)
     bar = ax.figure.colorbar(mesh, ax=ax, extend=extend)
     bar.set_label(label(array))
-    if np.isnan(values).any():
-        _explain_hatch(ax)
+    _explain(ax, failed=bool(np.isnan(values).any()), infinite=bool(infinite.any()))
     return ax
 
 
@@ -145,8 +145,14 @@ def _with_ends(cmap: str) -> Any:
     return mpl.colormaps[cmap].with_extremes(bad=(0, 0, 0, 0))
 
 
-def _explain_hatch(ax: "Axes") -> None:
+def _explain(ax: "Axes", *, failed: bool, infinite: bool) -> None:
+    """A legend of what has no colour of the scale."""
     from matplotlib.patches import Patch
 
-    patch = Patch(facecolor="white", edgecolor="0.55", hatch="////", label="failed")
-    ax.legend(handles=[patch], loc="upper right", framealpha=0.9)
+    patches = []
+    if failed:
+        patches.append(Patch(facecolor="white", edgecolor="0.55", hatch="////", label="failed"))
+    if infinite:
+        patches.append(Patch(facecolor=str(_GREY), edgecolor="0.55", label="infinite"))
+    if patches:
+        ax.legend(handles=patches, loc="upper right", framealpha=0.9)
