@@ -44,6 +44,7 @@ def refused(arguments, capsys):
     return said.err
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_saved_and_reported(tmp_path, capsys):
     main(["figure", "6a", "--grid", "4", "--seeds", "2", "--out", str(tmp_path)])
 
@@ -148,6 +149,7 @@ def test_bad_words_end_with_one_line_and_exit_code_2(arguments, words, capsys):
     assert words in refused(arguments, capsys)
 
 
+@pytest.mark.slow
 def test_a_diagram_of_own_data_is_that_of_the_library(file, tmp_path, capsys):
     """The same numbers as the sweep written by hand, on whitened principal components."""
     data = file(x=X, y=Y, x_test=X[:5], y_test=Y[:5])
@@ -347,6 +349,7 @@ def test_failures_of_a_store_are_listed(tmp_path, capsys):
         assert "There is no store of layerflow at" in refused([command, str(tmp_path / "none")], capsys)
 
 
+@pytest.mark.slow
 def test_digits_are_written_and_drawn(tmp_path, capsys):
     """The example of the README, smaller."""
     file = str(tmp_path / "digits.npz")

@@ -181,6 +181,7 @@ def test_training_and_test_digits_share_no_image(digit_tasks):
     assert len(np.unique(np.concatenate([task.x for task in digit_tasks]), axis=0)) == 5000
 
 
+@pytest.mark.slow
 def test_the_order_of_digits_is_random_and_fixed_by_the_seed(digit_tasks):
     again, other = lf.digits(seed=0)[0], lf.digits(seed=1)[0]
 

@@ -85,6 +85,7 @@ def figure_6a(key, lam, ratio):
 AXES = {"lam": np.linspace(-9, 9, 7), "ratio": np.linspace(1, 20, 5)}
 
 
+@pytest.mark.slow
 def test_figure_6a_is_the_same_by_exact_and_by_a_tight_flow():
     sweep = lambda method: lf.sweep(figure_6a, AXES, seeds=2, method=method, observe=(lf.kernel_distance, lf.loss))
     exact, flow = sweep(lf.Exact(t1=39.99)), sweep(lf.Flow(t1=39.99, rtol=1e-10))

@@ -145,6 +145,7 @@ def test_along_the_ratio_it_follows_the_scale_of_the_kernel_which_the_distance_d
     assert rank.statistic > 0.95
 
 
+@pytest.mark.slow
 def test_over_starts_of_zero_function_it_grows_with_the_kernel_distance_everywhere():
     """As in Figure 6(b): weight scales against the target's."""
     task = lf.random_regression(jax.random.key(1), n=10, inp=20, out=2).moments

@@ -71,7 +71,10 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
+LONG = {"static", "derivative and verify"}  # compile many programs
+
+
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in LONG)) for kind in KINDS])
 def test_a_store_holds_the_diagram_of_memory(kind, path):
     """All variables bit for bit, with their labels; before and after it is opened anew."""
     stored, kept = swept(path, **KINDS[kind]), swept(**KINDS[kind])
