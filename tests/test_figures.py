@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import xarray
 
+from layerflow.cli._index import made_in_words
 from layerflow.figures import FIGURES
 
 SMALL = {"grid": 5, "seeds": 2, "n_skills": 2000}  # what a figure takes of these
@@ -33,6 +34,7 @@ def test_every_figure_is_drawn_and_judged_from_its_file(name, tmp_path, quick_fi
 
     sentences = figure.agreement(diagram)
     assert sentences
+    assert "device" not in read.attrs or read.attrs["device"] in made_in_words(read)
     assert figure.agreement(read) == sentences
     assert all(sentence[0].isupper() and sentence.endswith(".") for sentence in (*sentences, *figure.NOTES))
     assert "nan" not in " ".join(sentences)

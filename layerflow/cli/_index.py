@@ -28,7 +28,9 @@ class Entry:
 
     def done(self, diagram: "xarray.Dataset", files: Iterable[pathlib.Path], agreement: tuple[str, ...]) -> "Entry":
         """With its picture, its data and what agrees."""
-        return dataclasses.replace(self, files=tuple(f.name for f in files), agreement=agreement, made=_made(diagram))
+        return dataclasses.replace(
+            self, files=tuple(f.name for f in files), agreement=agreement, made=made_in_words(diagram)
+        )
 
     def failed(self, error: str) -> "Entry":
         """With what went wrong."""
@@ -95,7 +97,7 @@ def _facts(entry: Entry) -> str:
     return f"<dl>\n{cells}</dl>"
 
 
-def _made(diagram: "xarray.Dataset") -> str:
+def made_in_words(diagram: "xarray.Dataset") -> str:
     """Method, precision and device, as far as the diagram knows them."""
     from layerflow._dataset import method_in_words
 

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     import numpy as np
     import xarray
 
-_FACTS = ("method", "solver", "t1", "rtol", "dtype", "device", "layerflow_version", "created")
+_FACTS = ("method", "optimiser", "solver", "t1", "rtol", "dtype", "device", "layerflow_version", "created")
 
 
 def listed(numbers: Iterable[Any], form: str = ".1f") -> str:
