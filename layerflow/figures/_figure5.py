@@ -45,8 +45,8 @@ NOTES = (
     "The paper's figure is a drawing without data. (a): features of the solvable model with bias and decay, in the "
     "plane of the first two axes of its class means; large dots at the end, joined by a simplex, small ones at the "
     "start, at four times their distance from the centre.",
-    "(b) is that model with bias and decay, (c) the effective rank of its features in all four cases.",
-    "(d) to (f): ReLU network 784-512-512-512-10 on 1,000 digits, centred labels, for 1,000 epochs; "
+    "Panel (b) is that model with bias and decay, (c) the effective rank of its features in all four cases.",
+    "Panels (d) to (f): ReLU network 784-512-512-512-10 on 1,000 digits, centred labels, for 1,000 epochs; "
     "784-256-256-256-10 and 400 epochs with --quick, which do not bring the ranks to their end.",
 )
 

@@ -91,7 +91,7 @@ def compute(quick: bool = False, seeds: int = 3, tasks: tuple[Task, ...] | None 
 
 def facts_of_all(parts: "list[xarray.Dataset]") -> dict[str, Any]:
     """How the first part was made; steps and rates are the recipes'."""
-    return facts(parts[0]) | {"steps": [int(part.step[-1]) for part in parts]}
+    return facts(parts[0]) | {"steps_by_task": [int(part.step[-1]) for part in parts]}
 
 
 def _trained(task: Task, seeds: int) -> "xarray.Dataset":

@@ -202,14 +202,14 @@ def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
     order = rank_correlation(scales.ravel(), delay.ravel())
     sooner = int((test[0] < test[-1]).sum())
     return (
-        f"Median delays at embeddings × {listed(diagram.scale.values, 'g')}: {', '.join(map(_steps, middle))} steps; "
+        f"Median delays at embeddings × {listed(diagram.scale.values, 'g')}: {_listed(middle)} steps; "
         f"rank correlation of scale and delay over all runs {order:.2f}.",
         f"In {sooner} of {test.shape[1]} starts the smallest embeddings generalise before the largest.",
-        f"Training takes {', '.join(map(_steps, np.median(trained, axis=1)))} steps: upstream starts do not learn "
-        "faster as a whole.",
+        f"Training takes {_listed(np.median(trained, axis=1))} steps: upstream starts do not learn faster as a whole.",
         f"Embeddings are {100 * diagram.attrs['embedding_share']:.1f}% of all parameters (under 6% in Kunin et al.).",
     )
 
 
-def _steps(number: float) -> str:
-    return f"{number:.0f}" if np.isfinite(number) else "more than all"
+def _listed(steps: np.ndarray) -> str:
+    """Numbers of steps in words; infinite ones were not reached."""
+    return ", ".join(f"{number:.0f}" if np.isfinite(number) else "more than all" for number in steps)
