@@ -7,6 +7,7 @@ import numpy as np
 import xarray
 
 from layerflow._card import card
+from layerflow._failures import has_failed
 from layerflow.methods import Status
 
 
@@ -89,9 +90,14 @@ def _measured(diagram: xarray.Dataset) -> Iterable[str]:
 
 def _range(axis: xarray.DataArray) -> str:
     """The name of an axis and from where to where it runs."""
-    first, last = axis.values[0], axis.values[-1]
+    return f"{axis.name} {ends(axis)}"
+
+
+def ends(axis: xarray.DataArray) -> str:
+    """From where to where an axis runs."""
     number = lambda value: f"{value:g}" if isinstance(value, int | float | np.number) else str(value)
-    return f"{axis.name} {number(first)}" + ("" if axis.size == 1 else f" to {number(last)}")
+    first, last = number(axis.values[0]), number(axis.values[-1])
+    return first if axis.size == 1 else f"{first} to {last}"
 
 
 def _cells(status: np.ndarray) -> str:
@@ -102,11 +108,9 @@ def _cells(status: np.ndarray) -> str:
 
 def _failures(status: np.ndarray) -> str:
     """How many cells failed, and how."""
-    codes, counts = np.unique(status, return_counts=True)
-    found = zip(codes, counts, strict=True)
-    failed = {Status(int(code)): int(n) for code, n in found if Status.NOT_FINITE <= code < Status.MISSING}
-    how = ", ".join(f"{n} {code.name.lower()}" for code, n in failed.items())
-    return f"{sum(failed.values())} failed" + (f" ({how})" if how else "")
+    codes, counts = np.unique(status[has_failed(status)], return_counts=True)
+    how = ", ".join(f"{n} {Status(int(code)).name.lower()}" for code, n in zip(codes, counts, strict=True))
+    return f"{counts.sum()} failed" + (f" ({how})" if how else "")
 
 
 def _in_bytes(size: int) -> str:

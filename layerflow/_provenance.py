@@ -55,9 +55,9 @@ def _what(diagram: "xarray.Dataset", status: np.ndarray) -> str:
 
 
 def _axis(axis: Any) -> str:
-    number = lambda value: f"{value:g}" if isinstance(value, int | float | np.number) else str(value)
-    first, last = number(axis.values[0]), number(axis.values[-1])
-    return f"{axis.name} ({axis.size} values, {first} to {last})" if axis.size > 1 else f"{axis.name} ({first})"
+    from layerflow._dataset import ends
+
+    return f"{axis.name} ({axis.size} values, {ends(axis)})" if axis.size > 1 else f"{axis.name} ({ends(axis)})"
 
 
 def _seeds(attrs: dict[str, Any]) -> str:

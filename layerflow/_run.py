@@ -44,14 +44,14 @@ def facts_of_run(batches: list[Batch], plans: list[Plan]) -> dict[str, Any]:
     """What a run says of how it went."""
     lanes = [plan.lanes for plan in plans if plan.lanes is not None]
     return {
-        "chunk": _one_or_all([plan.size for plan in plans]),
-        **({"lanes": _one_or_all(lanes)} if lanes else {}),
+        "chunk": one_or_all([plan.size for plan in plans]),
+        **({"lanes": one_or_all(lanes)} if lanes else {}),
         "calls_split": sum(batch.calls_split for batch in batches),
         "chunk_bytes": max(batch.chunk_bytes for batch in batches),
         "compile_seconds": round(sum(batch.compile_seconds for batch in batches), 3),
     }
 
 
-def _one_or_all(numbers: list[Any]) -> Any:
+def one_or_all(numbers: list[Any]) -> Any:
     """One number where all combinations of static values agree."""
     return numbers[0] if len(set(numbers)) == 1 else numbers

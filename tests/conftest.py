@@ -12,7 +12,6 @@ import pytest
 
 import layerflow as lf
 from layerflow.engine import _chunks
-from layerflow.figures import FIGURES
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -40,6 +39,8 @@ def as_users_see_it():
 def quick_figure(request):
     """The data of a figure by its quick recipe, in its own precision."""
     import xarray
+
+    from layerflow.figures import FIGURES  # and matplotlib, which processes that a test starts do without
 
     @functools.cache
     def data(name):

@@ -195,12 +195,15 @@ def local_cell(task):
     return cell
 
 
+def stored_by(client, store):
+    """The sweep of `kept` by the workers of a cluster."""
+    method, observe = lf.Flow(t1=5.0), (lf.loss, lf.kernel_distance)
+    return lf.sweep(local_cell(TASK), AXES, seeds=2, method=method, observe=observe, on=on(client), store=store)
+
+
 def test_a_cluster_gives_the_bits_of_one_process(client, tmp_path, kept):
     """In float64, which workers do not inherit; a function that no module holds, with the data it closes over."""
-    method, observe = lf.Flow(t1=5.0), (lf.loss, lf.kernel_distance)
-    stored = lf.sweep(
-        local_cell(TASK), AXES, seeds=2, method=method, observe=observe, on=on(client), store=tmp_path / "d.zarr"
-    )
+    stored = stored_by(client, tmp_path / "d.zarr")
 
     assert stored.attrs["devices"] == 2
     assert_same(stored, kept)
@@ -228,15 +231,7 @@ def test_a_killed_worker_loses_nothing(client, tmp_path, kept):
 
     killer = threading.Thread(target=kill)
     killer.start()
-    stored = lf.sweep(
-        local_cell(TASK),
-        AXES,
-        seeds=2,
-        method=lf.Flow(t1=5.0),
-        observe=(lf.loss, lf.kernel_distance),
-        on=on(client),
-        store=store,
-    )
+    stored = stored_by(client, store)
     killer.join()
 
     assert_same(stored, kept)
@@ -274,15 +269,7 @@ def test_static_axes_paths_and_derivatives_go_to_a_cluster(client, tmp_path):
 @pytest.mark.usefixtures("_ctrl_c")
 def test_an_interrupt_leaves_a_cluster_with_its_running_chunks(client, tmp_path, kept):
     store = tmp_path / "d.zarr"
-    run = lambda: lf.sweep(
-        local_cell(TASK),
-        AXES,
-        seeds=2,
-        method=lf.Flow(t1=5.0),
-        observe=(lf.loss, lf.kernel_distance),
-        on=on(client),
-        store=store,
-    )
+    run = lambda: stored_by(client, store)
 
     def interrupt():
         wait_for(lambda: chunks(store) > 50)

@@ -9,6 +9,8 @@ import jax
 import numpy as np
 import psutil
 
+from layerflow._checks import whole
+
 if TYPE_CHECKING:  # to type checkers `jax.Device` is no type
     Device = Any
 else:
@@ -60,7 +62,7 @@ class Machine:
             )
         for name, counted in (("chunk", "cells"), ("lanes", "trajectories")):
             value = getattr(self, name)
-            if value is not None and (not isinstance(value, int | np.integer) or isinstance(value, bool) or value < 1):
+            if value is not None and (not whole(value) or value < 1):
                 raise ValueError(
                     f"Argument `{name}` counts {counted} and needs to be a positive whole number, not {value!r}."
                 )

@@ -37,10 +37,9 @@ from layerflow._boundary import boundary
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
 from layerflow.figures._curves import BLUE, VERMILION, new_figure
-from layerflow.figures._grokking import relative_loss, steps_to
+from layerflow.figures._grokking import mirrored, relative_loss, steps_to
 from layerflow.figures._words import listed, rank_correlation
 from layerflow.methods import Descent
-from layerflow.networks import MLP
 from layerflow.observables import on_test
 from layerflow.plot._heatmap import heatmap
 from layerflow.starts import upstream
@@ -99,11 +98,9 @@ def compute(quick: bool = False, seeds: int = 3, grid: int | None = None) -> "xa
     def polynomial(key: jax.Array, factor: jax.Array, weight_to_target: jax.Array) -> tuple[Problem, Descent]:
         half = jax.random.normal(key, (HID // 2, INP))
         sign = jnp.where(jnp.arange(HID // 2) % 2, -1.0, 1.0)
-        weights = jnp.concatenate([half, half]), jnp.concatenate([sign, -sign])[None]
         # In the direction of the target the input has standard deviation 1/sqrt(inp), so that S = sqrt(inp).
         scale = weight_to_target * INP**0.5
-        slope = 1 / (1 + EPS / 2)
-        start = MLP(weights, activation=jnp.square, slope=slope, output_scale=scale / (slope * HID))
+        start = mirrored(half, sign, eps=EPS, scale=scale)
         sigma = (factor**2 + factor**-2) / 2
         # Of the start, times its growth: the descent is to follow the flow to its end.
         kernel = scale**2 / HID * jnp.hypot(sigma, 1 / weight_to_target)

@@ -27,6 +27,7 @@ from layerflow._problem import Problem
 from layerflow._sweep import sweep
 from layerflow.engine._grid import paired
 from layerflow.figures._curves import BLUE, VERMILION, new_figure, panel_title
+from layerflow.figures._grokking import steps_to
 from layerflow.figures._words import facts, listed, rank_correlation, verdict
 from layerflow.methods import Descent
 from layerflow.networks import MLP
@@ -89,7 +90,7 @@ def compute(quick: bool = False, seeds: int = 1) -> "xarray.Dataset":
         return Problem(network, scaled(train), test=scaled(test), decay=5 * 1e-4)
 
     each = TRAIN // BATCH
-    at = np.unique(np.r_[0, np.geomspace(1, epochs, 50).round()]).astype(int)
+    at = steps_to(epochs, 50)
     diagram = sweep(
         cell,
         {"config": paired(CONFIGURATIONS, labels=list(LETTERS))},

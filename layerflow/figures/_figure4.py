@@ -54,6 +54,7 @@ SHOTS = 800  # samples that teach a network a skill
 PER_SKILL = 4  # hidden units that a skill takes
 START = STD**2 / START_FACTOR
 T_PER_STEP = 2 * LEARNING_RATE / SLOWNESS
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, "black")  # of the skills: those with enough contrast on white
 
 
 def compute(grid: int = 200, seeds: int = 200) -> "xarray.Dataset":
@@ -169,7 +170,7 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     for ax, (title, resource, line, dots) in zip(axes, panels, strict=True):
         _draw_panel(ax, diagram[line], resource, dots)
         ax.set_title(title, fontsize="medium")
-    for skill, colour in zip(range(SKILLS), _COLOURS, strict=True):
+    for skill, colour in zip(range(SKILLS), COLOURS, strict=True):
         axes[1].plot(diagram.samples, diagram.in_data_one_shot[:, skill], color=colour, linewidth=0.8, linestyle="--")
     for ax in axes[:2]:
         ax.set_xscale("log")
@@ -181,12 +182,9 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     return figure
 
 
-_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, "black")  # those with enough contrast on white
-
-
 def _draw_panel(ax: "Axes", line: "xarray.DataArray", resource: str, dots: "xarray.DataArray") -> None:
     """Fitted closed forms as lines and the flow as circles."""
-    for skill, colour in zip(range(SKILLS), _COLOURS, strict=True):
+    for skill, colour in zip(range(SKILLS), COLOURS, strict=True):
         ax.plot(line[resource], line[:, skill], color=colour, linewidth=1.8, label=f"{skill + 1}")
         ax.plot(dots["at"], dots[:, skill], "o", color=colour, markersize=4, markerfacecolor="white", zorder=3)
     ax.set(xlabel=line[resource].attrs["long_name"], ylim=(-0.04, 1.04))

@@ -34,7 +34,8 @@ from layerflow._calibrate import calibrate
 from layerflow._keys import fold
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
-from layerflow.figures._curves import BLUE, GREEN, PURPLE, VERMILION, new_figure, panel_title
+from layerflow.figures._curves import new_figure, panel_title
+from layerflow.figures._figure4 import COLOURS, PER_SKILL, SHOTS, SLOWNESS, START_FACTOR
 from layerflow.figures._words import facts, listed, verdict
 from layerflow.methods import Descent
 from layerflow.networks import MLP
@@ -83,7 +84,6 @@ QUICK = {
 }
 PARITY = SparseParity()
 SKILLS, TARGET = PARITY.skills, PARITY.target
-START_FACTOR = 3.6  # R(0) = std^2 / START_FACTOR, as in Figure 4
 PER_SKILL_SAMPLES = 400  # on which strengths are measured
 MEASURE = on_test(skill_strengths)
 
@@ -197,13 +197,17 @@ def _calibrated(resource: str, recipe: Recipe, shares: "xarray.DataArray") -> "t
         "time": (
             lambda t, v: theory.skill_strengths_in_time(v * t, frequency / frequency[0], start, 1.0),
             "v",
-            TARGET * recipe.rate * frequency[0] / 22,
+            TARGET * recipe.rate * frequency[0] / SLOWNESS,
         ),
-        "data": (lambda d, shots: theory.skill_strengths_in_data(d, frequency, 1.0, shots=shots), "shots", 800.0),
+        "data": (
+            lambda d, shots: theory.skill_strengths_in_data(d, frequency, 1.0, shots=shots),
+            "shots",
+            float(SHOTS),
+        ),
         "parameters": (
             lambda n, per_skill: theory.skill_strengths_in_parameters(n, SKILLS, 1.0, per_skill=per_skill),
             "per_skill",
-            4.0,
+            float(PER_SKILL),
         ),
     }[resource]
     name, at = f"{resource}_mesh", np.asarray(shares[resource], float)
@@ -247,15 +251,12 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     return figure
 
 
-_COLOURS = (BLUE, VERMILION, GREEN, PURPLE, "black")
-
-
 def _draw_panel(ax: "Axes", diagram: "xarray.Dataset", resource: str) -> None:
     """The model as lines, the networks dashed with their spread."""
     x = diagram[resource]
     networks = diagram[f"in_{resource}"]
     mean, spread = networks.mean(f"seed_{resource}"), networks.std(f"seed_{resource}")
-    for skill, colour in zip(diagram.skill.values, _COLOURS, strict=True):
+    for skill, colour in zip(diagram.skill.values, COLOURS, strict=True):
         model = diagram[f"model_in_{resource}"].sel(skill=skill)
         ax.plot(diagram[f"{resource}_mesh"], model, color=colour, linewidth=1.8, label=str(skill))
         m, s = mean.sel(skill=skill), spread.sel(skill=skill)

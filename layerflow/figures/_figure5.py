@@ -26,6 +26,7 @@ from layerflow._problem import Problem
 from layerflow._sweep import sweep
 from layerflow.engine._grid import paired
 from layerflow.figures._curves import BLUE, GREEN, GREY, PALETTE, PURPLE, VERMILION, new_figure, panel_title
+from layerflow.figures._grokking import steps_to
 from layerflow.figures._words import facts, listed, verdict
 from layerflow.methods import Descent, Flow
 from layerflow.networks import MLP, feature_model
@@ -119,7 +120,7 @@ def _network(train: Samples, test: Samples, seeds: int, hid: int, epochs: int) -
         y = jnp.where(shuffled, at_random, train.y)
         return Problem(start, Samples(train.x, y), test=test, decay=5e-4)
 
-    at = np.unique(np.r_[0, np.geomspace(1, epochs, 30).round()]).astype(int)
+    at = steps_to(epochs, 30)
     each = TRAIN // BATCH
     method = Descent(optax.adam, learning_rate=1e-3, batch=BATCH, steps=each * epochs)
     watched = WATCHED | {"train": accuracy, "test": on_test(accuracy)}

@@ -70,6 +70,11 @@ class Recipe:
     decay: float = 1.0
     heads: int = 4
 
+    def start(self, key: jax.Array) -> Transformer:
+        """A transformer of these sizes at its start."""
+        sizes = {"width": self.width, "heads": self.heads, "hid": self.hid}
+        return Transformer.lecun(key, tokens=3, vocabulary=self.prime + 1, out=self.prime, **sizes)
+
 
 RECIPES = {
     "full": Recipe(prime=113, width=128, hid=512, train=0.4, learning_rate=1e-3, steps=20_000),
@@ -107,10 +112,9 @@ def compute(
     recipe = RECIPES["quick" if quick else "full"] if recipe is None else recipe
     tasks = modular_arithmetic(jax.random.key(1), recipe.prime, train=recipe.train, form="tokens")
     train, test = (Classification(task.x, task.y) for task in tasks)
-    sizes = {"width": recipe.width, "heads": recipe.heads, "hid": recipe.hid}
 
     def tokens(key: jax.Array, scale: jax.Array) -> Problem:
-        start = Transformer.lecun(key, tokens=3, vocabulary=recipe.prime + 1, out=recipe.prime, **sizes)
+        start = recipe.start(key)
         start = eqx.tree_at(lambda network: network.embedding, start, start.embedding * scale)
         return Problem(start, train, test=test)
 
@@ -132,18 +136,7 @@ def compute(
 
 def _embedding_share(recipe: Recipe) -> float:
     """Share of the token embeddings in all parameters."""
-    start = jax.eval_shape(
-        lambda key: Transformer.lecun(
-            key,
-            tokens=3,
-            vocabulary=recipe.prime + 1,
-            out=recipe.prime,
-            width=recipe.width,
-            heads=recipe.heads,
-            hid=recipe.hid,
-        ),
-        jax.random.key(0),
-    )
+    start = jax.eval_shape(recipe.start, jax.random.key(0))
     return start.embedding.size / sum(leaf.size for leaf in jax.tree.leaves(start))
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from layerflow._problem import Problem
 from layerflow.engine._grid import Paired, paired
-from layerflow.figures._grokking import relative_loss
+from layerflow.figures._grokking import mirrored, relative_loss
 from layerflow.methods import Descent
 from layerflow.networks import MLP, linearise
 from layerflow.observables import accuracy, on_test
@@ -80,14 +80,7 @@ class Polynomial:
             decay: Array,
         ) -> tuple[Problem, Descent]:
             half = jax.random.normal(key, (self.hid // 2, self.inp))
-            sign = _first(width, self.hid // 2)
-            slope = 1 / (1 + self.eps / 2)
-            start = MLP(
-                (gain * jnp.concatenate([half, half]), jnp.concatenate([sign, -sign])[None]),
-                activation=jnp.square,
-                slope=slope,
-                output_scale=output / (slope * self.hid),
-            )
+            start = mirrored(gain * half, _first(width, self.hid // 2), eps=self.eps, scale=output)
             rates = eqx.tree_at(lambda network: network.weights, start, (1.0, None))
             rate = self.rate * self.hid / self.kernel(gain, inp, output, width)
             tasks = [task.rescale(target=target * scale, input=inp) for task in (train, test)]

@@ -7,12 +7,11 @@ import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from layerflow._checks import is_concrete, require
+from layerflow._checks import is_concrete, require, whole
 from layerflow.methods._course import Course, Loop, Path, Peaks, Status, failed, higher, loop_of, masked
 
 
@@ -71,7 +70,7 @@ class Descent(eqx.Module):
             raise ValueError(
                 f"Argument `steps` is a whole number, but it has dtype {steps.dtype} and shape {steps.shape}."
             )
-        if batch is not None and (isinstance(batch, bool) or not isinstance(batch, int | np.integer) or batch < 1):
+        if batch is not None and (not whole(batch) or batch < 1):
             raise ValueError(f"Argument `batch` counts samples: a whole number of at least 1, not {batch!r}.")
         self.steps = require(steps, steps > 0, f"Argument `steps` needs to be positive, but it is {steps}.")
         self.optimiser, self.batch, self.replace = optimiser, batch, replace

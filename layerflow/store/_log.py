@@ -1,7 +1,6 @@
 """Who wrote to a store, when and how far: one record for each run, kept in the store."""
 
 import contextlib
-import datetime
 import os
 import socket
 import time
@@ -9,12 +8,11 @@ from typing import Any
 
 import zarr
 
+from layerflow._record import Record, now
 from layerflow.store._place import OWN, Place
 
 _PATH = f"{OWN}/log"
 _SECONDS = 1.0  # between records of a run under way
-
-Record = dict[str, Any]
 
 
 def runs(place: Place) -> list[Record]:
@@ -38,11 +36,11 @@ class Run:
         self._group = zarr.open_group(place.zarr(), path=_PATH, mode="a")
         self._before = runs(place)
         self._begin = self._written = time.perf_counter()
-        now = _now()
+        begin = now()
         whose = {"host": socket.gethostname(), "pid": os.getpid()}
         self.record: Record = whose | {
-            "begin": now,
-            "updated": now,
+            "begin": begin,
+            "updated": begin,
             "seconds": 0.0,
             "total": total,
             "done_before": done,
@@ -68,9 +66,5 @@ class Run:
 
     def _write(self) -> None:
         self._written = time.perf_counter()
-        self.record |= {"updated": _now(), "seconds": round(self._written - self._begin, 3)}
+        self.record |= {"updated": now(), "seconds": round(self._written - self._begin, 3)}
         self._group.attrs["runs"] = [*self._before, self.record]
-
-
-def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

@@ -64,11 +64,11 @@ def open_diagram(path: str | os.PathLike[str]) -> "xarray.Dataset":
 
 def _attrs(store: "Store", retries: "Retries") -> dict[str, Any]:
     """How the diagram was made: the facts of the sweep, and those of all runs together."""
+    from layerflow._run import one_or_all
     from layerflow.store._log import runs
 
     records, description = runs(store.place), store.description
     lanes = [count for count in description["lanes"] if count is not None]
-    one_or_all = lambda numbers: numbers[0] if len(set(numbers)) == 1 else numbers
     of_all = lambda name, over, default: over([record.get(name, default) for record in records] or [default])
     return description["facts"] | {
         "asked": json.dumps(description["asked"]),

@@ -31,12 +31,12 @@ class Retries:
 
     def __init__(self, place: Place) -> None:
         self.methods: list[dict[str, Any]] = []
-        self._groups: list[Any] = []
+        self._groups: list[tuple[Any, np.ndarray]] = []  # with its cells, in order
         while place.exists(OWN, "retries", str(len(self._groups) + 1)):
             group: Any = zarr.open_group(place.zarr(read_only=True), path=_path(len(self._groups) + 1), mode="r")
             if not group.attrs.get(_WHOLE):
                 break
-            self._groups.append(group)
+            self._groups.append((group, np.asarray(group["cells"][:])))
             self.methods.append(dict(group.attrs["method"]))
 
     def __len__(self) -> int:
@@ -44,8 +44,7 @@ class Retries:
 
     def lay_over(self, name: str, chosen: np.ndarray, own: list[np.ndarray], values: np.ndarray) -> None:
         """Write what retries found of a variable over the values of some cells, told by flat number."""
-        for number, group in enumerate(self._groups, start=1):
-            cells = group["cells"][:]  # in order
+        for number, (group, cells) in enumerate(self._groups, start=1):
             place = np.minimum(np.searchsorted(cells, chosen), len(cells) - 1)
             hit = cells[place] == chosen
             if hit.any():

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from layerflow._checks import is_concrete, real_array
+from layerflow._checks import is_concrete, real_array, whole
 
 
 class PrincipalComponents(eqx.Module):
@@ -133,7 +133,7 @@ def _count(components: int, inp: int) -> int:
     """The components to keep, or an error."""
     if not is_concrete(components):
         operator.index(components)  # raises what a sweep turns into its advice on lf.static
-    if isinstance(components, bool) or not isinstance(components, int | np.integer) or components < 1:
+    if not whole(components) or components < 1:
         raise ValueError(f"Argument `components` is a positive whole number or None, but it is {components!r}.")
     if components > inp:
         raise ValueError(

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
 from layerflow._checks import check_counts
 from layerflow.tasks._base import Task
+from layerflow.tasks._teacher import power_law_modes
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,7 @@ class SparseParity:
     @property
     def frequency(self) -> Float[Array, " skill"]:
         """p_k of every skill; they sum to 1."""
-        powers = jnp.arange(1, self.skills + 1, dtype=jnp.result_type(float)) ** -self.exponent
-        return powers / jnp.sum(powers)
+        return power_law_modes(self.skills, exponent=self.exponent).variance
 
     def draw(self, key: PRNGKeyArray, n: int) -> tuple[Float[Array, "n inp"], Float[Array, "n 1"]]:
         """Inputs and targets of `n` samples, as `Stream` draws them."""
