@@ -182,6 +182,7 @@ def test_sharpness_is_the_largest_eigenvalue_of_the_full_hessian(key, kind, regr
     np.testing.assert_allclose(sharpness, np.linalg.eigvalsh(hessian)[-1], rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_the_derivative_of_the_sharpness_is_that_of_differences(key, regression):
     """In both modes: v . dH v, though the iteration for v is not differentiated."""
     mlp = eqx.nn.MLP(4, 3, 6, 1, activation=jnp.tanh, key=key)

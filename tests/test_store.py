@@ -85,6 +85,7 @@ def test_a_store_holds_the_diagram_of_memory(kind, path):
         assert stored.attrs[name] == kept.attrs[name]
 
 
+@pytest.mark.slow
 def test_a_part_of_a_stored_diagram_is_that_of_memory(path):
     """Whichever axes lie outside in the store: numbers, slices backwards, lists."""
     stored, kept = swept(path, **KINDS["static"]), swept(**KINDS["static"])
