@@ -165,7 +165,7 @@ def against_chunks(
     cells: int,
     *,
     ts: np.ndarray | None = None,
-    solver: dfx.AbstractSolver | None = None,
+    solver: dfx.AbstractSolver[Any] | None = None,
     chunk: int = CHUNK,
 ) -> dict[str, float]:
     """Networks of other shapes, log-uniform target scales from 0.1 to 10, against `diffeqsolve` in chunks of 512."""

@@ -45,7 +45,7 @@ def kernel(w1: np.ndarray, w2: np.ndarray, xx: np.ndarray) -> np.ndarray:
     return np.kron(np.eye(len(w2)), w1.T @ w1 @ xx) + np.kron(w2 @ w2.T, xx)
 
 
-def numpy_loop(w1s, w2s, ratios, xx, yx) -> np.ndarray:
+def numpy_loop(w1s: np.ndarray, w2s: np.ndarray, ratios: np.ndarray, xx: np.ndarray, yx: np.ndarray) -> np.ndarray:
     """Kernel distance of every cell, one after the other."""
     distances = []
     for w1, w2, ratio in zip(w1s, w2s, ratios, strict=True):

@@ -15,8 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -26,21 +28,21 @@ from benchmarks import _measure
 TURNS = 3
 
 
-def cell(key, lam, weight_to_target):
+def cell(key: jax.Array, lam: jax.Array, weight_to_target: jax.Array) -> lf.Problem:
     """A cell of Figure 6(a)."""
     task = lf.random_regression(lf.fold(key, "task"), n=10, inp=2, out=2, whiten=True)
     start = lf.lambda_balanced(key, lam, jnp.sqrt(weight_to_target), inp=2, hid=2, out=2)
     return lf.Problem(start, task.rescale(target=1 / weight_to_target))
 
 
-def sweep(grid: int, **how):
+def sweep(grid: int, **how: Any) -> Any:
     """Figure 6(a) over a grid."""
     axes = {"lam": np.linspace(-9, 9, grid), "weight_to_target": np.linspace(1, 20, grid)}
     observe = (lf.loss, lf.kernel_distance)
     return lf.sweep(cell, axes, method=lf.Flow(t1=39.99), observe=observe, progress=False, **how)
 
 
-def timed(run) -> float:
+def timed(run: Callable[[], Any]) -> float:
     """Seconds of one call."""
     begin = time.perf_counter()
     run()

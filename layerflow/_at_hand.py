@@ -12,7 +12,7 @@ things are kept at hand:
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -34,7 +34,7 @@ _at_hand: ContextVar[_AtHand] = ContextVar("_at_hand", default=_AtHand())  # noq
 
 
 @contextlib.contextmanager
-def at_hand(**known: Any) -> Iterator[None]:
+def at_hand(**known: Any) -> Generator[None]:
     """Keep something at hand for the observables called inside.
 
     Args:

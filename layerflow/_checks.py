@@ -1,7 +1,7 @@
 """Checks on values that may still be traced when the check is written down."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,7 +27,7 @@ _collecting: ContextVar[Checks | None] = ContextVar("_collecting", default=None)
 
 
 @contextlib.contextmanager
-def collect() -> Iterator[Checks]:
+def collect() -> Generator[Checks]:
     """Gather the checks of traced values made inside, for the caller to evaluate."""
     checks = Checks(jec.get_opaque_trace_state())
     token = _collecting.set(checks)

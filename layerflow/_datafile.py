@@ -5,7 +5,7 @@ import os
 import pathlib
 import uuid
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -36,7 +36,7 @@ class Data:
     y_test: Float[np.ndarray, "m out"] | None = None
 
 
-def read_data(path: str | os.PathLike, *, targets: Targets = "values") -> Data:
+def read_data(path: str | os.PathLike[str], *, targets: Targets = "values") -> Data:
     """Read the arrays of an NPZ file, and check them for what would fail later.
 
     The file is what np.savez(path, x=x, y=y) writes, and optionally x_test=..., y_test=...;
@@ -79,7 +79,7 @@ def read_data(path: str | os.PathLike, *, targets: Targets = "values") -> Data:
     return Data(matrices["x"], y, matrices.get("x_test"), y_test)
 
 
-def write_data(path: str | os.PathLike, train: Samples, test: Samples | None = None) -> None:
+def write_data(path: str | os.PathLike[str], train: Samples, test: Samples | None = None) -> None:
     """Write tasks to an NPZ file that `read_data` reads.
 
     Inputs are kept in float32, which halves the file, and targets as they are. The file
@@ -169,7 +169,7 @@ def _member(path: pathlib.Path, archive: Any, name: str) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _in_plain_words(path: pathlib.Path, name: str = "") -> Iterator[None]:
+def _in_plain_words(path: pathlib.Path, name: str = "") -> Generator[None]:
     """Turn what the system, zipfile and NumPy raise into one line on the file."""
     try:
         yield

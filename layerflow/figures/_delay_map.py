@@ -24,7 +24,7 @@ References:
     Kunin et al. (2024), arXiv:2406.06158; Kumar et al. (2024), arXiv:2310.06110; Nam et al. (2025), arXiv:2502.21009.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -170,7 +170,7 @@ def _draw_cells(ax: "Axes", diagram: "xarray.Dataset") -> None:
         ("later layer heavier (c > 1)", later, BLUE, "o"),
         ("first layer heavier (c ≤ 1)", ~later, VERMILION, "^"),
     ):
-        style = {"color": colour, "marker": marker, "linestyle": "none", "alpha": 0.75, "markersize": 5}
+        style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "none", "alpha": 0.75, "markersize": 5}
         ax.plot(growth[side & seen], wait[side & seen], label=words, **style)
         hollow = growth[side & never]
         ax.plot(hollow, np.full(hollow.size, ceiling), markerfacecolor="none", **style)

@@ -209,8 +209,9 @@ def _draw_line(
     past = target[0] - source[0] > 1
     colour = PURPLE if source[1] == ONE else GREEN if past else (BLUE, VERMILION)[source[0]]
     bend = 0.0 if not past else 0.32 if source[1] == ONE else -0.32
-    style = {"color": colour, "linewidth": width, "arrowstyle": "-", "shrinkA": 0, "shrinkB": 0, "alpha": 0.85}
-    ax.add_patch(FancyArrowPatch(place[source], place[target], connectionstyle=f"arc3,rad={bend}", zorder=2, **style))
+    line = FancyArrowPatch(place[source], place[target], arrowstyle="-", shrinkA=0, shrinkB=0, zorder=2)
+    line.set(connectionstyle=f"arc3,rad={bend}", color=colour, linewidth=width, alpha=0.85)
+    ax.add_patch(line)
 
 
 def _add_key(figure: "Figure") -> None:

@@ -100,7 +100,7 @@ def _trained(task: Task, seeds: int) -> "xarray.Dataset":
 
     configs = configurations(task.factors, task.decay)
     steps = steps_to(task.steps, POINTS)
-    how = {"seeds": seeds, "ts": steps, "observe": task.observe}
+    how: dict[str, Any] = {"seeds": seeds, "ts": steps, "observe": task.observe}
     delay = grokking_delay(train="train", test="test", level=task.level, falling=task.falling)
     runs = sweep(task.cell(jax.random.key(1)), {"config": configs}, summary=delay, **how)
     default = {name: values[:1] for name, values in configs.values.items()}
@@ -186,7 +186,8 @@ def _draw_delays(ax: "Axes", one: "xarray.Dataset") -> None:
     reached = one.delay.where(np.isfinite(one.delay))
     ceiling = 1.6 * float(reached.max()) if bool(np.isfinite(one.delay).any()) else 1.0
     for number, (name, colour) in enumerate(zip(one.config.values, (GREY, *PALETTE), strict=False)):
-        style = {"color": colour, "alpha": 0.85, "markersize": 6.5 + 3.0 * (number == 1), "label": str(name)}
+        style: dict[str, Any] = {"color": colour, "alpha": 0.85, "label": str(name)}
+        style["markersize"] = 9.5 if number == 1 else 6.5
         if name == LEVERS[-1]:
             style["markerfacecolor"] = "none"
         ratio = np.full(one.sizes["seed"], float(one.ratio[number]))

@@ -115,7 +115,7 @@ def any_cell(flag: Bool[Array, ""]) -> Bool[Array, ""]:
 
 
 @any_cell.def_vmap
-def _(axis_size, in_batched, flag):  # noqa: ARG001
+def _(axis_size: int, in_batched: list[bool], flag: Array) -> tuple[Array, bool]:  # noqa: ARG001
     return any_cell(jnp.any(flag, axis=0) if in_batched[0] else flag), False
 
 

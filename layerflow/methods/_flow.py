@@ -52,8 +52,8 @@ class Flow(eqx.Module):
     """
 
     t1: Float[Array, ""]
-    solver: dfx.AbstractSolver
-    controller: dfx.AbstractStepSizeController
+    solver: dfx.AbstractSolver[Any]
+    controller: dfx.AbstractStepSizeController[Any, Any]
     dt0: Float[Array, ""] | None
     max_steps: Int[Array, ""]
     loop: Loop = eqx.field(static=True)
@@ -63,10 +63,10 @@ class Flow(eqx.Module):
         self,
         t1: ArrayLike,
         *,
-        solver: dfx.AbstractSolver | None = None,
+        solver: dfx.AbstractSolver[Any] | None = None,
         rtol: ArrayLike | None = None,
         atol: ArrayLike | None = None,
-        controller: dfx.AbstractStepSizeController | None = None,
+        controller: dfx.AbstractStepSizeController[Any, Any] | None = None,
         dt0: ArrayLike | None = None,
         max_steps: ArrayLike = 100_000,
         adjoint: dfx.AbstractAdjoint | None = None,

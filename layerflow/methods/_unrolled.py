@@ -23,18 +23,18 @@ class UnrolledStep:
         self.func = solver.func
 
     @staticmethod
-    def fits(solver: dfx.AbstractSolver) -> bool:
+    def fits(solver: dfx.AbstractSolver[Any]) -> bool:
         """Whether `solver` steps by its tableau alone."""
         plain = type(solver).step is dfx.AbstractRungeKutta.step
         return isinstance(solver, dfx.AbstractERK) and plain and isinstance(solver.tableau, dfx.ButcherTableau)
 
-    def init(self, term: dfx.ODETerm, t0: Array, t1: Array, y0: Array, args: Any) -> Float[Array, " size"]:
+    def init(self, term: dfx.ODETerm[Any], t0: Array, t1: Array, y0: Array, args: Any) -> Float[Array, " size"]:
         """The velocity at the start, which every step hands on to the next."""
         del t1
         return term.vf(t0, y0, args)
 
     def step(
-        self, term: dfx.ODETerm, t0: Array, t1: Array, y0: Array, args: Any, velocity: Array, made_jump: Any
+        self, term: dfx.ODETerm[Any], t0: Array, t1: Array, y0: Array, args: Any, velocity: Array, made_jump: Any
     ) -> tuple[Array, Array, dict[str, PyTree], Array, Any]:
         """One step from t0 to t1: what `solver.step` returns, with the velocity as solver state."""
         del made_jump  # gradient flow has none

@@ -2,7 +2,7 @@
 
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import filelock
 import psutil
@@ -12,7 +12,7 @@ from layerflow.store._place import OWN, Place
 
 
 @contextlib.contextmanager
-def locked(place: Place) -> Iterator[None]:
+def locked(place: Place) -> Generator[None]:
     """Hold the store, or raise with the name of the process that does.
 
     In a folder the operating system holds the lock, and lets go of it when the process dies, however it

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -65,7 +65,7 @@ class Stop:
 
 
 @contextlib.contextmanager
-def interrupts() -> Iterator[Stop]:
+def interrupts() -> Generator[Stop]:
     """Let the first Ctrl-C ask to stop, between chunks; the second one interrupts at once.
 
     Where a process was told to ignore it, as jobs in the background are, it stays ignored.

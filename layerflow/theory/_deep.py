@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from layerflow.theory._arguments import below, positive, times, together, variances
-from layerflow.theory._mode import _exponential, _sigmoidal
+from layerflow.theory._mode import grown_exponentially, grown_sigmoidally
 from layerflow.theory._special import phi1
 
 
@@ -126,7 +126,7 @@ def _deep_mode(
     depth: float,
 ) -> Float[Array, "*shape"]:
     if depth <= 2:
-        return (_exponential if depth == 1 else _sigmoidal)(t, start, target, e)
+        return (grown_exponentially if depth == 1 else grown_sigmoidally)(t, start, target, e)
     now = clock(_logit(start, target), 1 - 2 / depth) + t * _pace(target, e, depth)
     return target * jax.nn.sigmoid(unclock(now, 1 - 2 / depth))
 

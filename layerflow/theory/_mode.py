@@ -37,7 +37,7 @@ def exponential(t: ArrayLike, start: ArrayLike, target: ArrayLike, variance: Arr
     References:
         Nam et al. (2025), arXiv:2502.21009, Eqs. 7 and 10.
     """
-    return _exponential(*together(t=times(t), start=start, target=target, variance=variances(variance)))
+    return grown_exponentially(*together(t=times(t), start=start, target=target, variance=variances(variance)))
 
 
 def sigmoidal(t: ArrayLike, start: ArrayLike, target: ArrayLike, variance: ArrayLike = 1.0) -> Float[Array, "..."]:
@@ -72,7 +72,7 @@ def sigmoidal(t: ArrayLike, start: ArrayLike, target: ArrayLike, variance: Array
     References:
         Nam et al. (2025), arXiv:2502.21009, Eqs. 6, 9 and 39; Saxe et al. (2014), arXiv:1312.6120.
     """
-    return _sigmoidal(*together(t=times(t), start=start, target=target, variance=variances(variance)))
+    return grown_sigmoidally(*together(t=times(t), start=start, target=target, variance=variances(variance)))
 
 
 class LayerPair(eqx.Module):
@@ -120,14 +120,14 @@ def layer_pair(t: ArrayLike, a0: ArrayLike, b0: ArrayLike, target: ArrayLike, va
 
 
 @jax.jit
-def _exponential(
+def grown_exponentially(
     t: Float[Array, "*shape"], start: Float[Array, "*shape"], target: Float[Array, "*shape"], e: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
     return start * jnp.exp(-e * t) - target * jnp.expm1(-e * t)
 
 
 @jax.jit
-def _sigmoidal(
+def grown_sigmoidally(
     t: Float[Array, "*shape"], start: Float[Array, "*shape"], target: Float[Array, "*shape"], e: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
     sign = jnp.where(start < 0, -1.0, 1.0).astype(start.dtype)

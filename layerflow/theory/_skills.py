@@ -6,7 +6,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from layerflow._numerics import safe_root
 from layerflow.theory._arguments import counts, ensure, finite, positive, positive_count, times, together
-from layerflow.theory._mode import _sigmoidal
+from layerflow.theory._mode import grown_sigmoidally
 
 
 def skill_frequencies(n_skills: int, alpha: ArrayLike) -> Float[Array, "... skill"]:
@@ -74,7 +74,7 @@ def skill_strengths_in_time(
         ("frequency",), t=times(t), frequency=_frequencies(frequency), start=start, target=target
     )
     along = lambda value: jnp.broadcast_to(value[..., None], frequency.shape)
-    return _sigmoidal(along(t), along(start), along(target), frequency)
+    return grown_sigmoidally(along(t), along(start), along(target), frequency)
 
 
 def skill_strengths_in_data(
