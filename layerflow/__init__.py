@@ -77,7 +77,7 @@ from layerflow.tasks import (
     teacher,
 )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "MLP",

@@ -222,7 +222,7 @@ def test_provenance_is_a_paragraph(store, capsys):
         "weights grew without bound",
         "weights or velocity became NaN or infinite",
         "run again by gradient flow to t = 3, Tsit5, rtol 1e-07",
-        "layerflow 0.1.0, jax ",
+        f"layerflow {lf.__version__}, jax ",
         "in chunks of 18 cells with 18 lanes",
         diagram.attrs["fingerprint"][:16],
     ):

@@ -1,0 +1,71 @@
+"""The few tasks of a developer, each run in the environment that nox is installed in: `nox -l` lists them.
+
+pip install -e ".[dev]" && nox -s lint
+"""
+
+import os
+import pathlib
+import sys
+import tempfile
+import venv
+
+import nox
+
+nox.options.default_venv_backend = "none"
+nox.options.stop_on_first_error = True
+os.environ["PATH"] = os.pathsep.join([str(pathlib.Path(sys.executable).parent), os.environ["PATH"]])
+
+
+@nox.session
+def figures(session: nox.Session) -> None:
+    """Every figure, by its quick recipe, into figures/."""
+    session.run("layerflow", "figure", "all", "--quick")
+
+
+@nox.session
+def slow(session: nox.Session) -> None:
+    """Tests that the everyday run leaves out, on the figures that were drawn."""
+    session.run("pytest", "-n", "2", "-m", "slow", "--figures=figures", "tests")
+
+
+@nox.session
+def pages(session: nox.Session) -> None:
+    """The code of the README and of the documentation, and what it prints."""
+    session.run("python", ".ci/blocks.py")
+
+
+@nox.session
+def notebooks(session: nox.Session) -> None:
+    """Every notebook from its first cell to its last."""
+    session.run(
+        *("pytest", "-n", "2", "--dist", "load", "--timeout", "600", "--nbmake", "--nbmake-timeout", "300", "notebooks")
+    )
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Format, lint and types."""
+    session.run("ruff", "format", "--check", ".")
+    session.run("ruff", "check", ".")
+    session.run("pyright")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """The site, without a warning, into docs/_build/html."""
+    session.run("sphinx-build", "-q", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """What a release uploads: built, checked, installed and imported elsewhere."""
+    with tempfile.TemporaryDirectory() as folder:
+        session.run("python", "-m", "build", "--outdir", folder, ".", silent=True)
+        (wheel,), (source,) = pathlib.Path(folder).glob("*.whl"), pathlib.Path(folder).glob("*.tar.gz")
+        session.run("twine", "check", "--strict", str(wheel), str(source))
+        venv.create(f"{folder}/venv", with_pip=True)
+        for package in ([str(wheel)], ["--no-deps", "--force-reinstall", str(source)]):
+            session.run(f"{folder}/venv/bin/pip", "install", "-q", *package)
+            with session.chdir(folder):
+                session.run("venv/bin/python", "-c", "import layerflow; print(layerflow.__version__)")
+                session.run("venv/bin/layerflow", "figure", "--help", silent=True)
