@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.extend.core as jec
 import jax.numpy as jnp
 import numpy as np
@@ -67,6 +68,21 @@ def check_counts(**counts: Any) -> None:
     for name, value in counts.items():
         if not whole(value) or value < 1:
             raise ValueError(f"Argument `{name}` is a whole number of at least 1, but it is {value!r}.")
+
+
+def check_key(key: Any) -> None:
+    """Raise unless `key` is one random key, new style or old."""
+    if not is_key(key):
+        came = f"an array of shape {key.shape}" if isinstance(key, jax.Array) else repr(key)
+        raise TypeError(f"Argument `key` needs one random key, such as jax.random.key(0), but it is {came}.")
+
+
+def is_key(key: Any) -> bool:
+    """Whether `key` is one random key, new style or old."""
+    if not isinstance(key, jax.Array):
+        return False
+    new = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return key.ndim == (0 if new else 1) and bool(new or key.dtype == jnp.uint32)
 
 
 def is_concrete(value: Any) -> bool:

@@ -5,6 +5,8 @@ import zlib
 import jax
 from jaxtyping import PRNGKeyArray
 
+from layerflow._checks import check_key
+
 
 def fold(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
     """A key of its own for each purpose, from one key and a name.
@@ -24,4 +26,5 @@ def fold(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
         >>> bool(lf.fold(key, "task") == lf.fold(key, "start"))
         False
     """
+    check_key(key)
     return jax.random.fold_in(key, zlib.crc32(name.encode()))

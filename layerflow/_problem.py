@@ -60,8 +60,8 @@ class Problem(eqx.Module):
         for name, given in (("task", task), ("test", test)):
             if not isinstance(given, Task) and not (name == "test" and given is None):
                 raise TypeError(
-                    f"Argument `{name}` needs a task (Modes, Moments, Samples, or your own subclass of lf.Task), "
-                    f"but it is of type {type(given).__name__}."
+                    f"Argument `{name}` needs a task (Modes, Moments, Samples, or your own subclass of lf.Task), but "
+                    f"it is of type {type(given).__name__}.{_how_to_draw(given)}"
                 )
             if given is not None:
                 _check_task(name, given, start)
@@ -114,6 +114,12 @@ class Problem(eqx.Module):
     def has_decay(self) -> bool:
         """Whether there is weight decay, as far as can be told without its value."""
         return not all(_is(leaf, 0) for leaf in jax.tree.leaves(self.decay))
+
+
+def _how_to_draw(given: Any) -> str:
+    """What to write for something that draws samples and is no task itself."""
+    name = type(given).__name__
+    return f" Draw from it: lf.Stream({name}(...).draw)." if callable(getattr(given, "draw", None)) else ""
 
 
 def _check_task(name: str, task: Task, start: PyTree) -> None:

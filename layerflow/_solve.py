@@ -1,16 +1,16 @@
 """Solve one problem."""
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree
 
-from layerflow._checks import is_concrete, require
+from layerflow._checks import is_concrete, is_key, require
 from layerflow._numerics import full_precision
 from layerflow._problem import Problem
 from layerflow._trajectory import Trajectory
@@ -111,10 +111,8 @@ def as_key(key: Any, name: str) -> PRNGKeyArray:
     """A key from a key, an old-style key or a whole number, or an error."""
     if isinstance(key, int | np.integer):
         return jax.random.key(int(key))
-    if eqx.is_array(key) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.shape == ():
-        return key
-    if eqx.is_array(key) and key.dtype == jnp.uint32 and key.ndim == 1:
-        return jax.random.wrap_key_data(key)
+    if is_key(key):
+        return jax.random.wrap_key_data(key) if key.dtype == jnp.uint32 else key
     raise TypeError(f"Argument `{name}` needs a key, jax.random.key(0), or a whole number, but it is {key!r}.")
 
 
@@ -167,12 +165,28 @@ def named(given: Observe, argument: str, of: str) -> dict[str, Callable[..., Any
     for name, function in functions.items():
         if not isinstance(name, str) or not callable(function):
             raise TypeError(
-                f"Argument `{argument}` needs functions of {of}, or a dict of them by name, but `{name}` is a "
+                f"Argument `{argument}` needs functions of {of}, or a dict of them by name, but `{name}` is of type "
                 f"{type(function).__name__}."
+            )
+        if not _takes(function, of.count(",") + 1):
+            raise TypeError(
+                f"Argument `{argument}` needs functions of {of}, but `{name}` does not take that. If it makes one, "
+                f"call it first: {argument}={name}(...)."
             )
     if not functions:
         raise ValueError(f"Argument `{argument}` needs at least one function of {of}, but it is empty.")
     return functions
+
+
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function can be called with so many arguments, as far as Python can tell."""
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    except ValueError:  # has no signature to read
+        return True
+    return True
 
 
 def checked_times(ts: Times | None, kind: type[Method], end: Array | None) -> Array | None:

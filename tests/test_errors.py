@@ -235,10 +235,14 @@ CASES = {
             lf.Flow(t1=1.0, until="converged"),
         ),
         TypeError,
-        r"No least loss is known for a MLP on Samples",
+        r"No least loss is known for MLP on Samples",
     ),
     "result of a factory": (lambda: lf.Descent(optax.sgd(0.1), steps=3), TypeError, r"not optax.sgd\(0.01\)"),
-    "unknown hyperparameter": (lambda: lf.Descent(optax.sgd, steps=3, rate=0.1), TypeError, r"sgd does not take.*rate"),
+    "unknown hyperparameter": (
+        lambda: lf.Descent(optax.sgd, steps=3, rate=0.1),
+        TypeError,
+        r"It takes learning_rate.* but rate came",
+    ),
     "schedule of an axis value": (
         lambda: sweep(
             lambda lam: (
@@ -693,6 +697,40 @@ CASES = {
         r"one number per time, but times have shape \(5,\) and values \(5, 2\)",
     ),
     "fraction beyond the way": (lambda: lf.time_to_fraction(1.5), ValueError, r"in \(0, 1\], but it is 1.5"),
+    "number for a key": (lambda: lf.gaussian(0, (2, 1)), TypeError, r"one random key.*jax.random.key\(0\).*it is 0"),
+    "many keys for one": (
+        lambda: lf.fold(jax.random.split(KEY), "task"),
+        TypeError,
+        r"one random key.*an array of shape \(2,\)",
+    ),
+    "no learning rate": (
+        lambda: lf.Descent(optax.sgd, steps=3),
+        TypeError,
+        "such as learning_rate=0.01. It takes learning_rate.* but nothing came",
+    ),
+    "network of another width": (
+        lambda: lf.Problem(lf.MLP.lecun(KEY, (3, 4, 1)), lf.Samples(jnp.ones((5, 2)), jnp.ones((5, 1)))),
+        ValueError,
+        r"take one input of shape \(2,\), a row of `x`.*its inputs have shape \(3,\)",
+    ),
+    "pairs for a transformer": (
+        lambda: lf.Problem(
+            lf.Transformer.lecun(KEY, tokens=3, vocabulary=4, out=3, width=4, heads=1, hid=4),
+            lf.modular_arithmetic(KEY, 3)[0],
+        ),
+        ValueError,
+        r'shape \(3, 4\), as lf.modular_arithmetic\(..., form="tokens"\) gives them',
+    ),
+    "skills for a task": (
+        lambda: lf.Problem(NETWORK, lf.SparseParity()),
+        TypeError,
+        r"it is of type SparseParity. Draw from it: lf.Stream\(SparseParity\(...\).draw\)",
+    ),
+    "factory of summaries": (
+        lambda: lf.solve(PROBLEM, FLOW, ts=[0.5], summary=lf.grokking_delay),
+        TypeError,
+        r"`grokking_delay` does not take that.*summary=grokking_delay\(...\)",
+    ),
     "no plateaus to tell of": (lambda: lf.plateaus(most=0), ValueError, r"`most` needs to be positive"),
 }
 

@@ -109,8 +109,9 @@ def _known(name: str, figures: dict[str, ModuleType]) -> str:
     by_lower = {known.lower(): known for known in figures}
     if name.lower() in by_lower:
         return by_lower[name.lower()]
-    near = difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.3)
-    hint = f" Did you mean {by_lower[near[0]]}?" if near else ""
+    begun = [known for known in by_lower if known.startswith(name.lower())]
+    near = begun or difflib.get_close_matches(name.lower(), by_lower, n=1, cutoff=0.7)
+    hint = f" Did you mean {' or '.join(by_lower[one] for one in near)}?" if near else ""
     raise UserError(f"There is no figure {name!r}.{hint} Figures: {', '.join(figures)}, or {ALL}.")
 
 

@@ -1,5 +1,6 @@
 """Gradient descent by optax."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -87,7 +88,11 @@ class Descent(eqx.Module):
             optimiser(**self.hyperparameters)
         except TypeError as error:
             name = getattr(optimiser, "__name__", type(optimiser).__name__)
-            raise TypeError(f"{name} does not take the hyperparameters {sorted(hyperparameters)}: {error}") from error
+            takes = ", ".join(inspect.signature(optimiser).parameters)
+            raise TypeError(
+                f"{name} needs its numbers as further arguments of lf.Descent, such as learning_rate=0.01. It takes "
+                f"{takes}, but {', '.join(hyperparameters) or 'nothing'} came: {error}."
+            ) from error
 
     @property
     def end(self) -> Int[Array, ""]:

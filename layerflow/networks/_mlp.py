@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from layerflow._checks import real_array
+from layerflow._checks import check_key, real_array
 from layerflow.networks._fields import as_layers, constant
 from layerflow.networks._linear import check_layers
 from layerflow.networks._widths import checked_widths, per_layer
@@ -103,6 +103,7 @@ class MLP(eqx.Module):
             ValueError: If there are fewer than two widths, a width is below 1, or `std` does not hold
                 one number per layer.
         """
+        check_key(key)
         widths = checked_widths(widths)
         stds = per_layer(std, len(widths) - 1, "std")
         return cls._drawn(key, widths, stds, jax.random.normal, stds if bias else None, kind)
@@ -132,6 +133,7 @@ class MLP(eqx.Module):
             ValueError: If there are fewer than two widths, a width is below 1, or `gain` does not hold
                 one number per layer.
         """
+        check_key(key)
         widths = checked_widths(widths)
         gains = per_layer(gain, len(widths) - 1, "gain")
         unit = 1 / jnp.sqrt(jnp.asarray(widths[:-1], gains.dtype))

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from layerflow._checks import check_counts, real_array
+from layerflow._checks import check_counts, check_key, real_array
 from layerflow.networks._fields import constant
 
 
@@ -82,6 +82,7 @@ class Transformer(eqx.Module):
         Raises:
             ValueError: If a size is below 1 or `heads` does not divide `width`.
         """
+        check_key(key)
         check_counts(tokens=tokens, vocabulary=vocabulary, out=out, width=width, heads=heads, hid=hid)
         if width % heads:
             raise ValueError(
@@ -107,6 +108,12 @@ class Transformer(eqx.Module):
 
     def features(self, x: Float[Array, "tokens vocabulary"]) -> Float[Array, " width"]:
         """The residual stream at the last token, which the unembedding reads."""
+        needed = (self.positions.shape[0], self.embedding.shape[1])
+        if x.shape != needed:
+            raise ValueError(
+                f"A Transformer reads {needed[0]} one-hot tokens, shape {needed}, as lf.modular_arithmetic(..., "
+                f'form="tokens") gives them, but the shape is {x.shape}.'
+            )
         stream = x @ self.embedding.T + self.positions
         last = stream[-1]
         keys, values = (jnp.einsum("hdw,tw->htd", part, stream) for part in (self.key, self.value))

@@ -83,7 +83,7 @@ def mode_strengths(network: PyTree, problem: Problem) -> Float[Array, " mode"]:
     """
     if not hasattr(network, "matrix"):
         raise TypeError(
-            f"mode_strengths needs a linear network, with a `matrix`, but it is a {type(network).__name__}."
+            f"mode_strengths needs a linear network, with a `matrix`, but it is of type {type(network).__name__}."
         )
     task = problem.task
     if isinstance(task, Modes):
@@ -109,7 +109,7 @@ def effective_rank(network: PyTree, problem: Problem) -> Float[Array, ""]:  # no
     """
     if not hasattr(network, "matrix"):
         raise TypeError(
-            f"effective_rank needs a linear network, with a `matrix`, but it is a {type(network).__name__}."
+            f"effective_rank needs a linear network, with a `matrix`, but it is of type {type(network).__name__}."
         )
     return entropy_rank(network.matrix)
 
@@ -129,4 +129,4 @@ def moments_of(task: Any, name: str) -> Moments:
         return task
     if isinstance(task, Samples):
         return task.moments
-    raise TypeError(f"{name} needs Modes, Moments or Samples, but the task is a {type(task).__name__}.")
+    raise TypeError(f"{name} needs Modes, Moments or Samples, but the task is of type {type(task).__name__}.")

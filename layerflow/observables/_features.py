@@ -148,6 +148,6 @@ def skill_strengths(network: PyTree, problem: Problem) -> Float[Array, " skill"]
         return network.strengths
     raise TypeError(
         f"skill_strengths needs to know the skills: a DiagonalNetwork on Modes, or any network on "
-        f"SparseParity(...).by_skill(key, n), but this is a {type(network).__name__} on {type(task).__name__}. If that "
-        f"is the test task, measure lf.on_test(lf.skill_strengths)."
+        f"SparseParity(...).by_skill(key, n), but it is {type(network).__name__} on {type(task).__name__}. If that is "
+        f"the test task, measure lf.on_test(lf.skill_strengths)."
     )

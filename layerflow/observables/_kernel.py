@@ -86,7 +86,7 @@ def input_moment(task: Any) -> Float[Array, "inp inp"] | Float[Array, " inp"]:
         return task.xx
     if isinstance(task, Modes):
         return task.variance
-    raise TypeError(f"kernel_distance needs Modes, Moments or Samples, but the task is a {type(task).__name__}.")
+    raise TypeError(f"kernel_distance needs Modes, Moments or Samples, but the task is of type {type(task).__name__}.")
 
 
 def _diagonal_distance(

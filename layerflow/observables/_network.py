@@ -73,8 +73,8 @@ def alignment(network: PyTree, problem: Problem) -> Float[Array, "hidden mode"]:
     """
     if not isinstance(network, LinearNetwork) or len(network.weights) < 2:
         raise TypeError(
-            f"alignment compares neighbouring layers of a LinearNetwork, but the network is a {type(network).__name__}"
-            f"{' of one layer' if isinstance(network, LinearNetwork) else ''}."
+            f"alignment compares neighbouring layers of a LinearNetwork, but the network is of type "
+            f"{type(network).__name__}{' of one layer' if isinstance(network, LinearNetwork) else ''}."
         )
     modes = min(network.widths)
     factors = [jnp.linalg.svd(w, full_matrices=False) for w in network.weights]

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
-from layerflow._checks import real_array, require
+from layerflow._checks import check_key, real_array, require
 from layerflow.networks import MLP, LinearNetwork
 from layerflow.networks._widths import checked_widths, per_layer
 from layerflow.starts._balanced import orthogonal_matrices, two_layers
@@ -47,7 +47,9 @@ def aligned(
         Saxe et al. (2014), arXiv:1312.6120; Dominé et al. (2025), arXiv:2409.14623.
     """
     if not isinstance(task, Moments | Samples):
-        raise TypeError(f"aligned needs a task made of data, Moments or Samples, but it is a {type(task).__name__}.")
+        raise TypeError(
+            f"aligned needs a task made of data, Moments or Samples, but it is of type {type(task).__name__}."
+        )
     yx = task.yx if isinstance(task, Moments) else task.moments.yx
     u, _, vt = jnp.linalg.svd(yx, full_matrices=True)
     if key is None:
@@ -155,6 +157,7 @@ def orthogonal(
     References:
         Saxe et al. (2014), arXiv:1312.6120.
     """
+    check_key(key)
     widths = checked_widths(widths)
     gains = per_layer(gain, len(widths) - 1, "gain")
     shapes = list(zip(widths[1:], widths[:-1], strict=True))

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from layerflow._checks import real_array, require
+from layerflow._checks import check_key, real_array, require
 from layerflow._numerics import safe_root
 from layerflow.networks import LinearNetwork
 
@@ -47,6 +47,7 @@ def lambda_balanced(
     References:
         Dominé et al. (2025), "From Lazy to Rich", arXiv:2409.14623.
     """
+    check_key(key)
     for name, width in (("inp", inp), ("hid", hid), ("out", out)):
         if width < 1:
             raise ValueError(f"Argument `{name}` is a width and needs to be at least 1, but it is {width}.")

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from layerflow._checks import real_array, require
+from layerflow._checks import check_key, real_array, require
 from layerflow._numerics import safe_root
 from layerflow.networks import LinearNetwork
 from layerflow.networks._widths import checked_widths
@@ -57,6 +57,7 @@ def lambda_balanced_chain(
     References:
         Arora, Cohen, Hazan (2018), arXiv:1802.06509, for the conserved quantities of deep linear networks.
     """
+    check_key(key)
     widths = checked_widths(widths)
     lams, strengths = _checked(lams, strengths, widths)
     lams = _feasible(lams, widths)

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
+from layerflow._checks import check_key
 from layerflow.networks import LinearNetwork
 from layerflow.networks._widths import checked_widths, per_layer
 
@@ -39,6 +40,7 @@ def gaussian(key: PRNGKeyArray, widths: Sequence[int], *, std: Std = "lecun") ->
     References:
         Jacot et al. (2018), arXiv:1806.07572, for "ntk".
     """
+    check_key(key)
     widths = checked_widths(widths)
     fan_in = jnp.asarray(widths[:-1], jnp.result_type(float))
     scale: float | Float[Array, ""] = 1.0
@@ -82,6 +84,7 @@ def symmetrised(key: PRNGKeyArray, widths: Sequence[int], *, std: ArrayLike | Se
     References:
         Chizat, Oyallon, Bach (2019), arXiv:1812.07956; Nam et al. (2025), Fig. 6(b).
     """
+    check_key(key)
     widths = checked_widths(widths)
     if len(widths) < 3 or any(width % 2 for width in widths[1:-1]):
         raise ValueError(

@@ -56,7 +56,7 @@ class Task(eqx.Module):
     def least_loss(self, network: PyTree) -> Float[Array, ""]:
         """The least loss that networks of the shape of `network` can reach."""
         raise TypeError(
-            f"No least loss is known for a {type(network).__name__} on {type(self).__name__}, so nothing can be "
+            f"No least loss is known for {type(network).__name__} on {type(self).__name__}, so nothing can be "
             f'called converged there. Give a loss to stop at, until=1e-3, in place of until="converged".'
         )
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from layerflow._checks import whole
+from layerflow._checks import check_key, whole
 from layerflow.tasks._samples import Samples
 
 Operation = Literal["addition", "subtraction", "multiplication", "division"]
@@ -55,6 +55,7 @@ def modular_arithmetic(
     References:
         Power et al. (2022), arXiv:2201.02177; Gromov (2023), arXiv:2301.02679.
     """
+    check_key(key)
     _check_prime(prime)
     if operation not in _OPERATIONS:
         raise ValueError(f"Argument `operation` is one of {', '.join(_OPERATIONS)}, but it is {operation!r}.")
@@ -86,4 +87,6 @@ def _check_prime(prime: int) -> None:
         divisor = next((d for d in range(2, math.isqrt(prime) + 1) if prime % d == 0), 0)
     if divisor != 0:
         why = "" if divisor is None else f", which {divisor} divides"
-        raise ValueError(f"Argument `prime` needs to be a prime number, such as 23 or 113, but it is {prime!r}{why}.")
+        raise ValueError(
+            f"Argument `prime` needs to be a prime, a whole number such as 23 or 113, but it is {prime!r}{why}."
+        )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from layerflow._checks import check_counts
+from layerflow._checks import check_counts, check_key
 from layerflow.tasks._base import Task
 from layerflow.tasks._teacher import power_law_modes
 
@@ -68,6 +68,7 @@ class SparseParity:
 
     def draw(self, key: PRNGKeyArray, n: int) -> tuple[Float[Array, "n inp"], Float[Array, "n 1"]]:
         """Inputs and targets of `n` samples, as `Stream` draws them."""
+        check_key(key)
         skill_key, bit_key = jax.random.split(key)
         skill = jax.random.choice(skill_key, self.skills, (n,), p=self.frequency)
         x, g = self._samples(bit_key, skill)
@@ -75,6 +76,7 @@ class SparseParity:
 
     def by_skill(self, key: PRNGKeyArray, n: int) -> "SkillSamples":
         """A task of `n` samples of every skill, to measure `skill_strengths` on."""
+        check_key(key)
         check_counts(n=n)
         x, g = self._samples(key, jnp.repeat(jnp.arange(self.skills), n))
         return SkillSamples(x.reshape(self.skills, n, -1), g.reshape(self.skills, n), self.frequency, self.target)

@@ -5,7 +5,7 @@ import math
 import jax
 from jaxtyping import PRNGKeyArray
 
-from layerflow._checks import check_counts
+from layerflow._checks import check_counts, check_key
 from layerflow.tasks._samples import Samples
 
 
@@ -39,6 +39,7 @@ def polynomial_regression(
     References:
         Kumar et al. (2024), arXiv:2310.06110, section 4.
     """
+    check_key(key)
     check_counts(n=n, inp=inp, test=test, degree=degree)
     direction_key, input_key = jax.random.split(key)
     direction = jax.random.normal(direction_key, (inp, 1))

@@ -10,6 +10,11 @@ from layerflow.tasks._base import Task, linear_map
 from layerflow.tasks._moments import Moments, sample_pair
 
 
+def _of_width(network: PyTree) -> str:
+    """What the network takes instead, where it says so."""
+    return f": its inputs have shape ({network.widths[0]},)" if hasattr(network, "widths") else ""
+
+
 class Samples(Task):
     """A finite sample, for any network.
 
@@ -52,7 +57,8 @@ class Samples(Task):
             output = eqx.filter_eval_shape(network, jax.ShapeDtypeStruct(self.x.shape[1:], self.x.dtype))
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"The network cannot take one input of shape {self.x.shape[1:]}, a row of `x`: {error}"
+                f"The network needs to take one input of shape {self.x.shape[1:]}, a row of `x`, but it does not"
+                f"{_of_width(network)}. It says: {error}"
             ) from error
         if getattr(output, "shape", None) != self.y.shape[1:]:
             raise ValueError(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, PRNGKeyArray, PyTree
 
-from layerflow._checks import real_array, require
+from layerflow._checks import check_key, real_array, require
 from layerflow.tasks._modes import Modes
 from layerflow.tasks._samples import Samples
 
@@ -32,6 +32,7 @@ def teacher(key: PRNGKeyArray, network: PyTree, *, n: int, inp: int, noise: Arra
         >>> lf.teacher(jax.random.key(1), start, n=8, inp=3).y.shape
         (8, 2)
     """
+    check_key(key)
     for name, count in (("n", n), ("inp", inp)):
         if count < 1:
             raise ValueError(f"Argument `{name}` needs to be at least 1, but it is {count}.")
