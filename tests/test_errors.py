@@ -321,7 +321,7 @@ CASES = {
     "observable that is none": (
         lambda: sweep(observe=[3]),
         TypeError,
-        r"`observe` needs functions of \(network, problem\), .* but `int` is a int",
+        r"`observe` needs functions of \(network, problem\), .* but `int` is of type int",
     ),
     "observable without a name": (lambda: sweep(observe=lambda n, p: 0.0), ValueError, r"A lambda has no name"),
     "observable in NumPy": (
@@ -399,7 +399,7 @@ CASES = {
     "network that cannot take a sample": (
         lambda: lf.Problem(eqx.nn.Linear(3, 2, key=KEY), lf.Samples(jnp.ones((4, 5)), jnp.ones((4, 2)))),
         ValueError,
-        r"cannot take one input of shape \(5,\)",
+        r"needs to take one input of shape \(5,\)",
     ),
     "network of another output": (
         lambda: lf.Problem(eqx.nn.Linear(5, 3, key=KEY), lf.Samples(jnp.ones((4, 5)), jnp.ones((4, 2)))),
