@@ -1,6 +1,7 @@
 """How every benchmark measures and what it records."""
 
 import json
+import math
 import os
 import pathlib
 import platform
@@ -30,22 +31,31 @@ def seconds(run: Callable[[], Any], repeats: int = 5) -> float:
 
 
 def in_programs(run: Callable[[], Any], repeats: int = 5) -> float:
-    """Median seconds that the compiled programs of a sweep take of `run`, all chunks together."""
-    original, spent = Batch.run, []
+    """Median seconds of `run` in which compiled programs of a sweep were running, on one device or on several."""
+    original, spans = Batch.run, []
 
     def timed(*arguments: Any) -> Any:
         begin = time.perf_counter()
         result = jax.block_until_ready(original(*arguments))
-        spent.append(time.perf_counter() - begin)
+        spans.append((begin, time.perf_counter()))
         return result
 
     totals = []
     with unittest.mock.patch.object(Batch, "run", timed):
         for _ in range(repeats):
-            spent.clear()
+            spans.clear()
             run()
-            totals.append(sum(spent))
+            totals.append(_covered(spans))
     return statistics.median(totals)
+
+
+def _covered(spans: list[tuple[float, float]]) -> float:
+    """Seconds that spans of time cover together."""
+    covered, reached = 0.0, -math.inf
+    for begin, end in sorted(spans):
+        covered += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return covered
 
 
 def peak_gib() -> float:
