@@ -8,8 +8,8 @@ all cells in one call, `solve` compiled by `torch.compile` (TorchScript runs too
 torchdiffeq has no Tsit5, so Dormand-Prince 5, with one step size for all cells, around a compiled velocity. SciPy has
 none either, so RK45 (Dormand-Prince) in a loop over some of the cells, its seconds scaled up to all. All are given the
 velocity written out by hand. layerflow has one virtual device per core, as on its command line, and torchode one thread
-or one per core, whichever is faster; layerflow on one device is held against torchode on one thread. They take turns, so
-that other work treats them alike. The others, torchdiffeq on one thread, are measured once.
+or one per core, whichever is faster; layerflow on one device is held against torchode on one thread. They take turns,
+so that other work treats them alike. The others, torchdiffeq on one thread, are measured once.
 """
 
 import functools

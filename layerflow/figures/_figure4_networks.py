@@ -13,8 +13,9 @@ The skill model's closed forms have one constant each, which lf.calibrate fits t
     data         R_k / S = 1 - sqrt(max(0, 1 - D p_k / D_c)),                  free: D_c
     parameters   R_k / S = clip(N / N_c - (k - 1), 0, 1),                      free: N_c
 
-The other four skills then are predictions. The loss here is a half of the authors', so rates are twice theirs
-and weight decay is half of it.
+The other four skills then are predictions. In time the model has a spread of its own: Gaussian layers a_k, b_k ~
+N(0, std^2) in place of R(0), whose starts differ by factors and whose half-way points so by shares of 1 / ln(S / R(0)).
+The loss here is a half of the authors', so rates are twice theirs and weight decay is half of it.
 
 References:
     Nam et al. (2024), arXiv:2404.17563, Figure 1; Nam et al. (2025), arXiv:2502.21009, Figure 4.
@@ -51,7 +52,8 @@ DTYPE = "float32"
 TITLE = "Skills emerge in a ReLU network as in the skill model calibrated on the first skill"
 NOTES = (
     "Dashed: two-layer ReLU network on multitask sparse parity, bands one standard deviation over starts and data. "
-    "Full: closed forms of the skill model, their one constant fitted to the first skill alone.",
+    "Full: closed forms of the skill model, their one constant fitted to the first skill alone. Bars: where the "
+    "calibrated model has its half-way points from Gaussian starts, 10 to 90 % of them.",
     "With --quick batches are smaller, starts and sizes fewer, and training in data and parameters stops before rare "
     "skills have settled: these lie below their lines.",
 )
@@ -85,6 +87,8 @@ QUICK = {
 PARITY = SparseParity()
 SKILLS, TARGET = PARITY.skills, PARITY.target
 PER_SKILL_SAMPLES = 400  # on which strengths are measured
+STARTS = 1000  # of the skill model
+SPREAD = (0.1, 0.9)  # quantiles over them
 MEASURE = on_test(skill_strengths)
 
 
@@ -119,7 +123,8 @@ def compute(quick: bool = False, seeds: int | None = None) -> "xarray.Dataset":
 
     Returns:
         Dataset with R_k / S of the networks (`in_time`, `in_data`, `in_parameters`) over the resource, `seed_time`
-        (and so on) and `skill`, and of the model (`model_in_time`, ...) over a finer mesh, `time_mesh`, and `skill`.
+        (and so on) and `skill`, and of the model (`model_in_time`, ...) over a finer mesh, `time_mesh`, and `skill`;
+        `model_half_way`, quantiles of the half-way points in time of the model over its starts.
     """
     import xarray
 
@@ -131,7 +136,10 @@ def compute(quick: bool = False, seeds: int | None = None) -> "xarray.Dataset":
         shares = (diagram.test_skill_strengths / TARGET).rename({"seed": f"seed_{resource}"})
         model, constant = _calibrated(resource, recipe, shares)
         pieces += [shares.rename(f"in_{resource}"), model.rename(f"model_in_{resource}")]
-        attributes |= {f"constant_{resource}": constant} | (facts(diagram) if resource == "time" else {})
+        attributes |= {f"constant_{resource}": constant}
+        if resource == "time":
+            attributes |= facts(diagram)
+            pieces.append(_spread(recipe, constant))
     frequency = ("skill", np.asarray(PARITY.frequency, float))
     merged = xarray.merge([piece.assign_coords(skill=np.arange(1, SKILLS + 1)) for piece in pieces], join="outer")
     return merged.assign_coords(frequency=frequency).assign_attrs(attributes, quick=int(quick))
@@ -217,6 +225,19 @@ def _calibrated(resource: str, recipe: Recipe, shares: "xarray.DataArray") -> "t
     return xarray.DataArray(np.asarray(model(mesh, **fit.values)), {name: mesh}, (name, "skill")), fit.values[free]
 
 
+def _spread(recipe: Recipe, speed: float) -> "xarray.DataArray":
+    """Quantiles, over Gaussian starts of its layers, of where the calibrated model has each skill half-way in time."""
+    import xarray
+
+    frequency = np.asarray(PARITY.frequency, float)
+    std = recipe.std / TARGET**0.5  # in units of S = 1
+    a0, b0 = std * np.random.default_rng(0).normal(size=(2, STARTS, SKILLS, 1))
+    mesh = np.geomspace(recipe.values[-1] / 100, 4 * recipe.values[-1], 1000)
+    strengths = theory.layer_pair(speed * mesh, a0, b0, 1.0, (frequency / frequency[0])[:, None]).strength
+    curves = xarray.DataArray(np.asarray(strengths), {"mesh": mesh}, ("start", "skill", "mesh"), "model_half_way")
+    return half_way(curves, "mesh").quantile(SPREAD, "start")
+
+
 def half_way(curves: "xarray.DataArray", along: str) -> "xarray.DataArray":
     """How much of a resource first gives each skill half its strength; infinite where it never does."""
     import xarray
@@ -246,8 +267,10 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     key = [
         Line2D([], [], color="0.4", linewidth=1.8, label="skill model, calibrated on skill 1"),
         Line2D([], [], color="0.4", linewidth=1.4, linestyle="--", label="ReLU network, band: one standard deviation"),
+        Line2D([], [], color="0.4", marker="|", markersize=7, label="skill model, 10 to 90 % of starts"),
     ]
-    figure.legend(handles=key, fontsize="small", loc="outside lower center", ncols=2, frameon=False)
+    figure.legend(handles=key, fontsize="small", loc="outside lower center", ncols=3, frameon=False)
+    _draw_spread(axes[0], diagram)
     return figure
 
 
@@ -262,6 +285,17 @@ def _draw_panel(ax: "Axes", diagram: "xarray.Dataset", resource: str) -> None:
         m, s = mean.sel(skill=skill), spread.sel(skill=skill)
         ax.plot(x, m, color=colour, linewidth=1.4, linestyle="--")
         ax.fill_between(x, m - s, m + s, color=colour, alpha=0.15, linewidth=0)
+
+
+def _draw_spread(ax: "Axes", diagram: "xarray.Dataset") -> None:
+    """Where the model's starts have each skill half-way, as far as it is within the range."""
+    left, right = ax.get_xlim()
+    for skill, colour in zip(diagram.skill.values, COLOURS, strict=True):
+        low, high = diagram.model_half_way.sel(skill=skill).values
+        if low < diagram.time[-1]:
+            height = 0.52 if skill % 2 else 0.48  # or bars of neighbours overlap
+            ax.plot([low, high], [height, height], color=colour, marker="|", markersize=7, linewidth=1.2, zorder=3)
+    ax.set_xlim(left, right)
 
 
 def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
@@ -281,6 +315,13 @@ def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
             if seen.any()
             else f"In {resource} no skill is half learned within the range."
         )
+    low, high = diagram.model_half_way.values
+    middle = half_way(diagram.in_time, "time").median("seed_time").values
+    inside = ((low < middle) & (middle < high))[np.isfinite(middle)]
+    sentences.append(
+        f"In time, networks are half-way within the spread of the model over its starts for {inside.sum()} of the "
+        f"{inside.size} skills, up to {100 * (high / np.sqrt(low * high) - 1).max():.0f} % about its middle."
+    )
     constants = [diagram.attrs[f"constant_{name}"] for name in ("data", "parameters")]
     return (
         *sentences,
