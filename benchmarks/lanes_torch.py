@@ -120,7 +120,9 @@ def compare(kind: str, cells: int = 2**14, repeats: int = 5) -> dict[str, float]
     """Seconds of layerflow and of each library, and how far apart their answers are."""
     w1, w2, scales = lanes.networks(cells, kind)
     arguments = {"w1": w1, "w2": w2, "scale": scales}
-    on = lambda devices: functools.partial(lanes.sweep, arguments, on=lf.Machine(devices=devices))
+    on = lambda devices: functools.partial(
+        lanes.sweep, arguments, on=lf.Machine(devices=devices, chunk=cells // devices)
+    )
     ours = {f"layerflow_{n}_devices": on(n) for n in CORES}
     diagram = ours[f"layerflow_{CORES[-1]}_devices"]()
     result: dict[str, float] = {"cells": cells, "layerflow_succeeded": int((diagram.status == 0).sum())}
