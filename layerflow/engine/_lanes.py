@@ -2,8 +2,8 @@
 
 A fixed number of lanes step side by side. After every few steps the lanes whose trajectory ended
 hand over where it stands, and load the next cell of the queue. Which lane a cell is given changes none
-of its bits. (Products of small matrices written out as sums, which XLA fuses, make 2-2-2 networks a
-quarter faster, but then fused multiply-adds differ from lane to lane: tried and left.)
+of its bits. (That of weights and moments is written out as a sum, see `Moments`; with the products of all
+small matrices written so, fused multiply-adds differed from lane to lane: tried and left.)
 """
 
 from collections.abc import Callable
