@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
+from layerflow._card import Card
 from layerflow._checks import collect
 from layerflow._trajectory import Trajectory
 
@@ -36,6 +37,18 @@ class Calibration:
     covariance: np.ndarray = field(repr=False)
     residual: float
     curve: Callable[[ArrayLike], Array] = field(repr=False)
+
+    def __str__(self) -> str:
+        """A card: every free parameter with its standard error, and the residual."""
+        return str(self._card())
+
+    def _repr_html_(self) -> str:
+        """The card in a notebook."""
+        return self._card()._repr_html_()
+
+    def _card(self) -> Card:
+        fitted = [(name, f"{value:.6g} ± {self.errors[name]:.2g}") for name, value in self.values.items()]
+        return Card("Calibration", (*fitted, ("residual", f"{self.residual:.3g}")))
 
 
 def calibrate(

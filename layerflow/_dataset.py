@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import xarray
 
-from layerflow._card import card
-from layerflow._failures import has_failed
+from layerflow._card import Card
+from layerflow._failures import has_failed, status_of
 from layerflow.methods import Status
 
 
@@ -21,15 +21,25 @@ class Diagram(xarray.Dataset):
 
     def __str__(self) -> str:
         """The card, or xarray's own text where a reduction or a selection left the facts behind."""
-        whole = "chunk_bytes" in self.attrs and "status" in self and "num_steps" in self
-        return _card_of(self) if whole and self["status"].dtype.kind == "u" else repr(self)
+        return str(card_of(self)) if _says_all(self) else repr(self)
 
 
-def _card_of(diagram: xarray.Dataset) -> str:
+def _says_all(diagram: xarray.Dataset) -> bool:
+    """Whether a diagram, whole or in part, still has all that a card tells."""
+    whole = "chunk_bytes" in diagram.attrs and "status" in diagram and "num_steps" in diagram
+    return whole and diagram["status"].dtype in (np.uint8, np.int8)  # the latter in a netCDF file
+
+
+def card_of(diagram: xarray.Dataset) -> Card:
     """The card of a diagram, whole or in part."""
-    attrs, status = diagram.attrs, diagram["status"]
+    attrs, status = diagram.attrs, status_of(diagram)
+    if not _says_all(diagram):
+        raise ValueError(
+            "The diagram does not say how it was made, as computing with it takes its `attrs` away. Ask for the card "
+            "of what lf.sweep or lf.open_diagram returned, or of a selection of it."
+        )
     if status.size == 0:
-        return f"Diagram of `{attrs['title']}`: no cells"
+        return Card(f"Diagram of `{attrs['title']}`: no cells", ())
     sizes = " x ".join(f"{size} {name}" for name, size in status.sizes.items())
     lines = [
         ("axes", ", ".join(map(_range, (diagram[name] for name in status.dims if name in diagram.coords)))),
@@ -50,7 +60,7 @@ def _card_of(diagram: xarray.Dataset) -> str:
     ]
     cells = f"{status.size} cell{'' if status.size == 1 else 's'}"
     title = f"Diagram of `{attrs['title']}`: {f'{sizes} = ' if sizes else ''}{cells}"
-    return card(title, [line for line in lines if line[1]])
+    return Card(title, tuple(line for line in lines if line[1]))
 
 
 def method_in_words(attrs: dict[str, Any]) -> str:

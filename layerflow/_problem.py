@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from layerflow._card import card
+from layerflow._card import Card
 from layerflow._checks import is_concrete, real_array
 from layerflow.networks import LinearisedNetwork, is_weight, linearise
 from layerflow.tasks import Task
@@ -72,7 +72,14 @@ class Problem(eqx.Module):
 
     def __str__(self) -> str:
         """A card: network, task, and what is not as usual."""
-        return card("Problem", _card_lines(self))
+        return str(self._card())
+
+    def _repr_html_(self) -> str:
+        """The card in a notebook."""
+        return self._card()._repr_html_()
+
+    def _card(self) -> Card:
+        return Card("Problem", tuple(card_lines(self)))
 
     def split(self, network: PyTree) -> tuple[PyTree, PyTree]:
         """The moving weights of `network`, and all the rest; `eqx.combine` undoes it."""
@@ -168,8 +175,8 @@ def _per_leaf(name: str, prefix: PyTree, network: PyTree) -> PyTree:
         ) from error
 
 
-def _card_lines(problem: Problem) -> list[tuple[str, str]]:
-    """What the card of a problem says."""
+def card_lines(problem: Problem) -> list[tuple[str, str]]:
+    """What the card of a problem says, and that of its solution too."""
     start = problem.start
     moving, rest = problem.split(start)
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree) if hasattr(leaf, "size"))

@@ -1,9 +1,13 @@
 """What one solve gives back."""
 
 import equinox as eqx
+import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from layerflow._problem import Problem
+from layerflow._card import Card
+from layerflow._checks import is_concrete
+from layerflow._problem import Problem, card_lines
+from layerflow.methods import Status
 
 
 class Trajectory(eqx.Module):
@@ -30,3 +34,30 @@ class Trajectory(eqx.Module):
     status: Int[Array, ""]
     num_steps: Int[Array, ""]
     end: Float[Array, ""] | Int[Array, ""]
+
+    def __str__(self) -> str:
+        """A card: the problem, what was measured, and how it ended."""
+        return str(self._card())
+
+    def _repr_html_(self) -> str:
+        """The card in a notebook."""
+        return self._card()._repr_html_()
+
+    def _card(self) -> Card:
+        measured = [(name, _shapes(getattr(self, name))) for name in ("observed", "summary")]
+        lines = [*card_lines(self.problem), *measured, ("ended", _ended(self))]
+        return Card("Trajectory", tuple(line for line in lines if line[1]))
+
+
+def _shapes(values: dict[str, Array]) -> str:
+    """Every array with its shape."""
+    return ", ".join(f"{name} {value.shape}" if value.ndim else name for name, value in values.items())
+
+
+def _ended(trajectory: Trajectory) -> str:
+    """How, where and after how many steps, if there is one trajectory whose numbers are known."""
+    if not is_concrete(trajectory.status) or trajectory.status.ndim:
+        return ""
+    time = "step" if jnp.issubdtype(trajectory.end.dtype, jnp.integer) else "t"
+    where = f"at {time} = {float(trajectory.end):g}, {int(trajectory.num_steps)} steps taken"
+    return f"{Status(int(trajectory.status)).meaning}, {where}"
