@@ -1,5 +1,7 @@
 """layerflow: gradient flow of layerwise linear models, whole phase diagrams in one call."""
 
+import sys
+
 from layerflow import plot, theory
 from layerflow._again import replay, retry
 from layerflow._boundary import boundary
@@ -76,6 +78,9 @@ from layerflow.tasks import (
     random_regression,
     teacher,
 )
+
+if "xarray" in sys.modules:  # else with the first diagram: xarray takes its time to import
+    from layerflow import _accessor  # noqa: F401
 
 __version__ = "0.2.0"
 

@@ -1,8 +1,10 @@
-"""Open a store as the diagram that it holds."""
+"""Open a diagram, from a store or a netCDF file."""
 
 import json
 import os
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     import xarray
@@ -12,21 +14,22 @@ if TYPE_CHECKING:
 
 
 def open_diagram(path: str | os.PathLike[str]) -> "xarray.Dataset":
-    """Open a diagram that a sweep keeps in a store, finished or still under way.
+    """Open a diagram that a sweep keeps in a store, finished or still under way, or one in a netCDF file.
 
-    Numbers are read when they are used, and only those: `diagram.loss.sel(lam=0.0).values` reads the
-    chunks that hold that slice. A cell that is not computed yet has status MISSING and is NaN.
+    Numbers of a store are read when they are used, and only those: `diagram.loss.sel(lam=0.0).values` reads the
+    chunks that hold that slice. A cell that is not computed yet has status MISSING and is NaN. A file,
+    which `diagram.to_netcdf` writes, is read as a whole.
 
     Args:
-        path: Folder or URL of the store.
+        path: Folder or URL of the store, or a netCDF file.
 
     Returns:
         xarray.Dataset like the one that `sweep` returns.
 
     Raises:
-        FileNotFoundError: If there is no store.
-        ValueError: If it is damaged. A chunk of which something was lost or flipped raises when it is
-            read; the sweep, called again, finds and computes it anew.
+        FileNotFoundError: If there is neither.
+        ValueError: If the file holds no diagram, or the store is damaged. A chunk of which something was
+            lost or flipped raises when it is read; the sweep, called again, finds and computes it anew.
 
     Example:
         >>> import tempfile, jax.numpy as jnp, layerflow as lf
@@ -38,6 +41,8 @@ def open_diagram(path: str | os.PathLike[str]) -> "xarray.Dataset":
         >>> dict(lf.open_diagram(path).sizes)
         {'lam': 5}
     """
+    if os.path.isfile(path):
+        return _in_file(path)
     from xarray import Variable
     from xarray.core.indexing import LazilyIndexedArray
 
@@ -60,6 +65,19 @@ def open_diagram(path: str | os.PathLike[str]) -> "xarray.Dataset":
     if len(retries):
         data["retried"] = Variable(axes, read("retried"), RETRIED)
     return Diagram(data, coordinates_in(store.description), _attrs(store, retries))
+
+
+def _in_file(path: str | os.PathLike[str]) -> "xarray.Dataset":
+    """The diagram in a netCDF file."""
+    import xarray
+
+    from layerflow._dataset import Diagram
+    from layerflow._failures import status_of
+
+    read = xarray.load_dataset(path)
+    status = status_of(read).astype("uint8")  # netCDF 3 has signed bytes alone
+    facts = {name: np.asarray(value).tolist() for name, value in read.attrs.items()}
+    return Diagram({**read.data_vars, "status": status}, read.coords, facts)
 
 
 def _attrs(store: "Store", retries: "Retries") -> dict[str, Any]:
