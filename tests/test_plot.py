@@ -114,6 +114,38 @@ def test_curves_are_medians_with_quartile_bands():
     assert ax.get_xlabel() == "t"
 
 
+@pytest.mark.parametrize(
+    ("spread", "low", "middle", "high"),
+    [("quartiles", 1.0, 2.0, 3.0), ("range", 0.0, 2.0, 9.0), ("deviation", 3.0 - 10**0.5, 3.0, 3.0 + 10**0.5)],
+)
+def test_a_band_spreads_as_told(spread, low, middle, high):
+    """Members 0, 1, 2, 3, 9: mean 3, variance (9 + 4 + 1 + 0 + 36) / 5. One that failed counts for nothing."""
+    values = np.array([0.0, 1.0, 2.0, 3.0, 9.0, np.nan])[:, None] * np.ones(4)
+    paths = xarray.DataArray(values, dims=("start", "t"), name="loss")
+
+    ax = lf.plot.curves(paths, band="start", spread=spread)
+
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), middle)
+    edges = ax.collections[0].get_paths()[0].get_extents()
+    np.testing.assert_allclose([edges.ymin, edges.ymax], [low, high])
+
+
+def test_a_band_is_open_where_all_members_failed():
+    values = np.ones((3, 5))
+    values[:, 2] = np.nan
+    ax = lf.plot.curves(xarray.DataArray(values, dims=("seed", "t"), name="loss"), spread="deviation")
+
+    np.testing.assert_array_equal(ax.lines[0].get_ydata(), [1, 1, np.nan, 1, 1])
+
+
+@pytest.mark.usefixtures("as_users_see_it")
+def test_an_unknown_spread_is_refused_with_those_there_are():
+    paths = xarray.DataArray(np.ones((3, 5)), dims=("seed", "t"), name="loss")
+
+    with pytest.raises(ValueError, match='one of "quartiles", "deviation", "range", but it is \'std\''):
+        lf.plot.curves(paths, spread="std")
+
+
 @pytest.mark.parametrize(("count", "bar"), [(3, False), (20, True)])
 def test_many_curves_get_a_colour_bar_in_place_of_a_legend(count, bar):
     paths = xarray.DataArray(np.ones((count, 5)), dims=("lam", "t"), name="loss", coords={"lam": np.arange(count)})

@@ -41,6 +41,7 @@ from layerflow.figures._words import facts, listed, verdict
 from layerflow.methods import Descent
 from layerflow.networks import MLP
 from layerflow.observables import on_test, skill_strengths
+from layerflow.plot._bands import draw_band
 from layerflow.tasks import Samples, SparseParity, Stream, Task
 
 if TYPE_CHECKING:
@@ -277,14 +278,12 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
 def _draw_panel(ax: "Axes", diagram: "xarray.Dataset", resource: str) -> None:
     """The model as lines, the networks dashed with their spread."""
     x = diagram[resource]
-    networks = diagram[f"in_{resource}"]
-    mean, spread = networks.mean(f"seed_{resource}"), networks.std(f"seed_{resource}")
+    networks = diagram[f"in_{resource}"].transpose("skill", f"seed_{resource}", resource)
     for skill, colour in zip(diagram.skill.values, COLOURS, strict=True):
         model = diagram[f"model_in_{resource}"].sel(skill=skill)
         ax.plot(diagram[f"{resource}_mesh"], model, color=colour, linewidth=1.8, label=str(skill))
-        m, s = mean.sel(skill=skill), spread.sel(skill=skill)
-        ax.plot(x, m, color=colour, linewidth=1.4, linestyle="--")
-        ax.fill_between(x, m - s, m + s, color=colour, alpha=0.15, linewidth=0)
+        members = networks.sel(skill=skill)
+        draw_band(ax, x, members, spread="deviation", color=colour, linewidth=1.4, linestyle="--")
 
 
 def _draw_spread(ax: "Axes", diagram: "xarray.Dataset") -> None:

@@ -31,6 +31,7 @@ from layerflow.figures._curves import LOW_MIDDLE_HIGH
 from layerflow.figures._words import verdict
 from layerflow.methods import Exact, Flow
 from layerflow.observables import kernel_distance, mode_strengths, observable
+from layerflow.plot._bands import draw_band
 from layerflow.starts import aligned
 from layerflow.tasks import random_regression
 
@@ -153,9 +154,8 @@ def _draw_departures(ax: "Axes", diagram: "xarray.Dataset") -> None:
 def _draw_distances(ax: "Axes", diagram: "xarray.Dataset") -> None:
     """Kernel distance at the end over the scale, with the middle half of the tasks."""
     for i, colour in enumerate(LOW_MIDDLE_HIGH):
-        low, middle, high = diagram.kernel_distance.isel(lam=i, t=-1).quantile([0.25, 0.5, 0.75], "seed").values
-        ax.plot(diagram.scale, middle, "o-", color=colour, markersize=4, linewidth=1)
-        ax.fill_between(diagram.scale, low, high, color=colour, alpha=0.2, linewidth=0)
+        ends = diagram.kernel_distance.isel(lam=i, t=-1).transpose("seed", "scale")
+        draw_band(ax, diagram.scale, ends, color=colour, marker="o", markersize=4, linewidth=1)
     ax.set(xscale="log", yscale="log", xlabel="weight scale over target scale", ylabel="kernel distance at the end")
 
 

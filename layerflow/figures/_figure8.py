@@ -31,7 +31,7 @@ import numpy as np
 
 from layerflow._sweep import sweep
 from layerflow.figures._curves import GREY, PALETTE, new_figure, panel_title
-from layerflow.figures._grokking import TEST_LINE, TRAIN_LINE, draw_band, steps_to
+from layerflow.figures._grokking import TEST_LINE, TRAIN_LINE, draw_seeds, steps_to
 from layerflow.figures._levers import ARGUMENTS, LEVERS, Modular, Polynomial, Task, configurations
 from layerflow.figures._words import facts, listed, rank_correlation
 from layerflow.summaries import grokking_delay
@@ -157,10 +157,10 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
 def _draw_curves(ax: "Axes", here: "xarray.Dataset", one: "xarray.Dataset", *, lazy: bool) -> None:
     """Train, test, the level, and how long the median delay is."""
     steps = one.step.values
-    draw_band(ax, steps, here.train, TRAIN_LINE, "train")
-    draw_band(ax, steps, here.test, TEST_LINE, "test")
+    draw_seeds(ax, steps, here.train, TRAIN_LINE, "train")
+    draw_seeds(ax, steps, here.test, TEST_LINE, "test")
     if lazy:
-        draw_band(
+        draw_seeds(
             ax, steps, one.lazy_test, {"color": GREY, "linestyle": ":", "linewidth": 1.9}, "linearised twin, test"
         )
     ax.axhline(float(one.level), color="0.6", linewidth=0.8, zorder=0)

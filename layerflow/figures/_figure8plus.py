@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, PyTree
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
 from layerflow.figures._curves import GREY, new_figure, panel_title
-from layerflow.figures._grokking import TEST_LINE, TRAIN_LINE, draw_band, steps_to
+from layerflow.figures._grokking import TEST_LINE, TRAIN_LINE, draw_seeds, steps_to
 from layerflow.figures._words import listed, rank_correlation
 from layerflow.methods import Descent
 from layerflow.networks import Transformer
@@ -147,8 +147,8 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     *axes, last = figure.subplots(1, len(scales) + 1, width_ratios=(*[1.0] * len(scales), 1.7))
     for number, (ax, scale) in enumerate(zip(axes, scales, strict=True)):
         here = diagram.isel(scale=number)
-        draw_band(ax, diagram.step, here.train, TRAIN_LINE, "train")
-        draw_band(ax, diagram.step, here.test, TEST_LINE, "test")
+        draw_seeds(ax, diagram.step, here.train, TRAIN_LINE, "train")
+        draw_seeds(ax, diagram.step, here.test, TEST_LINE, "test")
         ax.axhline(LEVEL, color="0.6", linewidth=0.8, zorder=0)
         ax.set(xscale="log", ylim=(-0.03, 1.03), xlabel="step")
         ax.set_xticks([10.0**n for n in range(5) if 10**n <= diagram.step[-1]])

@@ -10,6 +10,7 @@ from layerflow._problem import Problem
 from layerflow.figures._curves import BLUE, VERMILION
 from layerflow.networks import MLP
 from layerflow.observables import observable
+from layerflow.plot._bands import draw_band
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,9 +46,6 @@ def steps_to(last: int, points: int) -> np.ndarray:
     return np.unique(np.concatenate([[0], np.round(np.geomspace(1, last, points))]).astype(int))
 
 
-def draw_band(ax: "Axes", steps: Any, values: Any, style: dict[str, Any], label: str | None = None) -> None:
+def draw_seeds(ax: "Axes", steps: Any, values: Any, style: dict[str, Any], label: str | None = None) -> None:
     """Median over seeds, the first dimension, and the range of all of them; step 0 stands at 1/2."""
-    values, at = np.asarray(values), np.maximum(np.asarray(steps), 0.5)
-    ax.plot(at, np.nanmedian(values, axis=0), label=label, **style)
-    low, high = np.nanmin(values, axis=0), np.nanmax(values, axis=0)
-    ax.fill_between(at, low, high, color=style["color"], alpha=0.2, linewidth=0)
+    draw_band(ax, np.maximum(np.asarray(steps), 0.5), values, spread="range", label=label, **style)

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerflow.plot._bands import Spread, check_spread, draw_band
 from layerflow.plot._data import (
     axes_or_new,
     chosen,
@@ -29,20 +30,23 @@ def curves(
     x: str | None = None,
     hue: str | None = None,
     band: str = "seed",
+    spread: Spread = "quartiles",
     log: bool = False,
     ax: "Axes | None" = None,
 ) -> "Axes":
     """Draw a diagram as curves, one per value of `hue`, with a band over seeds.
 
-    The line is the median over `band` and the band runs from the first to the third quartile;
-    failed cells are left out.
+    The line is the median over `band` and the band runs from the first to the third quartile, unless
+    `spread` says otherwise; failed cells are left out.
 
     Args:
         data: A diagram, or one variable of it.
         variable: Which variable of a diagram.
         x: Dimension across; `t` or `step` if there, else the last but `band`.
         hue: Dimension told by colour; the remaining one if not given.
-        band: Dimension to take median and quartiles over, where the data have it.
+        band: Dimension of the ensemble, where the data have it.
+        spread: "quartiles" about the median, one standard "deviation" about the mean, or the "range" of all
+            about the median.
         log: Logarithmic vertical axis.
         ax: Where to draw; a new figure if not given.
 
@@ -50,7 +54,7 @@ def curves(
         The matplotlib Axes.
 
     Raises:
-        ValueError: If dimensions are left over, or one named is not there.
+        ValueError: If dimensions are left over, or one named is not there; if there is no such `spread`.
 
     Example:
         >>> import numpy as np, xarray as xr, layerflow as lf
@@ -58,6 +62,7 @@ def curves(
         >>> len(lf.plot.curves(paths).lines)
         2
     """
+    check_spread(spread)
     array = without_single(chosen(data, variable), (x, hue, "t", "step"))
     x, hue = _across_and_hue(array, x, hue, band)
     ax = axes_or_new(ax)
@@ -67,11 +72,9 @@ def curves(
     ramp = hue is not None and is_numeric(names) and len(names) > _MANY
     for i, (name, colour) in enumerate(zip(names, colours(names), strict=True)):
         line = array if hue is None else array.isel({hue: i})
-        low, middle, high = _quartiles(line, x, band)
+        members = line if band in line.dims else line.expand_dims(band)
         text = None if hue is None or ramp else _name(array[hue], name)
-        ax.plot(positions, middle, color=colour, label=text)
-        if band in line.dims and line.sizes[band] > 1:
-            ax.fill_between(positions, low, high, color=colour, alpha=0.25, linewidth=0)
+        draw_band(ax, positions, members.transpose(band, x), color=colour, spread=spread, label=text)
     ax.set(xlabel=label(array[x]), ylabel=label(array))
     if not is_numeric(across):
         ax.set(xticks=positions, xticklabels=[str(v) for v in across])
@@ -118,17 +121,6 @@ def _across_and_hue(array: "xarray.DataArray", x: str | None, hue: str | None, b
             f"Select or reduce it first, as in .isel({left[0]}=0)."
         )
     return x, hue
-
-
-def _quartiles(line: "xarray.DataArray", x: str, band: str) -> np.ndarray:
-    """First quartile, median and third quartile over `band`, shape (3, x)."""
-    values = line.transpose(..., x).values
-    if band not in line.dims:
-        return np.stack([values] * 3)
-    quartiles = np.full((3, values.shape[-1]), np.nan)
-    seen = ~np.isnan(values).all(axis=0)
-    quartiles[:, seen] = np.nanquantile(values[:, seen], [0.25, 0.5, 0.75], axis=0)
-    return quartiles
 
 
 def _colour_bar(ax: "Axes", hue: "xarray.DataArray") -> None:
