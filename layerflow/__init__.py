@@ -80,7 +80,7 @@ from layerflow.tasks import (
 )
 
 if "xarray" in sys.modules:  # else with the first diagram: xarray takes its time to import
-    from layerflow import _accessor  # noqa: F401
+    from layerflow import _accessor as _accessor
 
 __version__ = "0.2.0"
 

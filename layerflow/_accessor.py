@@ -65,7 +65,7 @@ class DiagramAccessor:
 
     def _repr_html_(self) -> str:
         """The card in a notebook."""
-        return self.card._repr_html_()
+        return self.card.html
 
     def plot(self, variable: str | None = None, **how: Any) -> "Axes":
         """Draw a variable: over two axes of the sweep as a heat map, else as curves.

@@ -44,7 +44,7 @@ class Calibration:
 
     def _repr_html_(self) -> str:
         """The card in a notebook."""
-        return self._card()._repr_html_()
+        return self._card().html
 
     def _card(self) -> Card:
         fitted = [(name, f"{value:.6g} ± {self.errors[name]:.2g}") for name, value in self.values.items()]

@@ -23,6 +23,10 @@ class Card:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
+        return self.html
+
+    @property
+    def html(self) -> str:
         """What a notebook shows."""
         cell = lambda tag, style, text: f'<{tag} style="{style}">{html.escape(text)}</{tag}>'
         rows = (f"<tr>{cell('th', _NAME, name)}{cell('td', _TEXT, text)}</tr>" for name, text in self.lines)

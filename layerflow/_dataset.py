@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray
 
-from layerflow import _accessor  # noqa: F401  where there are diagrams, there is diagram.lf
+from layerflow import _accessor as _accessor  # noqa: PLC0414  where there are diagrams, there is diagram.lf
 from layerflow._card import Card
 from layerflow._failures import has_failed, status_of
 from layerflow.methods import Status

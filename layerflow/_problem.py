@@ -76,7 +76,7 @@ class Problem(eqx.Module):
 
     def _repr_html_(self) -> str:
         """The card in a notebook."""
-        return self._card()._repr_html_()
+        return self._card().html
 
     def _card(self) -> Card:
         return Card("Problem", tuple(card_lines(self)))

@@ -41,7 +41,7 @@ class Trajectory(eqx.Module):
 
     def _repr_html_(self) -> str:
         """The card in a notebook."""
-        return self._card()._repr_html_()
+        return self._card().html
 
     def _card(self) -> Card:
         measured = [(name, _shapes(getattr(self, name))) for name in ("observed", "summary")]
