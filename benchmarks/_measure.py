@@ -1,5 +1,6 @@
 """How every benchmark measures and what it records."""
 
+import contextlib
 import json
 import math
 import os
@@ -8,7 +9,7 @@ import platform
 import statistics
 import time
 import unittest.mock
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from importlib.metadata import version
 from typing import Any
 
@@ -30,8 +31,9 @@ def seconds(run: Callable[[], Any], repeats: int = 5) -> float:
     return statistics.median(times)
 
 
-def in_programs(run: Callable[[], Any], repeats: int = 5) -> float:
-    """Median seconds of `run` in which compiled programs of a sweep were running, on one device or on several."""
+@contextlib.contextmanager
+def programs() -> Generator[list[tuple[float, float]]]:
+    """When each compiled program of a sweep begins and ends inside, chunk by chunk."""
     original, spans = Batch.run, []
 
     def timed(*arguments: Any) -> Any:
@@ -40,22 +42,27 @@ def in_programs(run: Callable[[], Any], repeats: int = 5) -> float:
         spans.append((begin, time.perf_counter()))
         return result
 
-    totals = []
     with unittest.mock.patch.object(Batch, "run", timed):
-        for _ in range(repeats):
-            spans.clear()
-            run()
-            totals.append(_covered(spans))
-    return statistics.median(totals)
+        yield spans
 
 
-def _covered(spans: list[tuple[float, float]]) -> float:
-    """Seconds that spans of time cover together."""
-    covered, reached = 0.0, -math.inf
+def covered(spans: list[tuple[float, float]]) -> float:
+    """Seconds that spans of time cover together: programs on several devices run side by side."""
+    total, reached = 0.0, -math.inf
     for begin, end in sorted(spans):
-        covered += max(0.0, end - max(begin, reached))
+        total += max(0.0, end - max(begin, reached))
         reached = max(reached, end)
-    return covered
+    return total
+
+
+def in_programs(run: Callable[[], Any], repeats: int = 5) -> float:
+    """Median seconds of `run` in which compiled programs of a sweep were running, on one device or on several."""
+    totals = []
+    for _ in range(repeats):
+        with programs() as spans:
+            run()
+        totals.append(covered(spans))
+    return statistics.median(totals)
 
 
 def peak_gib() -> float:
@@ -65,9 +72,19 @@ def peak_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
+def processor() -> str:
+    """The processor's name."""
+    with contextlib.suppress(OSError):  # Linux alone has this file
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
 def machine() -> dict[str, Any]:
     """What it ran on."""
     return {
+        "processor": processor(),
         "device": f"{jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
         "cores": len(os.sched_getaffinity(0)),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),

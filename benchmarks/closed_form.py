@@ -18,20 +18,15 @@ import numpy as np
 
 import layerflow as lf
 from benchmarks import _measure
+from benchmarks.suite.problems import figure_6a
 from layerflow import theory
 
 GRID, T1 = 40, 39.99
 
 
-def cell(key: jax.Array, lam: jax.Array, weight_to_target: jax.Array) -> lf.Problem:
-    task = lf.random_regression(jax.random.key(1), n=10, inp=2, out=2, whiten=True).moments
-    start = lf.lambda_balanced(key, lam, jnp.sqrt(weight_to_target), inp=2, hid=2, out=2)
-    return lf.Problem(start, task.rescale(target=1 / weight_to_target))
-
-
 def sweep(method: Any, grid: int = GRID) -> Any:
     axes = {"lam": np.linspace(-9.0, 9.0, grid), "weight_to_target": np.linspace(1.0, 20.0, grid)}
-    return lf.sweep(cell, axes, method=method, observe=(lf.kernel_distance, lf.loss), progress=False)
+    return lf.sweep(figure_6a, axes, method=method, observe=(lf.kernel_distance, lf.loss), progress=False)
 
 
 def against_the_flow() -> dict[str, float]:

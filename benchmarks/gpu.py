@@ -5,6 +5,7 @@
 In float64 and in float32, each in a process of its own; on a CPU with fewer cells. Results carry the device's name.
 """
 
+import functools
 import json
 import subprocess
 import sys
@@ -21,16 +22,17 @@ DTYPES = ("float64", "float32")
 def flows(cells: int, grid: int) -> dict[str, dict[str, float]]:
     """Wide and uniform cells, and Figure 6(a), in the precision that is set."""
     from benchmarks import closed_form, lanes
+    from benchmarks.suite.problems import problems
 
     result = {}
     for kind in ("wide", "uniform"):
-        w1, w2, scales = lanes.networks(cells, kind)
-        run = lambda arguments={"w1": w1, "w2": w2, "scale": scales}: lanes.sweep(arguments)
+        problem = problems()[kind]
+        run = functools.partial(lanes.sweep, problem, problem.draw(cells))
         diagram = run()
         result[kind] = {
             "cells": cells,
             "program_seconds": _measure.in_programs(run, repeats=3),
-            "call_seconds": _measure.seconds(lambda run=run: run().matrix.values, repeats=3),
+            "call_seconds": _measure.seconds(lambda run=run: run().measured_matrix.values, repeats=3),
             "compile_seconds": diagram.attrs["compile_seconds"],
             "succeeded": int((diagram.status == 0).sum()),
             "lanes": diagram.attrs["lanes"],

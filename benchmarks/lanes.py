@@ -8,124 +8,54 @@ chunks of 512 in the order given, or (an oracle) sorted by scale; they are given
 layerflow is given a cell function and differentiates its loss. Times are of the compiled programs, and of whole calls.
 """
 
-import functools
-import itertools
 import subprocess
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import diffrax as dfx
-import equinox as eqx
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 import layerflow as lf
 from benchmarks import _measure
+from benchmarks.suite import in_jax
+from benchmarks.suite.problems import DT0, Given, Problem, healthy, of_widths, problems
 
-T1, RTOL, ATOL, DT0 = 20.0, 1e-6, 1e-8, 0.01
-TARGET = np.diag([1.0, 0.5])
-CHUNK = 512
-
-
-def networks(cells: int, kind: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Both layers and the target scale of every cell."""
-    rng = np.random.default_rng(0)
-    layers = 0.1 * rng.normal(size=(2, cells, 2, 2))
-    scales = 10 ** rng.uniform(-2, 2, cells) if kind == "wide" else np.ones(cells)
-    return layers[0], layers[1], scales
+RTOL = 1e-6
 
 
-def matrix(network: Any, problem: lf.Problem) -> jax.Array:
-    """The end-to-end matrix, to compare answers by."""
-    del problem
-    return network.matrix
-
-
-def cell(w1: jax.Array, w2: jax.Array, scale: jax.Array, poison: int | jax.Array = 0) -> lf.Problem:
-    """One network on whitened inputs, of which poison 1 makes the variance NaN, and 2 negative."""
-    task = lf.Moments.whitened(yx=TARGET).rescale(target=scale)
-    variance = jnp.array([1.0, jnp.nan, -1e3])[poison]
-    poisoned = eqx.tree_at(lambda task: task.xx, task, task.xx * variance)  # past the checks of lf.Moments
-    return lf.Problem(lf.LinearNetwork((w1, w2)), poisoned)
-
-
-def sweep(arguments: dict[str, np.ndarray], observe: Any = matrix, on: lf.Machine | None = None) -> Any:
+def sweep(problem: Problem, given: Given, **how: Any) -> Any:
     """layerflow over all cells."""
-    axes, method = {"cell": lf.paired(arguments)}, lf.Flow(t1=T1, rtol=RTOL, atol=ATOL, dt0=DT0)
-    return lf.sweep(cell, axes, method=method, observe=observe, progress=False, on=on)
+    return in_jax.sweep(problem, given, in_jax.method_of(problem, RTOL), **how)
 
 
-def velocity(_: Any, w: tuple[jax.Array, jax.Array], scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Minus the gradient of |w2 w1 - scale target|^2 / 2."""
-    w1, w2 = w
-    miss = scale * TARGET - w2 @ w1
-    return w2.T @ miss, miss @ w1.T
+def apart(diagram: Any, ends: Any, given: Given) -> float:
+    """Largest distance of end-to-end matrices, relative to the target scale."""
+    distances = np.abs(diagram.measured_matrix.values - ends["matrix"]).reshape(len(given["scale"]), -1).max(axis=1)
+    return float((distances / given["scale"]).max())
 
 
-def diffrax(w1: jax.Array, w2: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The end-to-end matrix of one cell at T, and its steps."""
-    solution = dfx.diffeqsolve(
-        dfx.ODETerm(velocity),
-        dfx.Tsit5(),
-        0.0,
-        T1,
-        DT0,
-        (w1, w2),
-        args=scale,
-        stepsize_controller=dfx.PIDController(rtol=RTOL, atol=ATOL),
-        max_steps=2**14,
-        throw=False,
-    )
-    assert solution.ys is not None
-    first, second = (w[0] for w in solution.ys)
-    return second @ first, solution.stats["num_steps"]
-
-
-@jax.jit
-def one_call(*cells: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """All cells under one vmap."""
-    return jax.vmap(diffrax)(*cells)
-
-
-@jax.jit
-def in_chunks(*cells: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Chunks one after the other, each under vmap."""
-    chunks = [array.reshape(-1, CHUNK, *array.shape[1:]) for array in cells]
-    ends, steps = jax.lax.map(lambda chunk: jax.vmap(diffrax)(*chunk), tuple(chunks))
-    return ends.reshape(-1, 2, 2), steps.ravel()
-
-
-def compare(kind: str, cells: int = 2**14) -> dict[str, float]:
+def compare(kind: str) -> dict[str, float]:
     """Seconds of layerflow and of each arrangement of diffrax, and how far apart their answers are."""
-    w1, w2, scales = networks(cells, kind)
-    arguments = {"w1": w1, "w2": w2, "scale": scales}
-    diagram = sweep(arguments)
-    ours = _measure.in_programs(lambda: sweep(arguments))
+    problem = problems()[kind]
+    given = problem.draw(problem.cells)
+    diagram = sweep(problem, given)
+    ours = _measure.in_programs(lambda: sweep(problem, given))
     result = {
         "layerflow_seconds": ours,
-        "layerflow_call_seconds": _measure.seconds(lambda: sweep(arguments).matrix.values),
+        "layerflow_call_seconds": _measure.seconds(lambda: sweep(problem, given).measured_matrix.values),
         "layerflow_succeeded": int((diagram.status == 0).sum()),
     }
-    order = np.argsort(scales)
-    arrangements: dict[str, tuple[Callable[..., Any], Any]] = {
-        "one_vmap": (one_call, np.arange(cells)),
-        "chunks": (in_chunks, np.arange(cells)),
-        "sorted_chunks": (in_chunks, order),
-    }
-    for name, (run, arranged) in arrangements.items():
-        given = [jnp.asarray(array[arranged]) for array in (w1, w2, scales)]
-        ends, steps = jax.block_until_ready(run(*given))
-        seconds = _measure.seconds(functools.partial(run, *given), repeats=3)
-        ends, steps = np.asarray(ends)[np.argsort(arranged)], np.asarray(steps)[np.argsort(arranged)]
-        error = np.abs(diagram.matrix.values - ends).max(axis=(1, 2)) / scales
+    arrangements = {"one_vmap": in_jax.one_vmap, "chunks": in_jax.chunks, "sorted_chunks": in_jax.sorted_chunks}
+    for name, prepare in arrangements.items():
+        run, read = prepare(problem, given, RTOL)
+        ends, succeeded = read(run())
+        seconds = _measure.seconds(run, repeats=3)
         result |= {
             f"{name}_seconds": seconds,
             f"{name}_ratio": seconds / ours,
-            f"{name}_succeeded": int(np.isfinite(ends).all(axis=(1, 2)).sum()),
-            f"{name}_largest_difference": float(error.max()),
-            f"{name}_equal_steps": float(np.mean(steps == diagram.num_steps.values)),
+            f"{name}_succeeded": int(succeeded.sum()),
+            f"{name}_largest_difference": apart(diagram, ends, given),
+            f"{name}_equal_steps": float(np.mean(ends["num_steps"] == diagram.num_steps.values)),
         }
     return result
 
@@ -142,128 +72,85 @@ def uniform() -> dict[str, float]:
 
 def poisoned() -> dict[str, float]:
     """Wide, with one cell in a hundred poisoned: half NaN, half of a negative variance, where weights blow up."""
-    w1, w2, scales = networks(2**14, "wide")
-    clean = {"w1": w1, "w2": w2, "scale": scales, "poison": np.zeros(len(scales), int)}
-    dirty = clean | {"poison": np.where(np.arange(len(scales)) % 100 == 7, 1 + np.arange(len(scales)) // 100 % 2, 0)}
-    before, beside = sweep(clean), sweep(dirty)
+    problem = problems()["poisoned"]
+    dirty = problem.draw(problem.cells)
+    clean = dirty | {"poison": np.zeros_like(dirty["poison"])}
+    before, beside = sweep(problem, clean), sweep(problem, dirty)
     seconds = {"clean": [], "poisoned": []}
     for _ in range(5):  # in turns, so that a noisy machine treats both alike
-        seconds["clean"].append(_measure.in_programs(lambda: sweep(clean), repeats=1))
-        seconds["poisoned"].append(_measure.in_programs(lambda: sweep(dirty), repeats=1))
-    healthy = dirty["poison"] == 0
+        seconds["clean"].append(_measure.in_programs(lambda: sweep(problem, clean), repeats=1))
+        seconds["poisoned"].append(_measure.in_programs(lambda: sweep(problem, dirty), repeats=1))
+    well = healthy(dirty)
     return {
         "clean_seconds": float(np.median(seconds["clean"])),
         "poisoned_seconds": float(np.median(seconds["poisoned"])),
         "ratio": float(np.median(np.divide(seconds["poisoned"], seconds["clean"]))),
         "failed": int((beside.status >= lf.Status.NOT_FINITE).sum()),
-        "equal_bits": float(np.mean(beside.matrix.values[healthy] == before.matrix.values[healthy])),
+        "equal_bits": float(np.mean(beside.measured_matrix.values[well] == before.measured_matrix.values[well])),
     }
 
 
-def against_chunks(
-    widths: tuple[int, ...],
-    cells: int,
-    *,
-    ts: np.ndarray | None = None,
-    solver: dfx.AbstractSolver[Any] | None = None,
-    chunk: int = CHUNK,
-) -> dict[str, float]:
-    """Networks of other shapes, log-uniform target scales from 0.1 to 10, against `diffeqsolve` in chunks of 512."""
+def against_chunks(problem: Problem, solver: dfx.AbstractSolver[Any] | None = None) -> dict[str, float]:
+    """Networks of other shapes, against `diffeqsolve` in chunks of 512."""
+    given = problem.draw(problem.cells)
     solver = dfx.Tsit5() if solver is None else solver
-    rng = np.random.default_rng(0)
-    layers = [rng.normal(size=(cells, b, a)) / np.sqrt(a) for a, b in itertools.pairwise(widths)]
-    scales, target = 10 ** rng.uniform(-1, 1, cells), np.eye(widths[-1], widths[0])
-    end = 2.0 if ts is None else ts[-1]
-    controller = dfx.PIDController(rtol=RTOL, atol=ATOL)
-
-    def network(scale: jax.Array, w: jax.Array) -> lf.Problem:
-        sizes = np.cumsum([0, *(b * a for a, b in itertools.pairwise(widths))])
-        own = [w[i:j].reshape(b, a) for i, j, (a, b) in zip(sizes, sizes[1:], itertools.pairwise(widths), strict=False)]
-        return lf.Problem(lf.LinearNetwork(tuple(own)), lf.Moments.whitened(yx=target).rescale(target=scale))
-
-    flat = np.concatenate([layer.reshape(cells, -1) for layer in layers], axis=1)
-    method = lf.Flow(t1=end, solver=solver, rtol=RTOL, atol=ATOL, dt0=DT0)
-    axes = {"cell": lf.paired({"scale": scales, "w": flat})}
-    run = lambda: lf.sweep(network, axes, method=method, ts=ts, observe=matrix, progress=False)
-
-    def field(_: Any, w: tuple[jax.Array, ...], scale: jax.Array) -> tuple[jax.Array, ...]:
-        product = lambda w: functools.reduce(lambda product, layer: layer @ product, w)
-        return jax.tree.map(jnp.negative, jax.grad(lambda w: 0.5 * jnp.sum((scale * target - product(w)) ** 2))(w))
-
-    def alone(scale: jax.Array, *w: jax.Array) -> jax.Array:
-        save = dfx.SaveAt(t1=True) if ts is None else dfx.SaveAt(ts=jnp.asarray(ts))
-        solution = dfx.diffeqsolve(
-            dfx.ODETerm(field),
-            solver,
-            0.0,
-            end,
-            DT0,
-            w,
-            args=scale,
-            saveat=save,
-            stepsize_controller=controller,
-            max_steps=2**14,
-            throw=False,
-        )
-        assert solution.ys is not None
-        return jax.vmap(lambda *w: functools.reduce(lambda product, layer: layer @ product, w))(*solution.ys)
-
-    arrays = [jnp.asarray(array.reshape(-1, chunk, *array.shape[1:])) for array in (scales, *layers)]
-    chunks = jax.jit(lambda *arrays: jax.lax.map(lambda chunk: jax.vmap(alone)(*chunk), arrays))
-    theirs, ours = np.asarray(jax.block_until_ready(chunks(*arrays))), run()
-    seconds = _measure.seconds(lambda: chunks(*arrays), repeats=3)
-    mine = _measure.in_programs(run, repeats=3)
-    error = np.abs(theirs.reshape(ours.matrix.shape) - ours.matrix.values).reshape(cells, -1).max(axis=1) / scales
+    method = lf.Flow(t1=problem.t1, solver=solver, rtol=RTOL, dt0=DT0)
+    run = lambda: in_jax.sweep(problem, given, method)
+    chunks, read = in_jax.chunks(problem, given, RTOL, solver=solver)
+    (ends, _), diagram = read(chunks()), run()
+    seconds, mine = _measure.seconds(chunks, repeats=3), _measure.in_programs(run, repeats=3)
     return {
         "layerflow_seconds": mine,
         "chunks_seconds": seconds,
         "ratio": seconds / mine,
-        "succeeded": int((ours.status == 0).sum()),
-        "largest_difference": float(error.max()),
+        "succeeded": int((diagram.status == 0).sum()),
+        "largest_difference": apart(diagram, ends, given),
     }
 
 
 def width_5() -> dict[str, float]:
     """Networks 5-5-5."""
-    return against_chunks((5, 5, 5), 4096)
+    return against_chunks(of_widths("5-5-5", "", 4096, (5, 5, 5)))
 
 
 def width_20() -> dict[str, float]:
     """Networks 20-20-20."""
-    return against_chunks((20, 20, 20), 512, chunk=512)
+    return against_chunks(problems()["wide-networks"])
 
 
 def depth_4() -> dict[str, float]:
     """Four layers of width 2."""
-    return against_chunks((2, 2, 2, 2, 2), 8192)
+    return against_chunks(problems()["deep"])
 
 
 def hundred_times() -> dict[str, float]:
     """Values at 100 log-spaced times."""
-    return against_chunks((2, 2, 2), 8192, ts=np.geomspace(1e-2, 2.0, 100))
+    return against_chunks(problems()["times"])
 
 
 def implicit() -> dict[str, float]:
     """An implicit solver."""
-    return against_chunks((2, 2, 2), 2048, solver=dfx.Kvaerno5())
+    return against_chunks(of_widths("implicit", "", 2048, (2, 2, 2)), dfx.Kvaerno5())
 
 
 _ON_DEVICES = """
 import jax
 jax.config.update("jax_num_cpu_devices", 2)
 jax.config.update("jax_enable_x64", True)
-from benchmarks.lanes import networks, sweep
+from benchmarks.lanes import sweep
+from benchmarks.suite.problems import problems
 from benchmarks import _measure
 import layerflow as lf
-w1, w2, scales = networks(2**16, "wide")
-arguments = {"w1": w1, "w2": w2, "scale": scales}
+wide = problems()["wide"]
+given = wide.draw(2**16)
 on = {n: lf.Machine(devices=n, chunk=4096) for n in (1, 2)}
-first, second = (sweep(arguments, on=on[n]) for n in (1, 2))
+first, second = (sweep(wide, given, on=on[n]) for n in (1, 2))
 seconds = {1: [], 2: []}
 for _ in range(5):
     for n in (1, 2):
-        seconds[n].append(_measure.seconds(lambda: sweep(arguments, on=on[n]), repeats=1))
-print(sorted(seconds[1])[2], sorted(seconds[2])[2], bool((first.matrix.values == second.matrix.values).all()))
+        seconds[n].append(_measure.seconds(lambda: sweep(wide, given, on=on[n]), repeats=1))
+equal = bool((first.measured_matrix.values == second.measured_matrix.values).all())
+print(sorted(seconds[1])[2], sorted(seconds[2])[2], equal)
 """
 
 
@@ -279,9 +166,8 @@ def per_cell() -> dict[str, float]:
     """Time per cell at 10^4 and at 10^6 uniform cells, whole calls, and the memory that the process takes."""
     seconds = {}
     for cells in (10**4, 10**6):
-        w1, w2, scales = networks(cells, "uniform")
-        arguments = {"w1": w1, "w2": w2, "scale": scales}
-        run = lambda arguments=arguments: sweep(arguments, observe=lf.loss)
+        given = problems()["uniform"].draw(cells)
+        run = lambda given=given: sweep(problems()["uniform"], given, observe=lf.loss)
         run()
         seconds[cells] = _measure.in_programs(run, repeats=5 if cells < 10**5 else 1)
     small, large = (seconds[cells] / cells for cells in (10**4, 10**6))

@@ -18,26 +18,22 @@ import sys
 import tempfile
 import time
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 import layerflow as lf
 from benchmarks import _measure
 from benchmarks.closed_form import sweep
+from benchmarks.suite.problems import problems, task_6a
 
 GRID = 40
 
 
 def starts() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Starting weights, target scales and moments of the cells of Figure 6(a), one seed."""
-    task = lf.random_regression(jax.random.key(1), n=10, inp=2, out=2, whiten=True)
-    key = jax.random.fold_in(jax.random.key(0), 0)
-    lam, ratio = np.meshgrid(np.linspace(-9, 9, GRID), np.linspace(1, 20, GRID), indexing="ij")
-    draw = lambda lam, q: lf.lambda_balanced(key, lam, jnp.sqrt(q), inp=2, hid=2, out=2).weights
-    w1, w2 = jax.vmap(draw)(jnp.asarray(lam.ravel()), jnp.asarray(ratio.ravel()))
-    moments = task.moments
-    return np.asarray(w1), np.asarray(w2), ratio.ravel(), np.asarray(moments.xx), np.asarray(moments.yx)
+    problem, moments = problems()["closed-form"], task_6a()
+    given = problem.draw(GRID**2)
+    w1, w2 = problem.layers(given["w"])
+    return w1, w2, 1 / given["scale"], np.asarray(moments.xx), np.asarray(moments.yx)
 
 
 def kernel(w1: np.ndarray, w2: np.ndarray, xx: np.ndarray) -> np.ndarray:

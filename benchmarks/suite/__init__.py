@@ -1,0 +1,1 @@
+"""The suite behind `python -m benchmarks`: problems, backends that solve them, and what is made of the answers."""
