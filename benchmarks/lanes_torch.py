@@ -51,6 +51,7 @@ def compare(kind: str, repeats: int = 5) -> dict[str, float]:
         apart = lanes.apart(diagram.isel(cell=slice(None, None, every)), ends, some)
         return {f"{name}_succeeded": int(succeeded.sum()), f"{name}_largest_difference": apart}
 
+    outside_jax.forget()
     run, read = outside_jax.torchode(problem, given, lanes.RTOL)
     turns = {f"torchode_{n}_threads": functools.partial(with_threads, run, n) for n in CORES}
     for turn in turns.values():

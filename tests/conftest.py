@@ -3,6 +3,7 @@
 import functools
 import pathlib
 import signal
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,9 @@ import pytest
 
 import layerflow as lf
 from layerflow.engine import _chunks
+
+# For `benchmarks`, at the end: an installed layerflow comes before these sources.
+sys.path.append(str(pathlib.Path(__file__).parents[1]))
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -6,6 +6,7 @@ torchdiffeq has no Tsit5, so Dormand-Prince 5, with one step size for all cells,
 none either, so RK45 (Dormand-Prince) in a loop.
 """
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,12 @@ def scipy(problem: Problem, given: Given, rtol: float) -> Prepared:
     return lambda: [solve(cell) for cell in cells], read
 
 
+def forget() -> None:
+    """Let torch forget what it compiled for other problems: after eight of them it would compile no more."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].compiler.reset()
+
+
 def velocity_of(problem: Problem, given: Given) -> Any:
     """The velocity of all cells, weights flat, as torch likes it."""
     import torch  # pyright: ignore[reportMissingImports]
@@ -99,7 +106,6 @@ def torchode(problem: Problem, given: Given, rtol: float) -> Prepared:
     import torch  # pyright: ignore[reportMissingImports]
     import torchode as to  # pyright: ignore[reportMissingImports]
 
-    torch.compiler.reset()
     velocity = velocity_of(problem, given)
     term = to.ODETerm(lambda _, w: velocity(w), with_stats=False)
     control = to.IntegralController(atol=rtol / 100, rtol=rtol, term=term)
@@ -127,7 +133,6 @@ def torchdiffeq(problem: Problem, given: Given, rtol: float) -> Prepared:
     import torch  # pyright: ignore[reportMissingImports]
     from torchdiffeq import odeint  # pyright: ignore[reportMissingImports]
 
-    torch.compiler.reset()
     velocity = torch.compile(velocity_of(problem, given))
     start = torch.from_numpy(given["w"])
     ts = torch.from_numpy(np.array([0.0, problem.t1]) if problem.ts is None else np.append(0.0, problem.ts))
