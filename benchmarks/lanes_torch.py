@@ -13,13 +13,11 @@ import functools
 import os
 import statistics
 import time
-from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 import jax
 import numpy as np
-import torch  # pyright: ignore[reportMissingImports]
 
 import layerflow as lf
 from benchmarks import _measure, lanes
@@ -29,12 +27,6 @@ from benchmarks.suite.problems import problems
 CORES = sorted({1, len(os.sched_getaffinity(0))})
 EVERY = 64  # SciPy solves one cell in so many
 LIBRARIES = ("torch", "torchode", "torchdiffeq", "scipy")
-
-
-def with_threads(run: Callable[[], Any], threads: int) -> Any:
-    """Run torch on so many threads."""
-    torch.set_num_threads(threads)
-    return run()
 
 
 def compare(kind: str, repeats: int = 5) -> dict[str, float]:
@@ -52,10 +44,10 @@ def compare(kind: str, repeats: int = 5) -> dict[str, float]:
         return {f"{name}_succeeded": int(succeeded.sum()), f"{name}_largest_difference": apart}
 
     outside_jax.forget()
-    run, read = outside_jax.torchode(problem, given, lanes.RTOL)
-    turns = {f"torchode_{n}_threads": functools.partial(with_threads, run, n) for n in CORES}
-    for turn in turns.values():
-        result |= answers("torchode", *read(turn()))
+    turns = {}
+    for n in CORES:
+        turns[f"torchode_{n}_threads"], read = outside_jax.torchode(problem, given, lanes.RTOL, threads=n)
+        result |= answers("torchode", *read(turns[f"torchode_{n}_threads"]()))
     seconds = {name: [_measure.seconds(turn, repeats=1)] for name, turn in turns.items()}
     first = min(times[0] for times in seconds.values())
     again = [name for name, times in seconds.items() if times[0] < 2 * first]  # a slower one cannot win
@@ -74,7 +66,7 @@ def compare(kind: str, repeats: int = 5) -> dict[str, float]:
     print(kind, medians, flush=True)
 
     run, read = outside_jax.torchdiffeq(problem, given, lanes.RTOL)
-    with_threads(run, 1)
+    run()
     begin = time.perf_counter()
     solved = run()
     least["torchdiffeq"] = time.perf_counter() - begin

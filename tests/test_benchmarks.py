@@ -127,7 +127,7 @@ def test_a_comparison_finds_no_regression_in_noise(file, written, capsys):
     again["results"][0]["seconds"] = [1.05, 1.03, 1.06, 1.02, 1.04]
     again["results"][1]["seconds"] = [3.4, 3.3, 3.8, 2.9, 3.6]
 
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         main(["compare", written(file), written(again, "again.json")])
     assert "REGRESSION" not in (printed := capsys.readouterr().out)
     assert "warning" not in printed
@@ -146,7 +146,7 @@ def test_a_comparison_finds_a_regression(file, written, capsys, planted, words):
     worse["results"][0] |= planted
     worse["machine"] |= {"cores": 1000}
 
-    with pytest.raises(SystemExit, match="^1$"):
+    with pytest.raises(SystemExit, match=r"^1$"):
         main(["compare", written(file), written(worse, "worse.json")])
     assert words in (printed := capsys.readouterr().out)
     assert printed.count("REGRESSION") == 1
@@ -192,7 +192,7 @@ def test_errors_say_what_was_needed_what_came_and_how_to_mend_it(arguments, word
     there = {"file": written(file), "none": written({"machine": {}}, "none.json")}
     there["other"] = written(file | {"results": [record(cells=7)]}, "other.json")
 
-    with pytest.raises(SystemExit, match="^2$"):
+    with pytest.raises(SystemExit, match=r"^2$"):
         main([argument.format(**there) for argument in arguments])
     assert words in capsys.readouterr().err
 
@@ -201,6 +201,6 @@ def test_a_library_that_is_not_installed_is_told_with_its_remedy(capsys):
     missing = [backend for backend in BACKENDS.values() if backend.missing]
     if not missing:
         pytest.skip("all are installed")
-    with pytest.raises(SystemExit, match="^2$"):
+    with pytest.raises(SystemExit, match=r"^2$"):
         main(["run", "--backends", missing[0].name])
     assert f"is not installed. Install it: pip install {missing[0].missing[0]}" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Who solves it, and what there is to install for it."""
 
 import importlib.util
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,11 +35,16 @@ def _descent(problem: Problem) -> bool:
     return problem.steps is not None
 
 
+def _threaded(problem: Problem, given: Given, rtol: float) -> Prepared:
+    return outside_jax.torchode(problem, given, rtol, threads=len(os.sched_getaffinity(0)))
+
+
 def _any(_: Problem) -> bool:
     return True
 
 
 BASE = "layerflow"  # what all others are compared with
+TORCHODE = ("torch", "torchode")
 BACKENDS = {
     backend.name: backend
     for backend in (
@@ -48,9 +54,8 @@ BACKENDS = {
         Backend("diffrax", "diffeqsolve under one vmap", in_jax.one_vmap, _flow),
         Backend("diffrax-chunks", f"diffeqsolve in chunks of {in_jax.CHUNK}", in_jax.chunks, _flow),
         Backend("diffrax-sorted", "the same, sorted by scale beforehand", in_jax.sorted_chunks, _flow),
-        Backend(
-            "torchode", "Tsit5, compiled, a step size for each cell", outside_jax.torchode, _flow, ("torch", "torchode")
-        ),
+        Backend("torchode", "Tsit5, compiled, a step size for each cell", outside_jax.torchode, _flow, TORCHODE),
+        Backend("torchode-threads", "the same on a thread per core", _threaded, _flow, TORCHODE),
         Backend(
             "torchdiffeq",
             "dopri5, compiled velocity, one step size for all cells",

@@ -101,7 +101,7 @@ def by_entries(w: Any, targets: Any, variance: Any) -> Any:
     )
 
 
-def torchode(problem: Problem, given: Given, rtol: float) -> Prepared:
+def torchode(problem: Problem, given: Given, rtol: float, threads: int = 1) -> Prepared:
     """A step size for each cell."""
     import torch  # pyright: ignore[reportMissingImports]
     import torchode as to  # pyright: ignore[reportMissingImports]
@@ -117,6 +117,7 @@ def torchode(problem: Problem, given: Given, rtol: float) -> Prepared:
     asked = to.InitialValueProblem(y0=start, t_start=begin, t_end=end, t_eval=ts)
 
     def run() -> Any:
+        torch.set_num_threads(threads)
         with torch.no_grad():
             return solve(asked, dt0=dt0)
 
@@ -139,6 +140,7 @@ def torchdiffeq(problem: Problem, given: Given, rtol: float) -> Prepared:
     options = {"method": "dopri5", "rtol": rtol, "atol": rtol / 100, "options": {"first_step": DT0}}
 
     def run() -> Any:
+        torch.set_num_threads(1)
         with torch.no_grad():
             return odeint(lambda _, w: velocity(w), start, ts, **options)
 

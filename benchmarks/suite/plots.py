@@ -18,6 +18,7 @@ STYLES = {
     "diffrax-chunks": ("#56B4E9", "D", "--"),
     "diffrax-sorted": ("#0072B2", "s", ":"),
     "torchode": ("#E69F00", "^", "-"),
+    "torchode-threads": ("#E69F00", "^", ":"),
     "torchdiffeq": ("#D55E00", "v", "-"),
     "scipy": ("#009E73", "X", "-"),
     "jax": ("#0072B2", "s", "-"),

@@ -148,7 +148,7 @@ def _small(name: str, what: str, decades: float, cells: int = 2**14, **more: Any
 
 
 def _closed_form() -> Problem:
-    yx = np.asarray(task_6a().yx)
+    yx = np.array(task_6a().yx)
     what = "Figure 6(a): lambda-balanced networks 2-2-2"
     return Problem("closed-form", what, 1600, (2, 2, 2), balanced, yx, t1=39.99, balanced=True)
 
