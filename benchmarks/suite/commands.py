@@ -9,7 +9,7 @@ import pathlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import tyro
@@ -128,7 +128,7 @@ class Plot:
             print(path)
 
 
-def known(kind: str, names: Sequence[str], there_are: Sequence[str] | dict) -> Sequence[str]:
+def known(kind: str, names: Sequence[str], there_are: Sequence[str] | dict[str, Any]) -> Sequence[str]:
     """The names asked for, all if none; or an error with the nearest that there is."""
     for name in names:
         if name not in there_are:

@@ -6,6 +6,7 @@ torchdiffeq has no Tsit5, so Dormand-Prince 5, with one step size for all cells,
 none either, so RK45 (Dormand-Prince) in a loop.
 """
 
+import dataclasses
 import sys
 from typing import Any
 
@@ -75,10 +76,8 @@ def velocity_of(problem: Problem, given: Given) -> Any:
     if problem.widths == (2, 2, 2) and problem.xx is None:
         targets = scale[:, None] * torch.from_numpy(problem.yx.ravel())
         return lambda w: by_entries(w, targets, variance)
-    tensors = Problem(
-        **vars(problem)
-        | {"yx": torch.from_numpy(problem.yx), "xx": None if problem.xx is None else torch.from_numpy(problem.xx)}
-    )
+    xx = None if problem.xx is None else torch.from_numpy(problem.xx)
+    tensors = dataclasses.replace(problem, yx=torch.from_numpy(problem.yx), xx=xx)
     scales, variances = scale[:, None, None], None if variance is None else variance[:, None, None]
     return lambda w: torch.cat([v.flatten(1) for v in tensors.velocity(tensors.layers(w), scales, variances)], 1)
 

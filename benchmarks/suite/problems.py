@@ -1,5 +1,6 @@
 """What is solved: many gradient flows, or descents, of linear networks from given starts."""
 
+import dataclasses
 import functools
 import itertools
 from collections.abc import Callable
@@ -159,7 +160,7 @@ def _samples() -> Problem:
     y = x @ rng.normal(size=(5, 5)) + 0.1 * rng.normal(size=(100_000, 5))
     problem = of_widths("samples", "networks 5-5-5 on 100,000 samples, coloured inputs", 4096, (5, 5, 5), data=(x, y))
     draw = functools.partial(gaussian, (5, 5, 5), decades=0.0)
-    return Problem(**vars(problem) | {"draw": draw, "xx": x.T @ x / len(x), "yx": y.T @ x / len(x)})
+    return dataclasses.replace(problem, draw=draw, xx=x.T @ x / len(x), yx=y.T @ x / len(x))
 
 
 @functools.cache
