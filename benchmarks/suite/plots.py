@@ -1,6 +1,7 @@
 """Pictures of results: error against time over tolerances, and time per cell over numbers of cells."""
 
 import pathlib
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,7 +29,7 @@ STYLES = {
 
 def draw(records: Sequence[Record], folder: pathlib.Path) -> list[pathlib.Path]:
     """Every picture that the records hold, as PNG and PDF."""
-    timed = [record for record in records if record["seconds"] and "error" in record]
+    timed = [r for r in records if r["seconds"] and "error" in r and r["succeeded"] == r["expected"]]
     pictures = {
         f"work_precision_{name}": work_precision(name, some) for name, some in _series(timed, "cells", "rtol").items()
     } | {f"scaling_{name}": scaling(name, some) for name, some in _series(timed, "rtol", "cells").items()}
@@ -49,8 +50,12 @@ def work_precision(problem: str, records: Sequence[Record]) -> Figure:
     cells = records[0]["cells"]
     figure = _lines(records, "rtol", lambda r: (r["error"], median(r)))
     axes = figure.axes[0]
-    axes.set(title=f"{problem}, {cells:,} cells", xlabel="largest relative error of a cell", ylabel="time (s)")
-    axes.invert_xaxis()  # more exact to the right
+    axes.set(
+        title=f"{problem}, {cells:,} cells",
+        xlabel="largest relative error of a cell; smaller to the right",
+        ylabel="time (s)",
+    )
+    axes.invert_xaxis()
     return figure
 
 
@@ -59,7 +64,10 @@ def scaling(problem: str, records: Sequence[Record]) -> Figure:
     rtol = records[0]["rtol"]
     right = [record for record in records if not record["wrong"]]
     figure = _lines(right, "cells", lambda r: (r["cells"], 1e6 * (median(r) or 0.0) / r["cells"]))
-    figure.axes[0].set(title=f"{problem}, rtol {rtol:.0e}", xlabel="number of cells", ylabel="time per cell (µs)")
+    axes, counts = figure.axes[0], sorted({record["cells"] for record in right})
+    axes.set(title=f"{problem}, rtol {rtol:g}", xlabel="number of cells", ylabel="time per cell (µs)")
+    axes.set_xticks(counts, [f"{count:,}" for count in counts])
+    axes.set_xticks([], minor=True)
     return figure
 
 
@@ -82,8 +90,13 @@ def _lines(records: Sequence[Record], along: str, point: Callable[[Record], Any]
     for backend, (colour, marker, dashes) in STYLES.items():
         own = sorted((r for r in records if r["backend"] == backend), key=lambda record: record[along])
         if own:
-            x, y = zip(*map(point, own), strict=True)
-            axes.plot(x, y, color=colour, marker=marker, linestyle=dashes, label=backend, markersize=5, linewidth=1.4)
+            points = {}  # a closed form has the same error at every tolerance: one point
+            for x, y in map(point, own):
+                points.setdefault(x, []).append(y)
+            look = {"color": colour, "marker": marker, "linestyle": dashes, "linewidth": 1.4}
+            hollow = {} if dashes == "-" else {"markerfacecolor": "white", "markersize": 7, "zorder": 1.9}
+            medians = [statistics.median(ys) for ys in points.values()]
+            axes.plot(list(points), medians, **{"markersize": 5, "label": backend} | look | hollow)
     axes.set(xscale="log", yscale="log")
     axes.grid(alpha=0.3, linewidth=0.5)
     figure.legend(loc="outside right center", frameon=False, fontsize="small", handlelength=3)
