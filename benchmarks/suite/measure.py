@@ -82,8 +82,8 @@ def judged(found: Any, succeeded: np.ndarray, right: Given, well: np.ndarray, wi
     wrong = ""
     if failed := int((well & ~succeeded).sum()):
         wrong = f"{failed} cells failed"
-    elif poisoned := int((succeeded & ~well).sum()):
-        wrong = f"{poisoned} poisoned cells passed for solved"
     elif not largest <= within:
         wrong = f"error {largest:.1e} is beyond {within:.0e}"
+    elif poisoned := int((succeeded & ~well).sum()):
+        wrong = f"{poisoned} poisoned cells passed for solved"
     return {"error": largest, "succeeded": int(succeeded.sum()), "expected": int(well.sum()), "wrong": wrong}
