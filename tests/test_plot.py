@@ -171,3 +171,70 @@ def test_a_sweep_draws_without_further_words():
     assert ax.get_xlabel() == "gradient-flow time"
     assert ax.get_ylabel() == "mode strength"
     assert len(ax.lines) == 2
+
+
+TS = np.linspace(0.0, 30.0, 40)
+
+
+def solved(target, *, ts=TS):
+    """Two modes from small weights."""
+    start = lf.DiagonalNetwork((np.sqrt(0.01) * np.ones(2),) * 2)
+    problem = lf.Problem(start, lf.Modes(variance=np.array([1.0, 0.5]), target=np.asarray(target)))
+    return lf.solve(problem, lf.Flow(t1=30.0), ts=ts, observe=lf.mode_strengths)
+
+
+def test_modes_of_a_trajectory_end_at_dashed_targets_of_their_colour():
+    ax = lf.plot.modes(solved([2.0, 1.0]))
+
+    strengths, targets = ax.lines[:2], [line for line in ax.lines[2:] if len(line.get_xdata())]
+    assert [line.get_linestyle() for line in targets] == ["--", "--"]
+    at = {line.get_color(): line.get_ydata()[0] for line in targets}
+    for line in strengths:
+        np.testing.assert_allclose(line.get_ydata()[-1], at[line.get_color()], rtol=1e-4)
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == ["mode = 0", "mode = 1", "target"]
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("gradient-flow time", "mode strength")
+
+
+def test_a_target_that_modes_share_has_the_colour_of_neither():
+    ax = lf.plot.modes(solved([1.0, 1.0]))
+
+    (target,) = (line for line in ax.lines[2:] if len(line.get_xdata()))
+    assert target.get_color() not in {line.get_color() for line in ax.lines[:2]}
+
+
+def test_targets_of_data_are_the_strengths_of_the_best_linear_map():
+    """From zero weights a linear model comes to it, whatever the inputs."""
+    rng = np.random.default_rng(0)
+    task = lf.Moments.from_samples(rng.normal(size=(20, 2)), rng.normal(size=(20, 2)))
+    problem = lf.Problem(lf.LinearNetwork((np.zeros((2, 2)),)), task)
+    path = lf.solve(problem, lf.Flow(t1=60.0), ts=TS * 2, observe=lf.mode_strengths)
+
+    ax = lf.plot.modes(path)
+
+    ends, targets = (
+        {line.get_ydata()[-1] for line in lines if len(line.get_xdata())} for lines in np.split(ax.lines, [2])
+    )
+    np.testing.assert_allclose(sorted(ends), sorted(targets), atol=1e-4)
+
+
+def test_modes_of_a_diagram_have_bands_and_the_targets_they_are_given():
+    values = np.arange(5.0)[:, None, None] * np.ones((3, 2))
+    diagram = xarray.Dataset({"mode_strengths": (("seed", "t", "mode"), values)}, {"t": [1.0, 10.0, 100.0]})
+
+    ax = lf.plot.modes(diagram, target=4.0, spread="range")
+
+    assert len(ax.collections) == 2
+    assert ax.get_xscale() == "log"
+    assert ax.lines[2].get_ydata()[0] == 4.0
+    assert len(lf.plot.modes(diagram).lines) == 2
+
+
+def test_modes_say_what_they_lack():
+    array = xarray.DataArray(np.ones((3, 2)), dims=("t", "mode"), name="mode_strengths")
+
+    with pytest.raises(ValueError, match=r"needs shape \(2,\), but it has shape \(3,\)"):
+        lf.plot.modes(array, target=np.ones(3))
+    with pytest.raises(ValueError, match=r'array.rename\(skill="mode"\)'):
+        lf.plot.modes(array.rename(mode="skill"))
+    with pytest.raises(ValueError, match="measured at its end only"):
+        lf.plot.modes(solved([1.0, 1.0], ts=None))

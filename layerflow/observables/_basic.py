@@ -92,6 +92,14 @@ def mode_strengths(network: PyTree, problem: Problem) -> Float[Array, " mode"]:
     return jnp.sum((u.T @ network.matrix) * vt, axis=1)
 
 
+def mode_targets(problem: Problem, asking: str) -> Float[Array, " mode"] | Float[Array, ""]:
+    """Strength of each mode that the task asks for: the target of Modes, or that in the best linear map of data."""
+    if isinstance(problem.task, Modes):
+        return problem.task.target
+    moments = moments_of(problem.task, asking)
+    return mode_strengths(LinearNetwork((moments.yx @ moments.inverse,)), problem)
+
+
 @observable(long_name="effective rank")
 def effective_rank(network: PyTree, problem: Problem) -> Float[Array, ""]:  # noqa: ARG001
     """Effective rank of the end-to-end matrix: the exponential of the entropy of its singular values.

@@ -3,5 +3,6 @@
 from layerflow.plot._boundary import boundary
 from layerflow.plot._curves import curves
 from layerflow.plot._heatmap import heatmap
+from layerflow.plot._modes import modes
 
-__all__ = ["boundary", "curves", "heatmap"]
+__all__ = ["boundary", "curves", "heatmap", "modes"]

@@ -13,10 +13,8 @@ from jaxtyping import Array, ArrayLike, Float
 
 from layerflow._checks import real_array, require
 from layerflow._trajectory import Trajectory
-from layerflow.networks import LinearNetwork
-from layerflow.observables import mode_strengths, observable
-from layerflow.observables._basic import moments_of
-from layerflow.tasks import Modes
+from layerflow.observables import observable
+from layerflow.observables._basic import mode_targets
 
 Summary = Callable[[Trajectory], Any]
 
@@ -142,12 +140,7 @@ def half_times(trajectory: Trajectory) -> Float[Array, " mode"]:
         Saxe et al. (2014), arXiv:1312.6120.
     """
     ts, strengths = path_of(trajectory, "mode_strengths", "half_times")
-    task = trajectory.problem.task
-    if isinstance(task, Modes):
-        target = task.target
-    else:
-        moments = moments_of(task, "half_times")
-        target = mode_strengths(LinearNetwork((moments.yx @ moments.inverse,)), trajectory.problem)
+    target = mode_targets(trajectory.problem, "half_times")
     share = strengths / jnp.where(target == 0, -1.0, target)[None, :]
     return first_time_above(ts, share, 0.5)
 
