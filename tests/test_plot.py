@@ -238,3 +238,56 @@ def test_modes_say_what_they_lack():
         lf.plot.modes(array.rename(mode="skill"))
     with pytest.raises(ValueError, match="measured at its end only"):
         lf.plot.modes(solved([1.0, 1.0], ts=None))
+
+
+@pytest.fixture
+def turning():
+    """One feature that turns and grows, one that turns about: shape (t, feature, coordinate)."""
+    tips = [[[1.0, 0.0], [-1.0, 0.0]], [[1.0, 0.5], [-0.5, 0.2]], [[1.0, 1.0], [0.0, 0.5]]]
+    return xarray.DataArray(tips, dims=("t", "feature", "coordinate"), name="features")
+
+
+def tips(ax):
+    """Where arrows lead, and their colours."""
+    return [(float(a.U[0]), float(a.V[0]), mpl.colors.to_hex(a.get_facecolor()[0])) for a in ax.collections]
+
+
+def test_arrows_lead_from_start_to_end_in_the_colour_of_their_side(turning):
+    ax = lf.plot.arrows(turning, target=[1.0, 1.5])
+
+    blue, vermilion = "#0072b2", "#d55e00"
+    assert tips(ax) == [(1, 0, blue), (1, 1, blue), (-1, 0, vermilion), (0, 0.5, vermilion)]
+    starts = [a.get_alpha() for a in ax.collections]
+    assert starts[0] < 1
+    assert starts[1] is None
+    np.testing.assert_array_equal(ax.lines[0].get_xydata(), turning[:, 0])
+    assert ax.get_aspect() == 1
+    assert ax.get_xlim()[1] > 1
+    assert ax.get_ylim()[1] > 1.5
+
+
+def test_arrows_of_one_coordinate_lie_side_by_side_start_above_end(turning):
+    ax = lf.plot.arrows(turning.isel(coordinate=0), target=1.0)
+
+    heights = [float(a.Y[0]) for a in ax.collections]
+    assert heights == sorted(heights, reverse=True)
+    assert len(set(heights)) == 4
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["start", "end"]
+    assert [float(a.U[0]) for a in ax.collections] == [1, -1, 1, 0]
+
+
+def test_arrows_of_one_moment_neither_move_nor_need_a_legend(turning):
+    ax = lf.plot.arrows(turning.isel(t=-1))
+
+    assert len(ax.collections) == 2
+    assert ax.get_legend() is None
+    assert lf.plot.arrows(turning.isel(t=-1, coordinate=0)).get_yticks().size == 0
+
+
+def test_arrows_say_what_they_cannot_draw(turning):
+    with pytest.raises(ValueError, match=r"shape \(2,\), but it has shape \(3,\)"):
+        lf.plot.arrows(turning, target=[1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match=r"3 coordinates. Select two, as in .isel\(coordinate=\[0, 1\]\)"):
+        lf.plot.arrows(xarray.DataArray(np.ones((2, 3)), dims=("t", "coordinate")))
+    with pytest.raises(ValueError, match=r"has `setup`, `feature`. Select or reduce, as in .isel\(setup=0\)"):
+        lf.plot.arrows(turning.expand_dims("setup"))

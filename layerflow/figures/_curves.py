@@ -6,13 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from layerflow.methods import Flow
-from layerflow.plot._data import colours
+from layerflow.plot._data import PALETTE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PALETTE = colours(np.array(list("abcdefgh")))  # of Okabe and Ito, told apart by the colour-blind
 BLUE, VERMILION, GREEN, PURPLE = PALETTE[:4]
 LOW_MIDDLE_HIGH = (BLUE, GREEN, VERMILION)  # of three values in order
 GREY = "0.35"

@@ -20,7 +20,6 @@ from layerflow._sweep import sweep
 from layerflow.engine._grid import static
 from layerflow.figures._curves import (
     BLUE,
-    GREY,
     VERMILION,
     fine_flow,
     flow_and_theory,
@@ -33,6 +32,7 @@ from layerflow.figures._features import SETUPS, Setup
 from layerflow.figures._words import listed
 from layerflow.networks import LinearNetwork
 from layerflow.observables import observable
+from layerflow.plot._arrows import BELOW, LEVELS, draw_arrows
 from layerflow.tasks import Modes
 
 if TYPE_CHECKING:
@@ -145,22 +145,10 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
 
 def _draw_arrows(ax: "Axes", one: "xarray.Dataset") -> None:
     """Both sums as arrows and the output as a dashed line, at the start above and at the end below."""
-    for moment, level in ((0, 1.0), (-1, 0.0)):
-        values = one.isel(t=moment)
-        for height, name, colour in ((0.2, "aligned", BLUE), (0.0, "anti_aligned", VERMILION)):
-            ax.quiver(
-                *(0.0, level + height, float(values[name]), 0.0),
-                angles="xy", scale_units="xy", scale=1.0, width=0.012, color=colour,
-            )  # fmt: skip
-        output = float(values.aligned + values.anti_aligned)
-        ax.plot([0.0, output], [level - 0.2] * 2, color="black", linestyle="--", linewidth=1.2)
-        ax.plot(float(one.target), level - 0.2, "o", color="black", markersize=5)
-    reach = 1.15 * max(float(abs(one.aligned).max()), float(abs(one.anti_aligned).max()))
-    least = -reach if float(-one.anti_aligned.min()) > 0.1 * reach else -0.2 * reach
-    ax.set(xlim=(least, reach), ylim=(-0.5, 1.5), yticks=(0, 1), yticklabels=("end", "start"))
-    ax.axvline(0.0, color=GREY, linewidth=0.6, zorder=0)
-    ax.axhline(0.5, color="0.8", linewidth=0.6, zorder=0)
-    ax.tick_params(axis="y", length=0)
+    both = one[["aligned", "anti_aligned"]].to_array("feature")
+    draw_arrows(ax, both, target=one.target)
+    for level, output in zip(LEVELS.values(), both.sum("feature").values[[0, -1]], strict=True):
+        ax.plot([0.0, output], [level + BELOW] * 2, color="black", linestyle="--", linewidth=1.2)
 
 
 def _draw_paths(ax: "Axes", one: "xarray.Dataset") -> None:

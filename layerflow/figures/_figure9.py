@@ -22,11 +22,12 @@ from jaxtyping import Array, Float, PyTree
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
 from layerflow.engine._grid import static
-from layerflow.figures._curves import BLUE, GREY, VERMILION, fine_flow, new_figure, panel_title, worst
+from layerflow.figures._curves import GREY, fine_flow, new_figure, panel_title, worst
 from layerflow.figures._features import SETUPS, Setup
 from layerflow.figures._words import listed
 from layerflow.networks import LinearNetwork
 from layerflow.observables import observable
+from layerflow.plot._arrows import draw_arrows, key_of_arrows
 from layerflow.tasks import Modes
 
 if TYPE_CHECKING:
@@ -129,58 +130,29 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
         one = diagram.isel(setup=number)
         setup = SETUPS[str(one.setup.values)]
         factor = MAGNIFIED if setup.width > SHOWN else 1.0
-        _draw_features(ax, one, factor)
+        draw_arrows(ax, factor * one.features[:, : int(one.shown)], target=one.target)
         ax.plot(*one.output.values.T, color="black", linestyle="--", linewidth=1.4, label="output f")
         frozen = {"color": "0.5", "linewidth": 1.0, "marker": "X", "markersize": 8, "markeredgecolor": "white"}
         ax.plot(*one.frozen_output.values.T, **frozen, markevery=[-1], label="f, kernel of the start")
-        ax.plot(*one.target.values, "o", color="black", markersize=6, label="target")
         panel_title(ax, "abc"[number], f"{setup.words}, S = {setup.target:g}")
         ax.set(xlabel="coordinate of $x_1$", aspect="equal")
         if factor > 1:
             ax.annotate(f"features × {factor:g}", (0.03, 0.93), xycoords="axes fraction", fontsize="small")
     figure.axes[0].set_ylabel("coordinate of $x_2$")
     _add_inset(figure.axes[0], diagram.isel(setup=0))
-    _add_key(figure)
+    key = key_of_arrows(figure.axes[0], moves=True)
+    figure.legend(handles=key, loc="outside lower center", ncols=7, fontsize="small", frameon=False)
     return figure
-
-
-def _draw_features(ax: "Axes", one: "xarray.Dataset", factor: float = 1.0, *, ends: bool = True) -> None:
-    """Arrows at the start and at the end, and the way of their tips; blue aligned, vermilion anti-aligned."""
-    paths = factor * one.features.values[:, : int(one.shown)]
-    for path in np.moveaxis(paths, 1, 0):
-        colour = BLUE if path[0] @ one.target.values > 0 else VERMILION
-        ax.plot(*path.T, color=colour, linewidth=1.0)
-        for tip, alpha, wide in ((path[0], 0.35, 0.02), (path[-1], 1.0, 0.011))[: 1 + ends]:
-            ax.quiver(
-                0.0, 0.0, *tip, angles="xy", scale_units="xy", scale=1.0, width=wide, color=colour, alpha=alpha
-            )  # fmt: skip
-    ax.axhline(0.0, color="0.8", linewidth=0.6, zorder=0)
-    ax.axvline(0.0, color="0.8", linewidth=0.6, zorder=0)
-    reach = 1.12 * max(float(np.abs(paths).max()), float(np.abs(one.target).max()))
-    low = -reach if paths.min() < -0.1 * reach else -0.15 * reach
-    ax.set(xlim=(low, reach), ylim=(low, reach))
 
 
 def _add_inset(ax: "Axes", one: "xarray.Dataset") -> None:
     """The neighbourhood of the origin, where small weights start."""
     inset = ax.inset_axes((0.53, 0.09, 0.44, 0.44))
-    _draw_features(inset, one, ends=False)
     near = 3.0 * float(np.linalg.norm(one.features.values[0], axis=-1).max())
+    draw_arrows(inset, one.features[:, : int(one.shown)], target=one.target, ends=False)
     inset.set(xlim=(-near, near), ylim=(-near, near), xticks=(-0.02, 0.0, 0.02), yticks=())
     inset.tick_params(labelsize="x-small")
     ax.indicate_inset_zoom(inset, edgecolor=GREY)
-
-
-def _add_key(figure: "Figure") -> None:
-    """One legend for all panels."""
-    from matplotlib.patches import Patch
-
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    arrows = [Patch(color=BLUE), Patch(color=VERMILION), Patch(color=GREY, alpha=0.35), Patch(color=GREY)]
-    words = ["aligned", "anti-aligned", "at the start", "at the end"]
-    figure.legend(
-        arrows + handles, words + labels, loc="outside lower center", ncols=7, fontsize="small", frameon=False
-    )
 
 
 def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import xarray
     from matplotlib.axes import Axes
 
+# Of Okabe and Ito, told apart by the colour-blind.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 _FEW = 6
 
 
@@ -98,5 +100,4 @@ def colours(values: np.ndarray) -> list[Any]:
 
     if is_numeric(values) and len(values) > 1:
         return [mpl.colormaps["viridis"](position) for position in np.linspace(0.0, 0.85, len(values))]
-    palette = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442"]
-    return [palette[i % len(palette)] for i in range(len(values))]
+    return [PALETTE[i % len(PALETTE)] for i in range(len(values))]
