@@ -291,3 +291,24 @@ def test_arrows_say_what_they_cannot_draw(turning):
         lf.plot.arrows(xarray.DataArray(np.ones((2, 3)), dims=("t", "coordinate")))
     with pytest.raises(ValueError, match=r"has `setup`, `feature`. Select or reduce, as in .isel\(setup=0\)"):
         lf.plot.arrows(turning.expand_dims("setup"))
+
+
+@pytest.mark.parametrize(("columns", "width"), [(1, 3.25), (2, 6.75)])
+def test_a_style_has_the_width_of_its_columns_and_ends_with_its_context(diagram, tmp_path, columns, width):
+    before = dict(mpl.rcParams)
+
+    with lf.plot.style(columns):
+        ax = lf.plot.heatmap(diagram, log=True)
+        ax.figure.savefig(tmp_path / "figure.pdf")
+
+    assert ax.figure.get_figwidth() == width
+    assert ax.xaxis.label.get_size() == 8
+    assert ax.get_xticklabels()[0].get_size() == 7
+    assert b"/Type3" not in (tmp_path / "figure.pdf").read_bytes()
+    assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.usefixtures("as_users_see_it")
+def test_a_style_of_three_columns_is_refused():
+    with pytest.raises(ValueError, match="is 1 or 2"):
+        lf.plot.style(columns=3)
