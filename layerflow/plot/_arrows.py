@@ -167,10 +167,11 @@ def _draw_along_line(ax: "Axes", paths: np.ndarray, colours: list[Any], target: 
 
 
 def _limits(paths: np.ndarray, target: np.ndarray | None) -> tuple[float, float]:
-    """Where an axis begins and ends: the same on both sides of the origin, unless next to nothing is below it."""
-    reached = paths.ravel() if target is None else np.concatenate([paths.ravel(), target])
-    reach = 1.12 * float(np.nanmax(np.abs(reached))) or 1.0
-    return (-reach if np.nanmin(reached) < -0.1 * reach else -0.15 * reach), reach
+    """Where an axis begins and ends: about all there is, with the origin inside."""
+    reached = np.append(paths.ravel(), 0.0 if target is None else target)
+    reach = float(np.nanmax(np.abs(reached))) or 1.0
+    low, high = (float(end(reached, initial=0.0)) for end in (np.nanmin, np.nanmax))
+    return min(low - 0.12 * reach, -0.15 * reach), max(high + 0.12 * reach, 0.15 * reach)
 
 
 def _arrow(ax: "Axes", tail: Any, way: Any, **how: Any) -> None:
