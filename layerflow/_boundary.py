@@ -32,8 +32,9 @@ def boundary(
 
     found on a cubic spline through local cubic fits of five cells, which take out noise, and kept
     where |grad f| is at least half its largest value and no failed cell is within three steps. Where
-    the line turns back across, by two steps or more, it is cut; pieces smaller than that are dropped
-    unless there are no others. Every branch gets two fits by least squares,
+    the line turns back across, by two steps or more, it is cut. Pieces of any line that reach neither
+    two steps nor a quarter of the shorter side are dropped, unless there are no others. Every branch
+    gets two fits by least squares,
 
         y = slope * x + intercept    and    |y| = prefactor * |x|^exponent,
 
@@ -107,14 +108,15 @@ def _checked(
             f"Argument `array` needs one variable of a diagram, but it is a {type(array).__name__}. "
             "Name the variable, as in lf.boundary(diagram.kernel_distance, ...)."
         )
-    array = array if over in array.dims else array.expand_dims(over)
+    without = "" if over in array.dims else f" There is no dimension `{over}` to average over."
+    array = array.expand_dims(over) if without else array
     if array.ndim > 3:
         array = without_single(array, (x, y, over))
     if array.ndim != 3:
         raise ValueError(
             f"A boundary needs two dimensions besides `{over}`, but `{array.name}` has {array.ndim - 1}: "
             f"{ {dim: size for dim, size in array.sizes.items() if dim != over} }. "
-            f"Reduce the others first, as in .isel(t=-1)."
+            f"Reduce the others first, as in .isel(t=-1).{without}"
         )
     x, y = across_and_up(array.isel({over: 0}), x, y)
     for dim in (x, y):
@@ -135,6 +137,13 @@ def _checked_level(level: Any, sheets: np.ndarray, log: bool, name: Any) -> floa
             f"With log=True all values of `{name}` need to be positive, but the smallest is {np.nanmin(sheets):.3g}. "
             f"Drop those, as in array.where(array > 0), or use log=False."
         )
+    if not isinstance(level, str) and np.ndim(level) > 0:
+        raise ValueError(
+            f"Argument `level` is one value, but {np.size(level)} came. Draw one line after the other: "
+            f"[lf.boundary(array, level) for level in levels]."
+        )
+    if not isinstance(level, str | float | int | np.number):
+        raise TypeError(f'Argument `level` needs a number or "steepest", but it is {level!r}.')
     if isinstance(level, str):
         if level != "steepest":
             raise ValueError(f'Argument `level` needs a number or "steepest", but it is "{level}".')

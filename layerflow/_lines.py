@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _SPACING = 0.25  # between the points of a line, in grid steps: several to a cell, so that fits weigh the line evenly
 _SMALLEST = 2.0  # steps across or up: the island of one odd cell is smaller, and smaller turns back are wiggles
+_SMALL_SHARE = 0.25  # of the shorter side: on a coarse grid that is less
 _REFINE = 4  # points per grid step for derivatives, which bend more than the field
 _STEEP = 0.5  # of the largest gradient: gentler maxima are ripples on a plateau, not the edge between two
 _WINDOW = 5  # cells that a cubic is fitted to for derivatives: the fewest that leave noise out
@@ -25,7 +26,8 @@ def branches(field: np.ndarray, level: float | str) -> list[np.ndarray]:
     lines = _steepest_lines(field) if isinstance(level, str) else _level_lines(field, level)
     pieces = [piece for line in lines if _length(line) > 0 for piece in _cut_at_turns(_evenly(_from_the_left(line)))]
     # If every piece is small, they are all the answer there is.
-    kept = [piece for piece in pieces if np.ptp(piece, axis=0).max() >= _SMALLEST] or pieces
+    smallest = min(_SMALLEST, _SMALL_SHARE * (min(field.shape) - 1))
+    kept = [piece for piece in pieces if np.ptp(piece, axis=0).max() >= smallest] or pieces
     # To a tenth of a step, so that rounding does not order the two sides of a symmetric arch.
     return sorted(kept, key=lambda piece: (-round(_length(piece), 1), piece[:, 1].mean()))
 

@@ -150,7 +150,12 @@ def named(given: Observe, argument: str, of: str) -> dict[str, Callable[..., Any
         if not callable(given) and not isinstance(given, Sequence):
             raise TypeError(f"Argument `{argument}` needs functions of {of}, but it is {given!r}.")
         functions = {}
-        for function in [given] if callable(given) else given:
+        for function in [given] if callable(given) or isinstance(given, str) else given:
+            if isinstance(function, str):
+                raise TypeError(
+                    f"Argument `{argument}` needs functions of {of}, such as lf.{function}, not their names, but "
+                    f"{function!r} came."
+                )
             name = getattr(function, "__name__", type(function).__name__)
             if callable(function) and name == "<lambda>":
                 raise ValueError(
@@ -198,7 +203,10 @@ def checked_times(ts: Times | None, kind: type[Method], end: Array | None) -> Ar
         raise TypeError(f"Argument `ts` needs real numbers, but it is {ts!r}.")
     times = jnp.asarray(times)
     if times.ndim != 1 or times.shape[0] == 0:
-        raise ValueError(f"Argument `ts` needs at least one time, shape (t,), but it has shape {times.shape}.")
+        raise ValueError(
+            f"Argument `ts` needs at least one time, shape (t,), but it has shape {times.shape}. Fifty times are "
+            f"jnp.linspace(0, t1, 50), one is [t1]."
+        )
     if kind is Descent:
         whole = require(
             times, times == jnp.round(times), "Under Descent `ts` counts steps: whole numbers, but some are not."

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import xarray as xr
 
 import layerflow as lf
 
@@ -19,6 +20,7 @@ PROBLEM = lf.Problem(NETWORK, TASK)
 FLOW = lf.Flow(t1=1.0)
 KEY = jax.random.key(0)
 ONE = jnp.ones(1)
+FIELD = xr.DataArray(np.subtract.outer(np.arange(4.0), np.arange(5.0)), dims=("lam", "scale"), name="loss")
 ANY = ((0, 0), (2, 0), (1, 1), (2, 1), (0, 2))  # connections of three inputs and three hidden units
 
 
@@ -458,12 +460,12 @@ CASES = {
     "a chain with a surplus that cannot be": (
         lambda: lf.lambda_balanced_chain(KEY, (0.5, 0.0), 1.0, widths=(2, 3, 2, 2)),
         ValueError,
-        r"No linear network of widths \(2, 3, 2, 2\).*hidden layer 1 need lams\[0\] to be zero",
+        r"widths \(2, 3, 2, 2\).*imbalances need lams\[0\] = 0, but they are \[0.5, 0.0\]",
     ),
     "a chain that would need a negative square": (
         lambda: lf.lambda_balanced_chain(KEY, (0.5, 0.5), 1.0, widths=(3, 3, 3, 2)),
         ValueError,
-        r"weights\[0\] have the square -\(lams\[0\] \+ lams\[1\]\), which is negative",
+        r"need lams\[0\] \+ lams\[1\] <= 0 and lams\[1\] <= 0, but they are \[0.5, 0.5\]",
     ),
     "imbalances for another depth": (
         lambda: lf.lambda_balanced_chain(KEY, (0.5, 0.0, 1.0), 1.0, widths=(2, 2, 2, 2)),
@@ -478,7 +480,7 @@ CASES = {
     "an infeasible chain under jit": (
         lambda: eqx.filter_jit(lambda lam: lf.lambda_balanced_chain(KEY, lam, 0.3, widths=(2, 3, 2)))(jnp.asarray(1.0)),
         Exception,
-        r"hidden layer 1 need lams\[0\] to be zero",
+        r"imbalances need lams\[0\] = 0. Change",
     ),
     "a chain of no imbalance": (
         lambda: lf.lambda_balanced_chain(KEY, jnp.nan, 0.3, widths=(2, 2, 2)),
@@ -557,7 +559,7 @@ CASES = {
     "an infeasible chain on an axis": (
         lambda: sweep(lambda lam: lf.Problem(lf.lambda_balanced_chain(KEY, lam, 0.1, widths=(2, 3, 2)), TASK)),
         ValueError,
-        r"No linear network of widths.*First at lam=1.0",
+        r"A linear network of widths.*First at lam=1.0",
     ),
     "laziness by itself": (
         lambda: lf.laziness(NETWORK, PROBLEM),
@@ -730,6 +732,43 @@ CASES = {
         lambda: lf.solve(PROBLEM, FLOW, ts=[0.5], summary=lf.grokking_delay),
         TypeError,
         r"`grokking_delay` does not take that.*summary=grokking_delay\(...\)",
+    ),
+    "name of an observable": (
+        lambda: lf.solve(PROBLEM, FLOW, observe="kernel_distance"),
+        TypeError,
+        "such as lf.kernel_distance, not their names, but 'kernel_distance' came",
+    ),
+    "one number for an axis": (lambda: sweep(axes={"lam": 0.3}), ValueError, r"it is one number. Give it as \[0.3\]"),
+    "how many times for times": (lambda: lf.solve(PROBLEM, FLOW, ts=50), ValueError, r"jnp.linspace\(0, t1, 50\)"),
+    "hidden layers of a pair": (
+        lambda: lf.lambda_balanced(KEY, 0.5, 0.3, inp=6, hid=(3, 2), out=4),
+        TypeError,
+        r"`hid` is one width, but it is \(3, 2\).*lf.lambda_balanced_chain",
+    ),
+    "width on an axis": (
+        lambda: sweep(lambda width: lf.Problem(lf.gaussian(KEY, (2, width, 2)), TASK), {"width": [2, 3]}),
+        TypeError,
+        r"`widths` decides the shapes.*lf.static",
+    ),
+    "targets in a row": (
+        lambda: lf.Problem(lf.gaussian(KEY, (2, 1)), lf.Samples(jnp.ones((5, 2)), jnp.ones(5))),
+        ValueError,
+        r"Give targets one column each: y\[:, None\]",
+    ),
+    "many levels of a boundary": (
+        lambda: lf.boundary(FIELD, [0.1, 0.2]),
+        ValueError,
+        r"`level` is one value, but 2 came.*for level in levels",
+    ),
+    "no level of a boundary": (
+        lambda: lf.boundary(FIELD, None),
+        TypeError,
+        'needs a number or "steepest", but it is None',
+    ),
+    "boundary over a swapped map": (
+        lambda: lf.plot.boundary(lf.boundary(FIELD, 0.5), ax=lf.plot.heatmap(FIELD, x="lam", y="scale")),
+        ValueError,
+        "`lam` across and `scale` up, but the boundary was found with `scale` across",
     ),
     "no plateaus to tell of": (lambda: lf.plateaus(most=0), ValueError, r"`most` needs to be positive"),
 }

@@ -93,10 +93,13 @@ def _lines(records: Sequence[Record], along: str, point: Callable[[Record], Any]
             points = {}  # a closed form has the same error at every tolerance: one point
             for x, y in map(point, own):
                 points.setdefault(x, []).append(y)
-            look = {"color": colour, "marker": marker, "linestyle": dashes, "linewidth": 1.4}
-            hollow = {} if dashes == "-" else {"markerfacecolor": "white", "markersize": 7, "zorder": 1.9}
+            look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": dashes, "linewidth": 1.4}
+            hollow: dict[str, Any] = (
+                {} if dashes == "-" else {"markerfacecolor": "white", "markersize": 7, "zorder": 1.9}
+            )
             medians = [statistics.median(ys) for ys in points.values()]
-            axes.plot(list(points), medians, **{"markersize": 5, "label": backend} | look | hollow)
+            look = {"markersize": 5, "label": backend} | look | hollow
+            axes.plot(list(points), medians, **look)
     axes.set(xscale="log", yscale="log")
     axes.grid(alpha=0.3, linewidth=0.5)
     figure.legend(loc="outside right center", frameon=False, fontsize="small", handlelength=3)

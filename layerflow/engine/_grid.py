@@ -118,6 +118,8 @@ def checked_values(name: str, values: Any, *, many: bool = False) -> np.ndarray:
             f"Axis `{name}` needs real numbers, but its values have dtype {array.dtype}. Values that are no numbers, "
             f"or that change shapes, go through lf.static."
         )
+    if array.ndim == 0:
+        raise ValueError(f"Axis `{name}` needs a vector of values, but it is one number. Give it as [{array}].")
     if array.ndim != 1 and not (many and array.ndim > 1):
         raise ValueError(
             f"Axis `{name}` needs a vector of values, but it has shape {array.shape}. For vectors at each position use "

@@ -6,12 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from layerflow._checks import real_array, require
+from layerflow._checks import is_concrete, real_array, require
 
 
 def checked_widths(widths: Sequence[int]) -> tuple[int, ...]:
     """Widths of at least two layers of units, or an error."""
     widths = tuple(widths)
+    if not all(map(is_concrete, widths)):
+        raise TypeError(
+            "Argument `widths` decides the shapes of weights, but a value of an axis came. Make that axis "
+            "lf.static([...]), which compiles once per value."
+        )
     whole = all(isinstance(width, int | np.integer) for width in widths)
     if len(widths) < 2 or not whole or any(width < 1 for width in widths):
         raise ValueError(

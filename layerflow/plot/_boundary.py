@@ -27,7 +27,7 @@ def boundary(line: "xarray.Dataset", *, ax: "Axes | None" = None, label: str | N
         The matplotlib Axes.
 
     Raises:
-        ValueError: If `line` is no boundary.
+        ValueError: If `line` is no boundary, or the heat map has its dimensions the other way round.
 
     Example:
         >>> import numpy as np, xarray as xr, layerflow as lf
@@ -41,6 +41,11 @@ def boundary(line: "xarray.Dataset", *, ax: "Axes | None" = None, label: str | N
     new, ax = ax is None, axes_or_new(ax)
     if new:
         ax.set(xlabel=axis_label(line[x]), ylabel=axis_label(line[y]))
+    elif (ax.get_xlabel(), ax.get_ylabel()) == (axis_label(line[y]), axis_label(line[x])) and x != y:
+        raise ValueError(
+            f"The heat map has `{y}` across and `{x}` up, but the boundary was found with `{x}` across. Find it "
+            f"the same way round: lf.boundary(..., x={y!r}, y={x!r})."
+        )
     limits = ax.axis()
     if line.attrs["num_seeds"] > 1:
         for number in line.branch_number.values:

@@ -87,6 +87,10 @@ def is_geometric(values: np.ndarray) -> bool:
 def axes_or_new(ax: "Axes | None") -> "Axes":
     """The given Axes, or those of a new figure."""
     if ax is not None:
+        if not hasattr(ax, "plot"):
+            raise TypeError(
+                f"Argument `ax` needs matplotlib Axes, as figure.subplots() gives, not {type(ax).__name__}."
+            )
         return ax
     import matplotlib.pyplot as plt
 

@@ -105,7 +105,7 @@ def _labelled(trajectory: Trajectory) -> "xarray.DataArray":
 
 def _draw_targets(ax: "Axes", target: np.ndarray, colours: list[Any]) -> None:
     """A dashed line for each value, in the colour of its mode if there is one such."""
-    dashed = {"linestyle": "--", "linewidth": 1.0, "zorder": 0}
+    dashed: dict[str, Any] = {"linestyle": "--", "linewidth": 1.0, "zorder": 0}
     for value in np.unique(target[np.isfinite(target)]):
         own = [colour for colour, one in zip(colours, target, strict=True) if one == value]
         ax.axhline(value, color=own[0] if len(own) == 1 else _GREY, **dashed)

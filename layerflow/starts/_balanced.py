@@ -49,6 +49,11 @@ def lambda_balanced(
     """
     check_key(key)
     for name, width in (("inp", inp), ("hid", hid), ("out", out)):
+        if isinstance(width, tuple | list):
+            raise TypeError(
+                f"Argument `{name}` is one width, but it is {width}. For several hidden layers take "
+                f"lf.lambda_balanced_chain(key, lams, strengths, widths=(inp, ..., out))."
+            )
         if width < 1:
             raise ValueError(f"Argument `{name}` is a width and needs to be at least 1, but it is {width}.")
     dtype = jnp.promote_types(real_array(lam, "lam").dtype, real_array(strengths, "strengths").dtype)

@@ -5,9 +5,10 @@ from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from layerflow._checks import check_key, real_array, require
+from layerflow._checks import check_key, is_concrete, real_array, require
 from layerflow._numerics import safe_root
 from layerflow.networks import LinearNetwork
 from layerflow.networks._widths import checked_widths
@@ -152,21 +153,24 @@ def _surplus_squares(
 
 
 def _feasible(lams: Float[Array, " pairs"], widths: tuple[int, ...]) -> Float[Array, " pairs"]:
-    """`lams` if there are such networks, or an error that says where there are none."""
+    """`lams` if there are such networks, or an error that says which there are."""
     slack = 100 * jnp.finfo(lams.dtype).eps * jnp.sum(jnp.abs(lams))
     lams = require(lams, jnp.isfinite(lams), "Argument `lams` needs finite numbers, but some are not.")
-    for low, _, begin, end in _surplus(widths):
-        reason = f"No linear network of widths {widths} has these imbalances: singular values beyond the first {low} of"
-        mend = "Change `lams`, or make no hidden layer wider than its neighbours."
+    conditions: dict[str, Array] = {}
+    for _, _, begin, end in _surplus(widths):
         layers, squares, remainder = _surplus_squares(lams, widths, begin, end)
         for layer, square in zip(layers, squares, strict=True):
-            formula = f"-({_sum(layer, end - 1)})" if begin == 0 else _sum(begin - 1, layer - 1)
-            message = f"{reason} weights[{layer}] have the square {formula}, which is negative. {mend}"
-            lams = require(lams, square >= -slack, message)
+            formula = f"{_sum(layer, end - 1)} <= 0" if begin == 0 else f"{_sum(begin - 1, layer - 1)} >= 0"
+            conditions[formula] = square >= -slack
         if remainder is not None:
-            formula = _sum(begin - 1, end - 1)
-            message = f"{reason} the layers around hidden layer {end} need {formula} to be zero. {mend}"
-            lams = require(lams, jnp.abs(remainder) <= slack, message)
+            conditions[f"{_sum(begin - 1, end - 1)} = 0"] = jnp.abs(remainder) <= slack
+    came = f", but they are {np.asarray(lams).tolist()}" if is_concrete(lams) else ""
+    message = (
+        f"A linear network of widths {widths} has units beyond its narrowest layer, so its imbalances need "
+        f"{' and '.join(conditions)}{came}. Change `lams`, or make no hidden layer wider than a neighbour."
+    )
+    for holds in conditions.values():
+        lams = require(lams, holds, message)
     return lams
 
 

@@ -64,6 +64,7 @@ class Samples(Task):
             raise ValueError(
                 f"Widths need to fit: one target, a row of `y`, has shape {self.y.shape[1:]}, but for one input the "
                 f"network gives {getattr(output, 'shape', type(output).__name__)}."
+                f"{' Give targets one column each: y[:, None].' if self.y.ndim == 1 else ''}"
             )
 
     def loss(self, network: PyTree) -> Float[Array, ""]:
