@@ -62,7 +62,7 @@ def _axis(axis: Any) -> str:
 
 def _seeds(attrs: dict[str, Any]) -> str:
     """Where random numbers come from."""
-    keys, root = json.loads(attrs["asked"])["keys"], " ".join(map(str, np.atleast_1d(attrs["root"])))
+    keys, root = json.loads(attrs["asked"])["keys"], attrs["root"]
     return f"Seed s has the key fold_in(root, s), the same in every cell, with the {keys} root {root}."
 
 

@@ -29,7 +29,7 @@ def facts_of(asked: Asked, batches: list[Batch], device: str) -> Record:
         "created": now(),
         **_versions(),
         **method_facts(method),
-        "root": np.asarray(jax.random.key_data(asked.root)).tolist(),
+        "root": " ".join(map(str, np.asarray(jax.random.key_data(asked.root)))),  # beyond integers of netCDF
         "dtype": str(batches[0].frozen.program.start.outputs.dtype),
         "device": device,
         "fingerprint": _joined([batch.fingerprint for batch in batches]),
@@ -61,7 +61,8 @@ def now() -> str:
 
 def root_of(facts: Mapping[str, Any], asked: Record) -> PRNGKeyArray:
     """The root key."""
-    return jax.random.wrap_key_data(jnp.asarray(facts["root"], jnp.uint32), impl=asked["keys"])
+    words = np.array(facts["root"].split(), np.uint32)
+    return jax.random.wrap_key_data(jnp.asarray(words), impl=asked["keys"])
 
 
 def digest(arrays: list[Any]) -> str:

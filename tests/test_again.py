@@ -1,6 +1,7 @@
 """Failed cells: listed, run alone, run again; and what a diagram says of how it was made."""
 
 import diffrax as dfx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -19,8 +20,6 @@ def cell(key, scale, variance):
 
 
 def key_sign(key):
-    import jax
-
     return jax.random.normal(key)
 
 
@@ -205,6 +204,16 @@ def deeper(key, scale, variance):
 def cell_of(scale):
     layer = jnp.sqrt(scale) * jnp.ones(2)
     return lf.Problem(lf.DiagonalNetwork((layer, layer)), lf.Modes(variance=jnp.ones(2), target=0.0))
+
+
+def test_a_root_of_large_words_goes_through_a_netcdf_file(tmp_path):
+    root = jax.random.wrap_key_data(jnp.array([2**31 + 5, 7], jnp.uint32))
+    diagram = swept(root=root)
+    diagram.to_netcdf(tmp_path / "diagram.nc", engine="scipy")
+
+    again = lf.replay(cell, lf.open_diagram(tmp_path / "diagram.nc"), scale=0.5, variance=1.0, seed=1)
+
+    np.testing.assert_array_equal(again.observed["loss"], diagram.loss.sel(scale=0.5, variance=1.0, seed=1))
 
 
 def test_provenance_is_a_paragraph(store, capsys):

@@ -397,7 +397,7 @@ def test_another_sweep_is_refused_with_the_differences(path, computed):
         r"axis seed of 2 values, 0 to 1 there, of 3 values": dict(seeds=3),
         r"rtol 1e-06 there, 1e-07 here; t1 3.0 there, 4.0 here": dict(method=lf.Flow(t1=4.0, rtol=1e-7)),
         r"solver Tsit5 there, Dopri5 here": dict(method=lf.Flow(t1=3.0, solver=dfx.Dopri5())),
-        r"root 0, 0 there, 0, 1 here": dict(root=1),
+        r"root 0 0 there, 0 1 here": dict(root=1),
         r"chunk 5 there, 6 here": dict(on=lf.Machine(chunk=6)),
         r"lanes 3 there, 2 here": dict(on=lf.Machine(lanes=2)),
         r"observe loss there, loss, kernel_distance here": dict(observe=(lf.loss, lf.kernel_distance)),
