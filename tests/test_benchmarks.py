@@ -52,6 +52,7 @@ def test_the_module_lists_problems_and_backends():
     assert "| yes " in printed
 
 
+@pytest.mark.slow
 def test_a_run_of_two_problems_is_right_and_says_all_there_is_to_say(tmp_path, capsys):
     """Of every backend that is installed."""
     out = tmp_path / "run.json"
