@@ -164,9 +164,9 @@ def _feasible(lams: Float[Array, " pairs"], widths: tuple[int, ...]) -> Float[Ar
             conditions[formula] = square >= -slack
         if remainder is not None:
             conditions[f"{_sum(begin - 1, end - 1)} = 0"] = jnp.abs(remainder) <= slack
-    came = f", but they are {np.asarray(lams).tolist()}" if is_concrete(lams) else ""
+    came = f", but `lams` is {np.asarray(lams).tolist()}" if is_concrete(lams) else ""
     message = (
-        f"A linear network of widths {widths} has units beyond its narrowest layer, so its imbalances need "
+        f"No linear network of widths {widths} has these imbalances: units beyond its narrowest layer need "
         f"{' and '.join(conditions)}{came}. Change `lams`, or make no hidden layer wider than a neighbour."
     )
     for holds in conditions.values():
