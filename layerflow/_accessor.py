@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import xarray
+from jaxtyping import ArrayLike
 
 from layerflow._again import replay, retry
 from layerflow._asked import CellFunction
@@ -89,7 +90,7 @@ class DiagramAccessor:
         return heatmap(over_seeds(array, log=how.get("log", False)) if "seed" in array.dims else array, **how)
 
     @_hands_on_to(boundary)
-    def boundary(self, level: float | int | str, variable: str | None = None, **how: Any) -> xarray.Dataset:
+    def boundary(self, level: ArrayLike | str, variable: str | None = None, **how: Any) -> xarray.Dataset:
         """Find the line along which a variable takes one value, or changes fastest."""
         return boundary(chosen(self._diagram, variable), level, **how)
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import ArrayLike
 
 from layerflow import _lines
 from layerflow.plot._data import across_and_up, is_geometric, is_numeric, label, without_single
@@ -15,7 +16,7 @@ _NEAR = 0.25  # of the longer side of the grid: a seed's line farther off is ano
 
 def boundary(
     array: "xarray.DataArray",
-    level: float | int | str,
+    level: ArrayLike | str,
     *,
     x: str | None = None,
     y: str | None = None,
@@ -77,6 +78,7 @@ def boundary(
         >>> line.sizes["branch_number"], round(line.slope.item(), 6), round(line.exponent.item(), 6)
         (1, 0.5, 1.0)
     """
+    level = _plain(level)
     array, x, y = _checked(array, x, y, over, smallest=4 if level == "steepest" else 3)
     sheets = array.values.astype(float)
     sheets[~np.isfinite(sheets)] = np.nan
@@ -130,6 +132,22 @@ def _checked(
     return array.transpose(over, y, x).sortby([y, x]), x, y
 
 
+def _plain(level: Any) -> float | int | str:
+    """The level as one number, whatever array held it, or "steepest"; else an error."""
+    if isinstance(level, str):
+        if level != "steepest":
+            raise ValueError(f'Argument `level` needs a number or "steepest", but it is "{level}".')
+        return level
+    if np.ndim(level) > 0:
+        raise ValueError(
+            f"Argument `level` is one value, but {np.size(level)} came. Draw one line after the other: "
+            f"[lf.boundary(array, level) for level in levels]."
+        )
+    if np.asarray(level).dtype.kind not in "iuf":
+        raise TypeError(f'Argument `level` needs a number or "steepest", but it is {level!r}.')
+    return np.asarray(level).item()
+
+
 def _checked_level(level: Any, sheets: np.ndarray, log: bool, name: Any) -> float | str:
     """The level to look for in the values, or in their logarithms."""
     if log and np.nanmin(sheets) <= 0:
@@ -137,16 +155,7 @@ def _checked_level(level: Any, sheets: np.ndarray, log: bool, name: Any) -> floa
             f"With log=True all values of `{name}` need to be positive, but the smallest is {np.nanmin(sheets):.3g}. "
             f"Drop those, as in array.where(array > 0), or use log=False."
         )
-    if not isinstance(level, str) and np.ndim(level) > 0:
-        raise ValueError(
-            f"Argument `level` is one value, but {np.size(level)} came. Draw one line after the other: "
-            f"[lf.boundary(array, level) for level in levels]."
-        )
-    if not isinstance(level, str | float | int | np.number):
-        raise TypeError(f'Argument `level` needs a number or "steepest", but it is {level!r}.')
     if isinstance(level, str):
-        if level != "steepest":
-            raise ValueError(f'Argument `level` needs a number or "steepest", but it is "{level}".')
         return level
     if not np.isfinite(level):
         raise ValueError(f'Argument `level` needs a finite number or "steepest", but it is {level}.')

@@ -1,5 +1,6 @@
 """Boundaries: lines known beforehand are found where they are."""
 
+import jax.numpy as jnp
 import matplotlib as mpl
 import numpy as np
 import pytest
@@ -332,3 +333,19 @@ def test_branches_of_a_picture_are_apart_and_the_legend_keeps_what_it_had():
     assert [text.get_text() for text in legend.get_texts()] == ["failed", "loss = 0", "loss = 1"]
     assert all(handle.get_path_effects() for handle in legend.legend_handles[1:])  # white on white without
     ax.figure.canvas.draw()
+
+
+def test_a_level_may_be_what_jax_computed():
+    field = xarray.DataArray(np.subtract.outer(np.arange(4.0), np.arange(5.0)), dims=("lam", "scale"), name="loss")
+
+    lines = [lf.boundary(field, level) for level in (0.5, jnp.asarray(0.5), np.array(0.5))]
+
+    assert all(line.drop_attrs().equals(lines[0].drop_attrs()) for line in lines)
+
+
+def test_axes_of_one_label_are_not_the_other_way_round():
+    same = {"long_name": "weight"}
+    coords = {"a": ("a", np.arange(4.0), same), "b": ("b", np.arange(5.0), same)}
+    field = xarray.DataArray(np.subtract.outer(np.arange(4.0), np.arange(5.0)), coords, ("a", "b"), name="loss")
+
+    assert lf.plot.boundary(lf.boundary(field, 0.5), ax=lf.plot.heatmap(field)).lines

@@ -760,6 +760,11 @@ CASES = {
         ValueError,
         r"`level` is one value, but 2 came.*for level in levels",
     ),
+    "an array of levels": (
+        lambda: lf.boundary(FIELD, np.array([0.1, 0.2])),
+        ValueError,
+        "`level` is one value, but 2 came",
+    ),
     "no level of a boundary": (
         lambda: lf.boundary(FIELD, None),
         TypeError,

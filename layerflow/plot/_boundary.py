@@ -39,9 +39,10 @@ def boundary(line: "xarray.Dataset", *, ax: "Axes | None" = None, label: str | N
     if x is None or y is None or "branch" not in line:
         raise ValueError("A boundary is needed, the Dataset that lf.boundary returns.")
     new, ax = ax is None, axes_or_new(ax)
+    across, up = axis_label(line[x]), axis_label(line[y])
     if new:
-        ax.set(xlabel=axis_label(line[x]), ylabel=axis_label(line[y]))
-    elif (ax.get_xlabel(), ax.get_ylabel()) == (axis_label(line[y]), axis_label(line[x])) and x != y:
+        ax.set(xlabel=across, ylabel=up)
+    elif (ax.get_xlabel(), ax.get_ylabel()) == (up, across) != (across, up):
         raise ValueError(
             f"The heat map has `{y}` across and `{x}` up, but the boundary was found with `{x}` across. Find it "
             f"the same way round: lf.boundary(..., x={y!r}, y={x!r})."
