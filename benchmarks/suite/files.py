@@ -1,6 +1,5 @@
 """Files of results: who measured what, when, on what."""
 
-import datetime
 import importlib.metadata
 import json
 import pathlib
@@ -10,6 +9,7 @@ from typing import Any
 
 from benchmarks import _measure
 from benchmarks.suite.measure import Record
+from layerflow._record import now
 
 FORMAT = "layerflow benchmarks 1"
 LIBRARIES = ("jaxlib", "equinox", "optax", "xarray", "scipy", "torch", "torchode", "torchdiffeq")
@@ -20,7 +20,7 @@ def file_of(records: Sequence[Record], repeats: int) -> dict[str, Any]:
     """Records with the machine, versions and commit."""
     return {
         "format": FORMAT,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "date": now(),
         "machine": _measure.machine() | versions(),
         "commit": git("rev-parse", "HEAD"),
         "changed": git("status", "--porcelain").splitlines(),  # what the commit does not hold

@@ -299,11 +299,11 @@ def _draw_spread(ax: "Axes", diagram: "xarray.Dataset") -> None:
 
 def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
     """Order and half-way points of the skills in networks and model."""
-    sentences = []
+    sentences, middles = [], {}
     for resource, unit in (("time", "steps"), ("data", "samples"), ("parameters", "hidden units")):
         networks = half_way(diagram[f"in_{resource}"], resource)
         model = half_way(diagram[f"model_in_{resource}"], f"{resource}_mesh")
-        middle = networks.median(f"seed_{resource}").values
+        middle = middles[resource] = networks.median(f"seed_{resource}").values
         seen = np.isfinite(middle) & np.isfinite(model.values)
         in_order = (np.diff(middle[np.isfinite(middle)]) > 0).all() and seen[: seen.sum()].all()
         error = np.abs(model.values[seen] / middle[seen] - 1).max() if seen.any() else np.inf
@@ -315,8 +315,7 @@ def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
             else f"In {resource} no skill is half learned within the range."
         )
     low, high = diagram.model_half_way.values
-    middle = half_way(diagram.in_time, "time").median("seed_time").values
-    inside = ((low < middle) & (middle < high))[np.isfinite(middle)]
+    inside = ((low < middles["time"]) & (middles["time"] < high))[np.isfinite(middles["time"])]
     sentences.append(
         f"In time, networks are half-way within the spread of the model over its starts for {inside.sum()} of the "
         f"{inside.size} skills, up to {100 * (high / np.sqrt(low * high) - 1).max():.0f} % about its middle."
