@@ -65,7 +65,6 @@ class DiagramAccessor:
         return str(self.card)
 
     def _repr_html_(self) -> str:
-        """The card in a notebook."""
         return self.card.html
 
     def plot(self, variable: str | None = None, **how: Any) -> "Axes":

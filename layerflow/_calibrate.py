@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from layerflow._card import Card
+from layerflow._card import Card, Carded
 from layerflow._checks import collect
 from layerflow._trajectory import Trajectory
 
@@ -21,7 +21,7 @@ _SINGULAR = 1e-12  # of the largest singular value: parameters below cannot be t
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Carded):
     """A closed form fitted to a curve.
 
     Attributes:
@@ -38,15 +38,8 @@ class Calibration:
     residual: float
     curve: Callable[[ArrayLike], Array] = field(repr=False)
 
-    def __str__(self) -> str:
-        """A card: every free parameter with its standard error, and the residual."""
-        return str(self._card())
-
-    def _repr_html_(self) -> str:
-        """The card in a notebook."""
-        return self._card().html
-
     def _card(self) -> Card:
+        """Every free parameter with its standard error, and the residual."""
         fitted = [(name, f"{value:.6g} ± {self.errors[name]:.2g}") for name, value in self.values.items()]
         return Card("Calibration", (*fitted, ("residual", f"{self.residual:.3g}")))
 

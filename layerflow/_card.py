@@ -31,3 +31,16 @@ class Card:
         cell = lambda tag, style, text: f'<{tag} style="{style}">{html.escape(text)}</{tag}>'
         rows = (f"<tr>{cell('th', _NAME, name)}{cell('td', _TEXT, text)}</tr>" for name, text in self.lines)
         return f'<table style="{_TABLE}">{cell("caption", _CAPTION, self.title)}{"".join(rows)}</table>'
+
+
+class Carded:
+    """What shows itself by a card: printed, and as a table in a notebook."""
+
+    def _card(self) -> Card:
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return str(self._card())
+
+    def _repr_html_(self) -> str:
+        return self._card().html

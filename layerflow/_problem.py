@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from layerflow._card import Card
+from layerflow._card import Card, Carded
 from layerflow._checks import is_concrete, real_array
 from layerflow.networks import LinearisedNetwork, is_weight, linearise
 from layerflow.tasks import Task
@@ -20,7 +20,7 @@ def _as_coefficients(name: str, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: float(leaf) if keep(leaf) else real_array(leaf, name), tree)
 
 
-class Problem(eqx.Module):
+class Problem(Carded, eqx.Module):
     """One training run: a network at its start and a task to learn.
 
     Training follows
@@ -70,15 +70,8 @@ class Problem(eqx.Module):
         _check_coefficients("decay", self.decay, start)
         _check_coefficients("rates", self.rates, start)
 
-    def __str__(self) -> str:
-        """A card: network, task, and what is not as usual."""
-        return str(self._card())
-
-    def _repr_html_(self) -> str:
-        """The card in a notebook."""
-        return self._card().html
-
     def _card(self) -> Card:
+        """Network, task, and what is not as usual."""
         return Card("Problem", tuple(card_lines(self)))
 
     def split(self, network: PyTree) -> tuple[PyTree, PyTree]:

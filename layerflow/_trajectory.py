@@ -4,13 +4,13 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from layerflow._card import Card
+from layerflow._card import Card, Carded
 from layerflow._checks import is_concrete
 from layerflow._problem import Problem, card_lines
 from layerflow.methods import Status
 
 
-class Trajectory(eqx.Module):
+class Trajectory(Carded, eqx.Module):
     """What `solve` returns, and what a summary is a function of.
 
     Attributes:
@@ -35,15 +35,8 @@ class Trajectory(eqx.Module):
     num_steps: Int[Array, ""]
     end: Float[Array, ""] | Int[Array, ""]
 
-    def __str__(self) -> str:
-        """A card: the problem, what was measured, and how it ended."""
-        return str(self._card())
-
-    def _repr_html_(self) -> str:
-        """The card in a notebook."""
-        return self._card().html
-
     def _card(self) -> Card:
+        """The problem, what was measured, and how it ended."""
         measured = [(name, _shapes(getattr(self, name))) for name in ("observed", "summary")]
         lines = [*card_lines(self.problem), *measured, ("ended", _ended(self))]
         return Card("Trajectory", tuple(line for line in lines if line[1]))
