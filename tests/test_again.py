@@ -140,6 +140,7 @@ LABELLED = {
 }
 
 
+@pytest.mark.slow
 def test_axes_that_a_diagram_knows_by_label_are_given_again(store):
     """Static shapes, vectors of a paired axis, and a method of the cell's own."""
     diagram = lf.sweep(shaped, LABELLED, observe=lf.loss, store=store)

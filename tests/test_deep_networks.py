@@ -19,6 +19,7 @@ def samples():
     return lf.Samples(x, x[:, :2] - 0.5 * x[:, 2:])
 
 
+@pytest.mark.slow
 def test_the_linear_end_of_the_dial_is_the_linear_network(key, samples):
     """phi(z) = slope z + (1 - slope) relu(z) is z at slope 1: the same flow, as an array too."""
     linear = lf.gaussian(key, (4, 5, 2))

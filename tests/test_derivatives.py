@@ -89,6 +89,7 @@ SWITCHES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SWITCHES)
 def test_all_derivatives_agree_where_formulas_switch(case, jacobians):
     """Forward and reverse, of the closed form and of the flow, by imbalance, data and time: four times one answer."""
@@ -101,6 +102,7 @@ def test_all_derivatives_agree_where_formulas_switch(case, jacobians):
         np.testing.assert_allclose(found["flow reverse"][place], found["flow forward"][place], atol=1e-10)
 
 
+@pytest.mark.slow
 def test_both_modes_of_descent_agree_with_differences():
     method = lambda adjoint: lf.Descent(optax.adam, learning_rate=0.01, steps=100, adjoint=adjoint)
     forward = jax.jacfwd(measured(method(None)))(POINT)
@@ -129,6 +131,7 @@ def test_the_derivative_by_the_end_time_is_the_velocity():
     np.testing.assert_allclose(jax.jacfwd(end)(2.0), d2 @ w1 + w2 @ d1, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_gradient_by_the_data_is_that_of_differences():
     """By targets, in reverse mode, inside jit."""
     start = problem(*POINT).start
@@ -172,6 +175,7 @@ def diagram():
     return lf.sweep(cell, axes, seeds=2, method=lf.Flow(t1=2.0), derivative=("lam", "ratio"), **what)
 
 
+@pytest.mark.slow
 def test_a_map_of_derivatives_is_that_of_single_solves(diagram):
     assert diagram.kernel_distance_d_lam.dims == ("lam", "ratio", "seed", "t")
     assert "derivative of kernel distance by lam" in diagram.kernel_distance_d_lam.attrs["long_name"]

@@ -55,6 +55,7 @@ PROBLEMS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_exact_is_the_flow(name):
     """Of everything that a rotation of hidden units leaves alone; weights too where they are known."""
@@ -109,6 +110,7 @@ def test_the_figure_is_drawn_by_its_closed_form(tmp_path, capsys):
     assert "Figure 6b has no --method exact" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_verify_finds_the_errors_of_a_flow_within_its_tolerance():
     diagram = lf.sweep(figure_6a, AXES, method=lf.Flow(t1=39.99), observe=(lf.kernel_distance, lf.loss), verify=True)
     exact = lf.sweep(figure_6a, AXES, method=lf.Exact(t1=39.99), observe=(lf.kernel_distance, lf.loss))
@@ -244,6 +246,7 @@ def test_a_second_exact_sweep_compiles_nothing(compilations):
     assert compilations.count == before
 
 
+@pytest.mark.slow
 def test_calibration_recovers_what_a_mode_was_made_with():
     """The way that Figure 4 is calibrated on its first skill: speed and start, from a curve with noise."""
     path = lf.solve(

@@ -162,6 +162,7 @@ def test_accuracy_reads_labels_at_any_scale():
     np.testing.assert_allclose(lf.accuracy(first, lf.Problem(first, signs)), 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["linear", "mlp", "descending"])
 def test_sharpness_is_the_largest_eigenvalue_of_the_full_hessian(key, kind, regression):
     """Also where the whole spectrum is negative or has repeated values."""
@@ -289,6 +290,7 @@ def test_a_heavy_start_flows_like_its_linearised_twin(key, regression):
     assert apart(100.0) < 0.01 * apart(0.0)
 
 
+@pytest.mark.slow
 def test_an_mlp_has_a_linearised_twin_too(key):
     x = jax.random.normal(key, (6, 3))
     mlp = eqx.nn.MLP(3, 2, 5, 1, activation=jnp.tanh, key=key)

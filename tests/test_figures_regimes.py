@@ -133,6 +133,7 @@ def test_figure_6plus_follows_the_transition_function(figure_6plus):
         np.testing.assert_allclose(flow, np.broadcast_to(line, flow.shape), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_funnel_is_lazy_for_large_lam_and_rich_for_large_negative_lam_and_the_anti_funnel_the_reverse(figure_10):
     """Mean log10 D over random tasks at lam = -9, -3, 3, 9 (THEORY section 14), with lam as in Eq. 14."""
     ends = log_mean(figure_10.kernel_distance.isel(t=-1)).sel(lam=[-9, -3, 3, 9])

@@ -264,6 +264,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_two_devices_change_no_bit(request):
     """Two virtual devices of one CPU, each pulling chunks."""
     program = _TWO_DEVICES.format(folder=str(request.path.parent))

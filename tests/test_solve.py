@@ -236,6 +236,7 @@ def test_mini_batches_descend_in_the_mean(key, coloured_samples):
     assert np.abs(batched - full).max() > 0
 
 
+@pytest.mark.slow
 def test_any_equinox_module_is_a_network(key):
     """An MLP learns, and so does a convolutional network inside the user's own module."""
 

@@ -359,6 +359,7 @@ def test_a_store_behind_a_url_is_held_by_its_log():
     assert_same(swept(url), kept)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["plain", "static"])
 def test_a_store_lies_behind_a_url(kind, computed):
     url = f"memory://{kind}.zarr"

@@ -119,6 +119,7 @@ def cell(key, size):
     return lf.Problem(start, lf.Moments.whitened(yx=jnp.diag(jnp.array([1.0, 0.5]))))
 
 
+@pytest.mark.slow
 def test_a_sweep_summarises_every_cell_as_solve_does_and_may_drop_the_paths():
     axes, method = {"size": [1e-2, 1e-1]}, lf.Flow(t1=20.0)
     what = {"ts": np.linspace(0, 20, 201), "observe": lf.loss, "summary": lf.time_to_fraction(0.5)}

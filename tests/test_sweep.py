@@ -101,6 +101,7 @@ def test_no_axes_and_no_key_are_a_diagram_of_one_cell():
     assert repeated.loss.dims == ("seed",)
 
 
+@pytest.mark.slow
 def test_static_axes_change_shapes_and_keep_their_place():
     """Each value compiles once; dimensions stay in the user's order, labelled."""
 

@@ -181,6 +181,7 @@ def test_axes_of_the_flow_matrix_are_those_of_lapack(shape):
 SHAPES = [(2, 2, 2), (3, 1, 2), (4, 2, 2), (2, 2, 4), (3, 2, 3), (2, 3, 2)]
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(
     shape=st.sampled_from(SHAPES),
