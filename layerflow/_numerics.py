@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-_FEW = 8  # terms up to which a sum of outer products is the faster: 4 times for 4 x 4, as fast for 8 x 8
+FEW = 8  # terms up to which a sum of outer products is the faster: 4 times for 4 x 4, as fast for 8 x 8
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
@@ -26,7 +26,7 @@ def product(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Array, "m n
     On a CPU a batch of products calls a library once for each; sums are arithmetic of the whole batch, which
     XLA joins with what stands before and after.
     """
-    if b.shape[0] > _FEW:
+    if b.shape[0] > FEW:
         return a @ b
     return functools.reduce(jnp.add, [a[:, k, None] * b[None, k, :] for k in range(b.shape[0])])
 

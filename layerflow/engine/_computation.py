@@ -111,7 +111,9 @@ class Computation:
         prepared = jax.vmap(prepare, in_axes=(axes[0],), axis_size=real.shape[0])(leaves)
         cells, over = (leaves, method, prepared), (axes[0], axes[1], 0)
         stepper = lambda cell: Stepper(whole(cell[1]), program.course(constants, *cell), ts)
-        ended, saved = Lanes(stepper, cells, over, real.shape[0]).travel(real, lanes)
+        # Elsewhere nothing was measured, and functions of lanes last lose their rules for derivatives.
+        last = program.small_steps and jax.default_backend() == "cpu" and not self.wanted.derivative
+        ended, saved = Lanes(stepper, cells, over, real.shape[0], -1 if last else 0).travel(real, lanes)
 
         def finish(cell: Any, at: Any, saved: Any) -> Path:
             return program.judged(constants, cell[0], cell[1], ts, stepper(cell).finish(at, saved))

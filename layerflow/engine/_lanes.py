@@ -2,19 +2,19 @@
 
 A fixed number of lanes step side by side. After every few steps the lanes whose trajectory ended
 hand over where it stands, and load the next cell of the queue. Which lane a cell is given changes none
-of its bits. (That of weights and moments is written out as a sum, see `Moments`; with the products of all
-small matrices written so, fused multiply-adds differed from lane to lane: tried and left.)
+of its bits.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from layerflow.engine._lanes_last import lanes_last
 from layerflow.methods import Lane, Position, Saved, Status, Stepper
 
 _BURST = 8  # steps that all lanes take before those that ended are refilled
@@ -40,12 +40,14 @@ class Lanes:
         every: The arrays of all cells, stacked where `axes` say 0.
         axes: For each of these arrays 0, or None where all cells share it.
         cells: How many there are.
+        axis: Where steps have the lanes, as their first axis (0) or as their last (-1).
     """
 
     stepper: Callable[[PyTree], Stepper]
     every: PyTree
     axes: PyTree
     cells: int
+    axis: Literal[0, -1]
 
     def travel(self, real: Bool[Array, " cells"], count: int) -> tuple[Position, Saved]:
         """Let all real cells travel, `count` of them at a time; the others fill the chunk and stay where they start.
@@ -61,7 +63,7 @@ class Lanes:
             cell=jnp.where(jnp.arange(count) < total, first, self.cells),
             lanes=jax.tree.map(lambda of_cells: of_cells[first], loaded),
             ended=loaded.at,
-            saved=self.stepper(self._arrays_of(0)).room(self.cells),
+            saved=self.stepper(self._own(lambda array: array[0])).room(self.cells),
             queued=jnp.minimum(count, total),
             finished=jnp.asarray(0),
         )
@@ -71,26 +73,30 @@ class Lanes:
 
     def _advance(self, state: _State) -> _State:
         """A few steps of all lanes."""
-        arrays = self._arrays_of(jnp.minimum(state.cell, self.cells - 1))
+        axis, held = self.axis, jnp.minimum(state.cell, self.cells - 1)
+        arrays = self._own(lambda array: jnp.moveaxis(array[held], 0, axis))
+        over = lambda function, *more: self._over(arrays, function, *more, axis=axis)
 
         def step(_: Any, carry: tuple[Lane, Saved]) -> tuple[Lane, Saved]:
             before, saved = carry
-            after, dense = self._over(arrays, lambda stepper, lane: stepper.advance(lane), before)
+            after, dense = over(lambda stepper, lane: stepper.advance(lane), before)
             if saved.moved.shape[1] == 0:
                 return after, saved
 
             def passes(carry: tuple[Lane, Saved]) -> Bool[Array, ""]:
-                return jnp.any(self._over(arrays, lambda stepper, *steps: stepper.passes(*steps), before, carry[0]))
+                return jnp.any(over(lambda stepper, *steps: stepper.passes(*steps), before, carry[0]))
 
             def save(carry: tuple[Lane, Saved]) -> tuple[Lane, Saved]:
                 visit = lambda stepper, *steps: stepper.visit(*steps)
-                visited, number, values = self._over(arrays, visit, before, carry[0], dense)
-                put = lambda rows, value: rows.at[state.cell, number].set(value, mode="drop")
+                visited, number, values = over(visit, before, carry[0], dense)
+                put = lambda rows, v: rows.at[state.cell, number].set(jnp.moveaxis(v, axis, 0), mode="drop")
                 return visited, jax.tree.map(put, carry[1], values)
 
             return jax.lax.while_loop(passes, save, (after, saved))
 
-        lanes, saved = jax.lax.fori_loop(0, _BURST, step, (state.lanes, state.saved))
+        lanes = jax.tree.map(lambda array: jnp.moveaxis(array, 0, axis), state.lanes)
+        lanes, saved = jax.lax.fori_loop(0, _BURST, step, (lanes, state.saved))
+        lanes = jax.tree.map(lambda array: jnp.moveaxis(array, axis, 0), lanes)
         return eqx.tree_at(lambda state: (state.lanes, state.saved), state, (lanes, saved))
 
     def _refill(self, state: _State, loaded: Lane, queue: Int[Array, " cells"], total: Int[Array, ""]) -> _State:
@@ -117,14 +123,17 @@ class Lanes:
         hardness: Float[Array, " cells"] = self._over(self.every, lambda stepper: stepper.hardness())
         return jnp.lexsort((-jax.lax.stop_gradient(hardness), ~real))
 
-    def _arrays_of(self, some: Int[Array, " lanes"] | int) -> PyTree:
-        """The arrays of some cells."""
-        pick = lambda arrays: jax.tree.map(lambda array: array[some], arrays)
+    def _own(self, pick: Callable[[Array], Array]) -> PyTree:
+        """The arrays of cells, with `pick` of those that each cell has for itself."""
         shared = lambda axis: axis is None
-        return jax.tree.map(lambda axis, a: a if shared(axis) else pick(a), self.axes, self.every, is_leaf=shared)
+        own = lambda axis, arrays: arrays if shared(axis) else jax.tree.map(pick, arrays)
+        return jax.tree.map(own, self.axes, self.every, is_leaf=shared)
 
-    def _over(self, arrays: PyTree, function: Callable[..., Any], *more: PyTree) -> Any:
+    def _over(self, arrays: PyTree, function: Callable[..., Any], *more: PyTree, axis: Literal[0, -1] = 0) -> Any:
         """`function` of the stepper of each cell whose arrays are given, and of whatever else each has."""
-        size = jax.tree.leaves(more)[0].shape[0] if more else self.cells
+        size = jax.tree.leaves(more)[0].shape[axis] if more else self.cells
         each = lambda cell, *more: function(self.stepper(cell), *more)
-        return jax.vmap(each, in_axes=(self.axes, *[0] * len(more)), axis_size=size)(arrays, *more)
+        axes = (jax.tree.map(lambda _: axis, self.axes), *[axis] * len(more))
+        if axis == -1:
+            return lanes_last(each, axes, size)(arrays, *more)
+        return jax.vmap(each, in_axes=axes, axis_size=size)(arrays, *more)

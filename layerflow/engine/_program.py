@@ -13,11 +13,13 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from layerflow._checks import require
 from layerflow.engine._cell import Cell, Wanted
 from layerflow.engine._functions import Functions
+from layerflow.engine._lanes_last import apart, fits
 from layerflow.engine._trace import Traced, trace
 from layerflow.methods import (
     Course,
     Descent,
     Exact,
+    Flow,
     Method,
     Path,
     failed,
@@ -73,7 +75,7 @@ class Program:
         call = self._caller(constants)
         return Course(
             start=prepared.start,
-            velocity=lambda w, key, step: call("velocity", w, leaves, key, step),
+            velocity=apart(lambda w, key, step: call("velocity", w, leaves, key, step)),
             loss=lambda w: call("loss", w, leaves),
             follow=lambda moved: {} if self.follow is None else call("follow", moved, leaves),
             measure=lambda moved, peaks: call("measure", moved, peaks, leaves, method),
@@ -134,6 +136,12 @@ class Program:
     def factorises(self) -> bool:
         """Whether travelling or measuring calls a matrix factorisation."""
         return any(part.factorises for part in self.parts)
+
+    @property
+    def small_steps(self) -> bool:
+        """Whether explicit steps, and all that they evaluate, are better off with the lanes as their last axis."""
+        evaluated = [part for part in (self.velocity, self.loss, self.follow) if part is not None]
+        return isinstance(self.method, Flow) and self.method.unrolled and all(fits(part.jaxpr) for part in evaluated)
 
     @property
     def parts(self) -> list[Traced]:

@@ -148,12 +148,12 @@ def _factorises(jaxpr: jec.Jaxpr) -> bool:
         step.primitive.name in _FACTORISATIONS
         or "custom_call" in step.primitive.name
         or "ffi" in step.primitive.name
-        or any(_factorises(inner) for inner, _ in _inner(step))
+        or any(_factorises(inner) for inner, _ in inner_programs(step))
         for step in jaxpr.eqns
     )
 
 
-def _inner(step: Any) -> Iterator[tuple[jec.Jaxpr, list[Any]]]:
+def inner_programs(step: Any) -> Iterator[tuple[jec.Jaxpr, list[Any]]]:
     """The programs that one step of a program runs, with what they closed over."""
     for value in step.params.values():
         for inner in jax.tree.leaves(value, is_leaf=lambda v: isinstance(v, jec.ClosedJaxpr | jec.Jaxpr)):

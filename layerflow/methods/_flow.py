@@ -11,6 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 from layerflow._checks import is_concrete, real_array, require
 from layerflow.methods._course import Course, Loop, Path, loop_of
 from layerflow.methods._stepper import Stepper
+from layerflow.methods._unrolled import UnrolledStep
 
 
 class Flow(eqx.Module):
@@ -146,6 +147,11 @@ class Flow(eqx.Module):
     def tolerances(self) -> dict[str, Any]:
         """Relative and absolute tolerance, where the controller has them."""
         return {name: getattr(self.controller, name) for name in ("rtol", "atol") if hasattr(self.controller, name)}
+
+    @property
+    def unrolled(self) -> bool:
+        """Whether its steps are written out stage by stage."""
+        return UnrolledStep.fits(self.solver)
 
     def check_precision(self, dtype: Any) -> None:
         """Raise if weights of this dtype cannot carry the tolerance."""

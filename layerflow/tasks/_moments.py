@@ -157,7 +157,7 @@ def _(point: tuple[Array, ...], change: tuple[Array, ...]) -> tuple[Array, Array
     """The derivative of tr(W xx W^T - 2 W yx^T + yy) / 2: cheap, exact, and without a pseudo-inverse."""
     (w, xx, yx, *_), (dw, dxx, dyx, dyy, *_) = point, change
     by_data = 0.5 * jnp.sum((w @ dxx) * w) - jnp.sum(w * dyx) + 0.5 * jnp.trace(dyy)
-    slope = product(w, xx) - yx  # of every stage of every step: as a sum it takes a fifth off 2-2-2 networks
+    slope = product(w, xx) - yx  # of every stage of every step
     return _loss(*point), jnp.sum(slope * dw) + by_data
 
 

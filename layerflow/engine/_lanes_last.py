@@ -1,0 +1,204 @@
+"""Functions of one lane, run for all lanes with the lane as the last axis of every array.
+
+`jax.vmap` puts the lane first: the entries of one small matrix lie together, and a CPU has a handful of numbers to work
+on at a time. With the lane last the same entry of all lanes lies together, every operation is one long loop of the
+same arithmetic, and small products are written out as sums. So the traced function is run step by step for all lanes;
+what has no rule below, `jax.vmap` maps.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.extend.core as jec
+import jax.numpy as jnp
+from jax.experimental.xla_metadata import set_xla_metadata
+from jaxtyping import Array, PyTree
+
+from layerflow._numerics import FEW
+from layerflow.engine._trace import inner_programs
+
+_LOOPS = {"while", "scan", "cond"}
+_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
+# fmt: off
+# What has an entry of its result for each entry of its operands, all of one shape.
+_ENTRYWISE = {
+    "add", "sub", "mul", "div", "rem", "max", "min", "pow", "atan2", "nextafter", "neg", "sign", "abs", "floor",
+    "ceil", "round", "is_finite", "exp", "exp2", "expm1", "log", "log1p", "sqrt", "rsqrt", "cbrt", "square",
+    "integer_pow", "sin", "cos", "tan", "tanh", "logistic", "erf", "erfc", "and", "or", "xor", "not", "eq", "ne",
+    "lt", "le", "gt", "ge", "select_n", "clamp", "add_any", "convert_element_type",
+}
+# What speaks of axes by their number, counted from the front, so that one more at the end changes nothing.
+_BY_AXIS = {
+    "concatenate", "stack", "split", "squeeze", "rev", "reduce_sum", "reduce_max", "reduce_min", "reduce_prod",
+    "reduce_and", "reduce_or", "cumsum",
+}
+# fmt: on
+
+
+def fits(jaxpr: jec.Jaxpr) -> bool:
+    """Whether a program is better off with the lane last: no product is too large to be written out, nothing loops."""
+    return not any(
+        step.primitive.name in _LOOPS
+        or (step.primitive.name == "dot_general" and _large(step))
+        or not all(fits(inner) for inner, _ in inner_programs(step))
+        for step in jaxpr.eqns
+    )
+
+
+def apart(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
+    """The same function, for `lanes_last` to keep as one that XLA calls; see `_called`."""
+    return jax.jit(functools.partial(_kept_apart, function))
+
+
+def _kept_apart(function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
+    return function(*arguments)
+
+
+def lanes_last(function: Callable[..., PyTree], axes: PyTree, lanes: int) -> Callable[..., PyTree]:
+    """What `jax.vmap(function, in_axes=axes, out_axes=-1, axis_size=lanes)` does, lane by lane the same numbers.
+
+    Args:
+        function: Of arrays of one lane.
+        axes: For each argument, or each part of one, -1 or None if all lanes share it.
+        lanes: How many there are.
+
+    Returns:
+        A function to be jitted, not differentiated: rules that functions have for their derivatives are lost.
+    """
+    alike = lambda axis, argument: jax.tree.map(lambda _: axis is None, argument)
+
+    def of_lanes(*arguments: PyTree) -> PyTree:
+        shared = jax.tree.leaves(jax.tree.map(alike, axes, arguments, is_leaf=lambda axis: axis is None))
+        flat, structure = jax.tree.flatten(arguments)
+        one = [jax.ShapeDtypeStruct(a.shape if s else a.shape[:-1], a.dtype) for a, s in zip(flat, shared, strict=True)]
+        closed, result = jax.make_jaxpr(function, return_shape=True)(*jax.tree.unflatten(structure, one))
+        inputs = [a[..., None] if s else a for a, s in zip(flat, shared, strict=True)]
+        outputs = _run(closed, inputs, lanes)
+        spread = [jnp.broadcast_to(out, (*out.shape[:-1], lanes)) for out in outputs]
+        return jax.tree.unflatten(jax.tree.structure(result), spread)
+
+    return of_lanes
+
+
+def _run(closed: jec.ClosedJaxpr, inputs: list[Array], lanes: int) -> list[Array]:
+    """A program for all lanes. What lanes share has a last axis of length one."""
+    jaxpr, constants = closed.jaxpr, [jnp.asarray(constant)[..., None] for constant in closed.consts]
+    known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True))
+
+    def read(atom: Any) -> Array:
+        return known[atom] if isinstance(atom, jec.Var) else jnp.asarray(atom.val, atom.aval.dtype)[..., None]
+
+    for step in jaxpr.eqns:
+        inputs = [read(atom) for atom in step.invars]
+        outputs = _step(step, inputs, lanes) or _vmapped(jaxpr, step, inputs, lanes)
+        known |= zip(step.outvars, outputs, strict=True)
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _step(step: Any, inputs: list[Array], lanes: int) -> list[Array] | None:
+    """One step of a program for all lanes, if there is a rule for it."""
+    name, how = step.primitive.name, step.params
+    if name in _CALLS:
+        run = lambda *inputs: _run(how[_CALLS[name]], list(inputs), lanes)
+        return _called(run, *inputs) if how.get("name") == _kept_apart.__name__ else run(*inputs)
+    if name in _ENTRYWISE:
+        return _bound(step, _of_one_shape(inputs))
+    if name in _BY_AXIS:
+        most = max(array.shape[-1] for array in inputs)
+        return _bound(step, [jnp.broadcast_to(array, (*array.shape[:-1], most)) for array in inputs])
+    if name in _BY_SHAPE and len(inputs) == 1:
+        return [_BY_SHAPE[name](inputs[0], **how)]
+    if name == "dot_general" and not _large(step) and not any(how["dimension_numbers"][1]):
+        a, b = (array.astype(step.outvars[0].aval.dtype) for array in inputs)
+        return [_called(functools.partial(_product, over=how["dimension_numbers"][0]), a, b)]
+    return None
+
+
+def _called(function: Callable[..., Any], *arrays: Array) -> Any:
+    """A function's value by a call in the compiled program.
+
+    What is used in several places XLA otherwise fuses into each, and computes there again.
+    """
+    with set_xla_metadata(inlineable="false"):
+        return jax.jit(function)(*arrays)
+
+
+def _bound(step: Any, inputs: list[Array]) -> list[Array]:
+    outputs = step.primitive.bind(*inputs, **step.params)
+    return list(outputs) if step.primitive.multiple_results else [outputs]
+
+
+def _of_one_shape(arrays: list[Array]) -> list[Array]:
+    """Arrays broadcast to one shape; a program may hold a number where it means an array of them."""
+    rank = max(array.ndim for array in arrays)
+    ranked = [array.reshape((1,) * (rank - array.ndim) + array.shape) for array in arrays]
+    shape = jnp.broadcast_shapes(*[array.shape for array in ranked])
+    return [jnp.broadcast_to(array, shape) for array in ranked]
+
+
+def _broadcast(array: Array, *, shape: Any, broadcast_dimensions: Any, **_: Any) -> Array:
+    return jax.lax.broadcast_in_dim(array, (*shape, array.shape[-1]), (*broadcast_dimensions, len(shape)))
+
+
+def _reshape(array: Array, *, new_sizes: Any, dimensions: Any, **_: Any) -> Array:
+    order = dimensions if dimensions is None else (*dimensions, array.ndim - 1)
+    return jax.lax.reshape(array, (*new_sizes, array.shape[-1]), order)
+
+
+def _transpose(array: Array, *, permutation: Any) -> Array:
+    return array.transpose(*permutation, len(permutation))
+
+
+def _slice(array: Array, *, start_indices: Any, limit_indices: Any, strides: Any) -> Array:
+    steps = strides or (1,) * len(start_indices)
+    return jax.lax.slice(array, (*start_indices, 0), (*limit_indices, array.shape[-1]), (*steps, 1))
+
+
+# What gives its result a shape, of one array.
+_BY_SHAPE: dict[str, Callable[..., Array]] = {
+    "broadcast_in_dim": _broadcast,
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "slice": _slice,
+}
+
+
+def _large(step: Any) -> bool:
+    """Whether the entries of a product are sums of more terms than are worth writing out; a number's never are."""
+    (over, _), _ = step.params["dimension_numbers"]
+    terms = math.prod(step.invars[0].aval.shape[i] for i in over)
+    return bool(step.outvars[0].aval.shape) and not 0 < terms <= FEW
+
+
+def _product(a: Array, b: Array, over: Any) -> Array:
+    """The product of two arrays over some of their axes, as a sum of outer products."""
+    (a, free_a), (b, free_b) = (_terms(array, axes) for array, axes in zip((a, b), over, strict=True))
+    if not free_a + free_b:
+        return jnp.sum(a * b, axis=0)
+    a = a.reshape(*a.shape[:-1], *(1,) * free_b, a.shape[-1])
+    b = b.reshape(b.shape[0], *(1,) * free_a, *b.shape[1:])
+    return functools.reduce(jnp.add, [a[k] * b[k] for k in range(a.shape[0])])
+
+
+def _terms(array: Array, over: Any) -> tuple[Array, int]:
+    """An array with the axes that a product runs over as its first, in one, and how many are left."""
+    front = jnp.moveaxis(array, over, range(len(over)))
+    left = front.shape[len(over) :]
+    return front.reshape(-1, *left), len(left) - 1
+
+
+def _vmapped(jaxpr: jec.Jaxpr, step: Any, inputs: list[Array], lanes: int) -> list[Array]:
+    """Any other step of a program: as `jax.vmap` does it."""
+    known = {atom: array for atom, array in zip(step.invars, inputs, strict=True) if isinstance(atom, jec.Var)}
+    values = list(known.values())
+    alone = jaxpr.replace(constvars=[], invars=list(known), outvars=step.outvars, eqns=[step])
+    run = jec.jaxpr_as_fun(jec.ClosedJaxpr(alone, []))
+    shared = [value.shape[-1] < lanes for value in values]
+    plain = [value[..., 0] if s else value for value, s in zip(values, shared, strict=True)]
+    if all(shared):
+        return [out[..., None] for out in run(*plain)]
+    axes = [None if s else -1 for s in shared]
+    return list(jax.vmap(run, in_axes=axes, out_axes=-1, axis_size=lanes)(*plain))
