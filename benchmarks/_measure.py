@@ -107,5 +107,8 @@ def run(name: str, *parts: Callable[[], dict[str, float]]) -> None:
     result = {}
     for part in parts:
         result[part.__name__] = part()
-        print(part.__name__, {name: float(f"{value:.4g}") for name, value in result[part.__name__].items()}, flush=True)
+        shown = {
+            n: value if isinstance(value, int) else float(f"{value:.4g}") for n, value in result[part.__name__].items()
+        }
+        print(part.__name__, shown, flush=True)
     save(name, result)
