@@ -129,9 +129,9 @@ def function(network, problem):  # noqa: ARG001
     return jax.vmap(network)(jnp.eye(2)).T
 
 
-@pytest.mark.parametrize("until", [None, "converged"], ids=str)
-@pytest.mark.parametrize("ts", [None, (0.1, 1.0, 5.0)], ids=["end", "times"])
-@pytest.mark.parametrize("kind", ["layers", "deep", "diagonal"])
+@pytest.mark.parametrize(
+    ("kind", "ts", "until"), [("layers", (0.1, 1.0, 5.0), "converged"), ("deep", None, None), ("diagonal", None, None)]
+)
 def test_cells_are_those_of_lanes_first(monkeypatch, kind, ts, until):
     """To rounding, with the same steps: with the lane as the first axis, and as the last."""
     flow = lf.Flow(t1=5.0, rtol=1e-6, until=until)

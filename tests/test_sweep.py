@@ -327,6 +327,8 @@ def test_programs_hold_no_host_callback():
         lower = compiled.lower
 
         class Lowering:
+            __call__ = staticmethod(compiled)
+
             def lower(self, *arguments):
                 lowered = lower(*arguments)
                 texts.append(lowered.as_text())
