@@ -21,7 +21,7 @@ from layerflow._numerics import FEW
 from layerflow.engine._trace import inner_programs
 
 _LOOPS = {"while", "scan", "cond"}
-_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
+_CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
 # fmt: off
 # What has an entry of its result for each entry of its operands, all of one shape.
 _ENTRYWISE = {
@@ -109,8 +109,8 @@ def _step(step: Any, inputs: list[Array], lanes: int) -> list[Array] | None:
     if name in _BY_AXIS:
         most = max(array.shape[-1] for array in inputs)
         return _bound(step, [jnp.broadcast_to(array, (*array.shape[:-1], most)) for array in inputs])
-    if name in _BY_SHAPE and len(inputs) == 1:
-        return [_BY_SHAPE[name](inputs[0], **how)]
+    if name in _BY_SHAPE:
+        return [_BY_SHAPE[name](*inputs, **how)]
     if name == "dot_general" and not _large(step) and not any(how["dimension_numbers"][1]):
         a, b = (array.astype(step.outvars[0].aval.dtype) for array in inputs)
         return [_called(functools.partial(_product, over=how["dimension_numbers"][0]), a, b)]
