@@ -174,7 +174,7 @@ def _batch(asked: Asked, chosen: dict[str, Any]) -> Batch:
         with collect() as checks:
             returned = asked.cell(**arguments, **({"key": key} if asked.takes_key else {}))
             problem, how = _returned(returned, method)
-            found["static"], found["structure"], leaves, method_arrays = take_apart(Cell.of(problem, how))
+            found["apart"], leaves, method_arrays = take_apart(Cell.of(problem, how))
         found["messages"] = checks.messages
         leaves, method_arrays = jax.tree.map(jnp.asarray, (leaves, method_arrays))
         return leaves, method_arrays, checks.holds
@@ -195,14 +195,15 @@ def _batch(asked: Asked, chosen: dict[str, Any]) -> Batch:
             raise
         raise _decides_shape(error) from error
     leaves, method_arrays, _ = traced.outputs
-    times = checked_times(asked.ts, type(found["static"].method), None if method is None else method.end)
-    if wanted.derivative and getattr(getattr(found["static"].method, "loop", None), "kind", "lax") == "checkpointed":
+    own: Method = found["apart"].static.method
+    times = checked_times(asked.ts, type(own), None if method is None else method.end)
+    if wanted.derivative and getattr(getattr(own, "loop", None), "kind", "lax") == "checkpointed":
         raise TypeError(
             "derivative= differentiates in forward mode, which adjoint=RecursiveCheckpointAdjoint() does not have. "
             "Leave `adjoint` out."
         )
-    frozen = freeze(found["static"], found["structure"], leaves, method_arrays, wanted, times, key_shape)
-    (found["static"].method if method is None else method).check_precision(frozen.program.start.outputs.dtype)
+    frozen = freeze(found["apart"], leaves, method_arrays, wanted, times, key_shape)
+    (own if method is None else method).check_precision(frozen.program.start.outputs.dtype)
     return Batch(frozen, traced, constants, one, found["messages"], times, root, wanted, grid.seeds)
 
 

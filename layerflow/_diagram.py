@@ -68,15 +68,23 @@ def variables_of(grid: Grid, batch: Batch) -> dict[str, Variable]:
     if wanted.verify:
         told = "held against theory and found within the tolerance"
         variables["verified"] = _variable((), (), bool, False, long_name=told)
+    for name in batch.frozen.followed:
+        label = _labels(name, wanted.observe)["long_name"]
+        variables[f"{name}_status"] = _status_variable(f"how that which is followed for the {label} ended")
+    variables["status"] = _status_variable("why the cell ended")
+    variables["num_steps"] = _variable((), (), np.int32, 0, long_name="steps taken", units="1")
+    variables["end"] = _variable((), (), float, long_name=f"{time_label} at the end of the cell", units="1")
+    return variables
+
+
+def _status_variable(long_name: str) -> Variable:
+    """A variable of codes, with their meanings."""
     codes = [status for status in Status if status >= 0]
     flags = {
         "flag_values": [int(code) for code in codes],
         "flag_meanings": " ".join(code.name.lower() for code in codes),
     }
-    variables["status"] = _variable((), (), np.uint8, int(Status.MISSING), long_name="why the cell ended", **flags)
-    variables["num_steps"] = _variable((), (), np.int32, 0, long_name="steps taken", units="1")
-    variables["end"] = _variable((), (), float, long_name=f"{time_label} at the end of the cell", units="1")
-    return variables
+    return _variable((), (), np.uint8, int(Status.MISSING), long_name=long_name, **flags)
 
 
 def _variable(dims: tuple[str, ...], shape: tuple[int, ...], dtype: Any, fill: Any = np.nan, **attrs: Any) -> Variable:
@@ -106,7 +114,8 @@ def measured(batch: Batch, kept: list[Any], path: Path) -> dict[str, Any]:
     values = dict(zip(batch.kept, kept, strict=True))
     if batch.wanted.verify:
         values["verified"] = values["error_over_tolerance"] <= 1
-    return values | {"status": path.status, "num_steps": path.num_steps, "end": path.end}
+    followed = {f"{name}_status": path.twin for name in batch.frozen.followed}
+    return values | followed | {"status": path.status, "num_steps": path.num_steps, "end": path.end}
 
 
 class Results:

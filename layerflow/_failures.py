@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerflow.methods import Status
+from layerflow.methods import FAILURES, Status
 
 if TYPE_CHECKING:
     import pandas
@@ -61,4 +61,4 @@ def status_of(diagram: "xarray.Dataset") -> "xarray.DataArray":
 
 def has_failed(status: np.ndarray) -> np.ndarray:
     """Whether cells failed; those that are missing did not."""
-    return (status >= Status.NOT_FINITE) & (status != Status.MISSING)
+    return np.isin(status, sorted(FAILURES))

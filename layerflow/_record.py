@@ -32,7 +32,7 @@ def facts_of(asked: Asked, batches: list[Batch], device: str) -> Record:
         "root": " ".join(map(str, np.asarray(jax.random.key_data(asked.root)))),  # beyond integers of netCDF
         "dtype": str(batches[0].frozen.program.start.outputs.dtype),
         "device": device,
-        "fingerprint": _joined([batch.fingerprint for batch in batches]),
+        "fingerprint": _joined([batch.identity.digest for batch in batches]),
     }
 
 
@@ -90,7 +90,7 @@ def public_function(name: str) -> Callable[..., Any]:
 def velocity_of(batches: list[Batch]) -> str:
     """A digest of the velocities, which tells one cell function from another whatever the method's tolerances."""
     velocities = [batch.frozen.program.velocity for batch in batches]
-    words = " ".join("none" if velocity is None else velocity.fingerprint for velocity in velocities)
+    words = " ".join("none" if velocity is None else velocity.identity.digest for velocity in velocities)
     return hashlib.sha256(words.encode()).hexdigest()
 
 

@@ -1,6 +1,5 @@
 """Solve one problem."""
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,14 +7,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
 from layerflow._checks import is_concrete, is_key, require
 from layerflow._numerics import full_precision
 from layerflow._problem import Problem
 from layerflow._trajectory import Trajectory
 from layerflow.engine._cell import Cell, Wanted, take_apart
-from layerflow.engine._program import Program, check_gauge, freeze
+from layerflow.engine._kept import programs
+from layerflow.engine._program import check_gauge, freeze
 from layerflow.methods import Descent, Exact, Method, Path, Status
 from layerflow.observables import loss
 
@@ -69,13 +69,15 @@ def solve(
     method = checked_method(method)
     wanted = checked_wanted(observe, summary, ts)
     times = checked_times(ts, type(method), method.end)
-    static, structure, leaves, method_arrays = take_apart(Cell.of(problem, method))
+    apart, leaves, method_arrays = take_apart(Cell.of(problem, method))
     key = as_key(0 if key is None else key, "key")
-    frozen = freeze(static, structure, leaves, method_arrays, wanted, times, jax.eval_shape(lambda: key))
+    frozen = freeze(apart, leaves, method_arrays, wanted, times, jax.eval_shape(lambda: key))
     method.check_precision(frozen.program.start.outputs.dtype)
     if frozen.program.turned is not None:
-        check_gauge(_gauge(frozen.program, frozen.constants, leaves, method_arrays), frozen.variables)
-    path = _travel(frozen.program, frozen.constants, leaves, method_arrays, times, key)
+        gauge = programs.get(("gauge", frozen.program.identity), lambda: jax.jit(frozen.program.gauge))
+        check_gauge(gauge(frozen.constants, leaves, method_arrays), frozen.variables)
+    travel = programs.get(("travel", frozen.program.identity), lambda: jax.jit(frozen.program.travel))
+    path: Path = travel(frozen.constants, leaves, method_arrays, times, key)
     if isinstance(method, Exact) and is_concrete(path.status) and path.status == Status.OUTSIDE:
         raise ValueError(f"{Exact.applies(problem)} Use lf.Flow(t1=...).")
     return Trajectory(
@@ -83,28 +85,12 @@ def solve(
         ts=times,
         observed=dict(zip(frozen.variables, path.observed, strict=True)),
         summary=dict(zip(frozen.summaries, path.summaries, strict=True)),
+        followed_status={} if path.twin is None else dict.fromkeys(frozen.followed, path.twin),
         network=frozen.network(path.weights, leaves),
         status=path.status,
         num_steps=path.num_steps,
         end=path.end,
     )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _travel(
-    program: Program,
-    constants: dict[str, list[Array]],
-    leaves: list[Array],
-    method: PyTree,
-    ts: Array | None,
-    key: PRNGKeyArray,
-) -> Path:
-    return program.travel(constants, leaves, method, ts, key)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _gauge(program: Program, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree) -> list[Array]:
-    return program.gauge(constants, leaves, method)
 
 
 def as_key(key: Any, name: str) -> PRNGKeyArray:

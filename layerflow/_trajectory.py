@@ -19,9 +19,11 @@ class Trajectory(Carded, eqx.Module):
         observed: Each observable by name, time first if `ts` was given. NaN from where the
             trajectory failed; the last value beyond an early stop.
         summary: Each summary by name. NaN if the trajectory failed.
+        followed_status: The status of what an observable such as `laziness` follows beside the network, by
+            the observable's name; where that failed the observable is NaN and all else stands.
         network: Where it ended; NaN if it failed.
-        status: A member of `lf.Status`: 0 went to the end, 1 converged, 2 stopped at a
-            saddle, then one code per kind of failure.
+        status: A member of `lf.Status`, such as 0 reached t1, 1 converged, 2 stopped at a saddle;
+            `Status.failed` says which are failures.
         num_steps: Steps taken, rejected ones included.
         end: Where it stopped, in the units of `ts`.
     """
@@ -30,6 +32,7 @@ class Trajectory(Carded, eqx.Module):
     ts: Float[Array, " t"] | Int[Array, " t"] | None
     observed: dict[str, Array]
     summary: dict[str, Array]
+    followed_status: dict[str, Int[Array, ""]]
     network: PyTree
     status: Int[Array, ""]
     num_steps: Int[Array, ""]

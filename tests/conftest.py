@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import layerflow as lf
-from layerflow.engine import _chunks
+from layerflow.engine._kept import programs
 
 # For `benchmarks`, at the end: an installed layerflow comes before these sources.
 sys.path.append(str(pathlib.Path(__file__).parents[1]))
@@ -112,5 +112,5 @@ def few_programs():
     yield
     if _compilations.count > _compilations.let_go + 1000:
         _compilations.let_go = _compilations.count
-        _chunks._programs.clear()
+        programs.clear()
         jax.clear_caches()

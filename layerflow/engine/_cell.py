@@ -6,13 +6,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import Array, PyTree
+from jaxtyping import Array
 
 from layerflow._problem import Problem
 from layerflow._trajectory import Trajectory
-from layerflow.methods import (
-    Method,
-)
+from layerflow.methods import Method
 from layerflow.tasks import Task
 
 Observables = Mapping[str, Callable[[Any, Problem], Any]]
@@ -47,10 +45,26 @@ class Cell(eqx.Module):
         return cls(problem, problem.task.reduced(problem.start), method)
 
 
-def take_apart(cell: Cell) -> tuple[Cell, Any, list[Array], PyTree]:
-    """A cell as its static part, the structure and leaves of its arrays, and its method's arrays."""
+@dataclass(frozen=True)
+class Apart:
+    """What is static of a cell, and how it is put together again from its arrays and those of its method."""
+
+    static: Cell
+    structure: Any
+    method_structure: Any
+
+    def cell(self, leaves: list[Array]) -> Cell:
+        """The cell, its method without arrays."""
+        return eqx.combine(jax.tree.unflatten(self.structure, leaves), self.static)
+
+    def method(self, leaves: list[Array]) -> Method:
+        """The method."""
+        return eqx.combine(jax.tree.unflatten(self.method_structure, leaves), self.static.method)
+
+
+def take_apart(cell: Cell) -> tuple[Apart, list[Array], list[Array]]:
+    """A cell as what is static of it, its arrays, and those of its method."""
     arrays, static = eqx.partition(cell, eqx.is_array)
-    method = arrays.method
-    arrays = eqx.tree_at(lambda cell: cell.method, arrays, None)
-    leaves, structure = jax.tree.flatten(arrays)
-    return static, structure, leaves, method
+    method, method_structure = jax.tree.flatten(arrays.method)
+    leaves, structure = jax.tree.flatten(eqx.tree_at(lambda cell: cell.method, arrays, None))
+    return Apart(static, structure, method_structure), leaves, method

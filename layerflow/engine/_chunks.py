@@ -2,9 +2,7 @@
 
 import contextlib
 import functools
-import hashlib
 import math
-import re
 import threading
 import time
 import warnings
@@ -20,12 +18,13 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from layerflow._numerics import full_precision
 from layerflow.engine._cell import Wanted
 from layerflow.engine._computation import Computation, Seeds
+from layerflow.engine._identity import Identity, identity, settings
+from layerflow.engine._kept import programs
 from layerflow.engine._machine import Device, Machine
 from layerflow.engine._program import Frozen, check_gauge
 from layerflow.engine._trace import Traced, split
 from layerflow.methods import Exact, Flow, Path
 
-_programs: dict[Any, Any] = {}
 _one_at_a_time = threading.Lock()
 _STATE_COPIES = 24  # of a trajectory's weights that a step works on: stages, errors, what controls it
 
@@ -55,12 +54,13 @@ class Plan(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """What builds the cells of a chunk, what lets them travel, and whether each calls a matrix factorisation."""
+    """What builds the cells of a chunk and what lets them travel, whether each calls a factorisation, and the memory."""
 
     build: Any
     run: Any
     build_factorises: bool
     run_factorises: bool
+    bytes: int
 
 
 class Batch:
@@ -98,8 +98,7 @@ class Batch:
         self.calls_split = 0  # because memory ran out
         self.closed_over = [*constants, *jax.tree.leaves(frozen.constants)]
         self.shared = self._at_once("share", self.computation.parts.share, constants)
-        self.programs = functools.cache(self._programs_of)
-        self.fixed = functools.cache(lambda device: _moved(device, (self.shared, frozen.constants, ts, root)))
+        self._fixed: dict[Device, PyTree] = {}
 
     def plan(self, cells: int, on: Machine) -> Plan:
         """How many cells a call takes, and how many lanes; compiled for the first device."""
@@ -157,13 +156,13 @@ class Batch:
             gaps = self._at_once("gauge", self.computation.gauge, *arguments, self.frozen.constants)
             check_gauge(gaps, self.frozen.variables)
 
-    @property
-    def fingerprint(self) -> str:
-        """A digest of everything that was traced, and of the method."""
-        program = self.frozen.program
-        method = re.sub(r" at 0x[0-9a-f]+", "", f"{program.method_structure} {program.method_values}")
-        parts = [part.fingerprint for part in (self.build, *program.parts)]
-        return hashlib.sha256(" ".join([*parts, method]).encode()).hexdigest()
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """Of everything that was traced, of the method, of what is wanted, and of JAX's settings."""
+        wanted = (self.wanted.paths, self.wanted.derivative, self.wanted.verify)
+        parts = (self.build.identity, self.frozen.program.identity)
+        whole = identity([part.digest for part in parts], wanted, settings())
+        return Identity(whole.digest, frozenset().union(*(part.strange for part in parts)))
 
     @property
     def kept(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -183,8 +182,10 @@ class Batch:
         return own + _STATE_COPIES * state + (1 if self.ts is None else len(self.ts)) * (2 * state + 3 * measured) + 256
 
     def _call(self, device: Device, cells: Cells, plan: Plan) -> tuple[list[Array], Path]:
-        shared, constants, ts, root = self.fixed(device)
-        programs = self.programs(plan, device)
+        if device not in self._fixed:
+            self._fixed[device] = _moved(device, (self.shared, self.frozen.constants, self.ts, self.root))
+        shared, constants, ts, root = self._fixed[device]
+        programs = self._programs(plan, device)
         # What differs from chunk to chunk goes in as NumPy arrays: programs take them to their device in less time
         # than jax.device_put.
         with _turn(device, programs.build_factorises):
@@ -200,19 +201,20 @@ class Batch:
 
     def compile(self, plan: Plan, device: Device) -> int:
         """Compile for a device; the bytes that a chunk takes while it runs."""
-        programs = self.programs(plan, device)
-        self.chunk_bytes = max(map(_working_set, (programs.build, programs.run)))
+        self.chunk_bytes = self._programs(plan, device).bytes
         return self.chunk_bytes
 
-    def _programs_of(self, plan: Plan, device: Device) -> Programs:
-        key = self._key(plan, device)
-        if key not in _programs:
-            begin = time.perf_counter()
-            build, run = self._lowered(plan, device)
-            factorise = self.computation.parts.factorises, self.frozen.program.factorises
-            _programs[key] = Programs(build.compile(), run.compile(), *factorise)
-            self.compile_seconds += time.perf_counter() - begin
-        return _programs[key]
+    def _programs(self, plan: Plan, device: Device) -> Programs:
+        arguments = (self.shared, self.root, self.one, self.frozen.constants, self.ts)
+        key = (plan, device, min(plan.size, self.seeds), *self._key(arguments))
+        return programs.get(key, functools.partial(self._compiled, plan, device))
+
+    def _compiled(self, plan: Plan, device: Device) -> Programs:
+        begin = time.perf_counter()
+        build, run = (lowered.compile() for lowered in self._lowered(plan, device))
+        self.compile_seconds += time.perf_counter() - begin
+        factorise = self.computation.parts.factorises, self.frozen.program.factorises
+        return Programs(build, run, *factorise, max(map(_working_set, (build, run))))
 
     @full_precision
     def _lowered(self, plan: Plan, device: Device) -> tuple[Any, Any]:
@@ -229,27 +231,19 @@ class Batch:
 
     def _at_once(self, name: str, function: Callable[..., Any], *arguments: PyTree) -> Any:
         """A smaller function of all cells, compiled for arguments like these, or found compiled by an equal batch."""
-        key = (name, *self._identity(arguments))
-        if key not in _programs:
+
+        def compiled() -> Any:
             begin = time.perf_counter()
-            _programs[key] = full_precision(jax.jit(function).lower)(*arguments).compile()
+            program = full_precision(jax.jit(function).lower)(*arguments).compile()
             self.compile_seconds += time.perf_counter() - begin
-        return _programs[key](*arguments)
+            return program
 
-    def _key(self, plan: Plan, device: Device) -> Any:
-        arguments = (self.shared, self.root, self.one, self.frozen.constants, self.ts)
-        return (plan, device, min(plan.size, self.seeds), *self._identity(arguments))
+        return programs.get((name, *self._key(arguments)), compiled)(*arguments)
 
-    def _identity(self, arguments: PyTree) -> tuple[Any, ...]:
-        """What makes two programs one: all that was traced and wanted, and the shapes of arguments."""
-        return (
-            (self.wanted.paths, self.wanted.derivative, self.wanted.verify),
-            self.build,
-            self.frozen.program,
-            jax.default_backend(),
-            str(jax.config.values["jax_threefry_partitionable"]),
-            str(jax.tree.map(lambda a: (a.shape, a.dtype), arguments)),
-        )
+    def _key(self, arguments: PyTree) -> tuple[Any, ...]:
+        """What makes two programs one: all that decides their numbers, and the shapes of arguments."""
+        shapes = str(jax.tree.map(lambda a: (a.shape, a.dtype), arguments))
+        return (self.identity, jax.default_backend(), shapes)
 
 
 def _turn(device: Device, factorises: bool) -> contextlib.AbstractContextManager[Any]:
@@ -268,7 +262,6 @@ def _placed(device: Device, tree: PyTree) -> PyTree:
     return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=there), tree)
 
 
-@functools.cache  # programs live as long as the process, and are slow to ask
 def _working_set(program: Any) -> int:
     """Bytes that a compiled program takes while it runs."""
     sizes = program.memory_analysis()

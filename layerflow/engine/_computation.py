@@ -106,11 +106,10 @@ class Computation:
             travel = lambda leaves, method, key: program.travel(constants, leaves, method, ts, key)
             return jax.vmap(travel, in_axes=(axes[0], axes[1], 0))(leaves, method, built.keys)
 
-        whole = lambda method: eqx.combine(method, program.method)
         prepare = lambda leaves: program.prepare(constants, leaves)
         prepared = jax.vmap(prepare, in_axes=(axes[0],), axis_size=real.shape[0])(leaves)
         cells, over = (leaves, method, prepared), (axes[0], axes[1], 0)
-        stepper = lambda cell: Stepper(whole(cell[1]), program.course(constants, *cell), ts)
+        stepper = lambda cell: Stepper(program.apart.method(cell[1]), program.course(constants, *cell), ts)
         # Elsewhere nothing was measured, and functions of lanes last lose their rules for derivatives.
         last = program.small_steps and jax.default_backend() == "cpu" and not self.wanted.derivative
         ended, saved = Lanes(stepper, cells, over, real.shape[0], -1 if last else 0).travel(real, lanes)

@@ -13,7 +13,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from layerflow._at_hand import at_hand
 from layerflow._problem import Problem
 from layerflow._trajectory import Trajectory
-from layerflow.engine._cell import Cell, Wanted
+from layerflow.engine._cell import Apart, Cell, Wanted
 from layerflow.methods import (
     Descent,
     Exact,
@@ -30,19 +30,19 @@ _ALLOWANCE = 100.0  # of the tolerance of a step: errors of many steps add up
 class Functions:
     """A cell as functions of its leaves and of the flat vector w of all that moves."""
 
-    def __init__(self, static: Cell, structure: Any, wanted: Wanted) -> None:
-        self.static, self.structure, self.wanted = static, structure, wanted
+    def __init__(self, apart: Apart, wanted: Wanted) -> None:
+        self.apart, self.wanted, self.static = apart, wanted, apart.static
         follows = {name: getattr(function, "follow", None) for name, function in wanted.observe.items()}
         self.followed = {name: follow for name, follow in follows.items() if follow is not None}
-        if self.followed and (isinstance(static.method, Exact) or wanted.verify):
+        if self.followed and (isinstance(self.static.method, Exact) or wanted.verify):
             raise TypeError(
                 f"{', '.join(self.followed)} follows the path step by step, which no closed form takes. Leave it out "
                 f"here, and measure it with lf.Flow(t1=...), without verify."
             )
-        if wanted.verify and "rtol" not in getattr(static.method, "tolerances", {}):
+        if wanted.verify and "rtol" not in getattr(self.static.method, "tolerances", {}):
             raise TypeError(
                 f"verify holds errors against the tolerance of lf.Flow(t1=..., rtol=...), but the method is "
-                f"{type(static.method).__name__} and has none."
+                f"{type(self.static.method).__name__} and has none."
             )
         # Widths where the closed form knows the weights up to a rotation of hidden units, once `exact` was traced.
         self.turned: tuple[int, int, int] | None = None
@@ -51,7 +51,7 @@ class Functions:
         self.verified_names: list[str] = []  # likewise
 
     def cell(self, leaves: list[Array]) -> Cell:
-        return eqx.combine(jax.tree.unflatten(self.structure, leaves), self.static)
+        return self.apart.cell(leaves)
 
     def problems(self, leaves: list[Array]) -> list[Problem]:
         """The problem and, where an observable follows the two side by side, its linearised twin."""
@@ -66,8 +66,32 @@ class Functions:
     def start(self, leaves: list[Array]) -> Array:
         return self.ravelled(leaves)[0]
 
-    def unravel(self, w: Array, leaves: list[Array]) -> list[list[Array]]:
-        return [jax.tree.leaves(weights) for weights in self.ravelled(leaves)[1](w)]
+    def begin(self, w: Array, leaves: list[Array], method: list[Array]) -> list[PyTree]:
+        """The state of the optimiser for each network."""
+        how = self.descent(w, method)
+        return [how.begin(jax.tree.leaves(weights)) for weights in self.ravelled(leaves)[1](w)]
+
+    def descend(
+        self, moved: Array, velocity: Array, states: list[PyTree], leaves: list[Array], method: list[Array]
+    ) -> tuple[Array, list[PyTree]]:
+        """The movement after one step of descent, and the states of the optimiser."""
+        (start, unravel, _), how = self.ravelled(leaves), self.descent(moved, method)
+        parts = lambda w: [jax.tree.leaves(weights) for weights in unravel(w)]
+        of_each = zip(parts(-velocity), states, parts(start + moved), parts(moved), strict=True)
+        trees, states = zip(*(how.descend(*own) for own in of_each), strict=True)
+        return ravel_pytree(list(trees))[0], list(states)
+
+    def descent(self, w: Array, method: list[Array]) -> Descent:
+        """The method in the precision of the weights."""
+        cast = lambda leaf: leaf.astype(w.dtype) if eqx.is_inexact_array(leaf) else leaf
+        how = jax.tree.map(cast, self.apart.method(method))
+        assert isinstance(how, Descent)
+        return how
+
+    def network_weights(self, leaves: list[Array]) -> Array:
+        """The weights of the network alone at the start."""
+        problem = self.cell(leaves).problem
+        return ravel_pytree([problem.split(problem.start)[0]])[0]
 
     def networks(self, w: Array, leaves: list[Array]) -> list[PyTree]:
         _, unravel, rest = self.ravelled(leaves)
@@ -124,11 +148,11 @@ class Functions:
         with at_hand(movements=movements):
             return {name: follow(*networks, problem) for name, follow in self.followed.items()}
 
-    def measure(self, moved: Array, peaks: dict[str, Array], leaves: list[Array], method: PyTree) -> list[Array]:
+    def measure(self, moved: Array, peaks: dict[str, Array], leaves: list[Array], method: list[Array]) -> list[Array]:
         """All observables where the weights are `start + moved`."""
         movements, problem = self.moved(moved, leaves), self.cell(leaves).problem
         variables: dict[str, Array] = {}
-        with at_hand(movements=movements, method=eqx.combine(method, self.static.method)):
+        with at_hand(movements=movements, method=self.apart.method(method)):
             for name, function in self.wanted.observe.items():
                 with at_hand(peaks=peaks.get(name)):
                     _add(variables, "observe", name, _called(name, function, movements[0][0], problem))
@@ -174,11 +198,11 @@ class Functions:
         w: Array,
         end: Array,
         leaves: list[Array],
-        method: PyTree,
+        method: list[Array],
     ) -> list[Array]:
         """Errors against the closed form, drift of what is conserved, and the worst of both over what is allowed."""
         problem, (start, _, _) = self.cell(leaves).problem, self.ravelled(leaves)
-        tolerances: dict[str, Any] = getattr(eqx.combine(method, self.static.method), "tolerances")  # noqa: B009
+        tolerances: dict[str, Any] = getattr(self.apart.method(method), "tolerances")  # noqa: B009
         rtol, atol = (_ALLOWANCE * jnp.asarray(tolerances[name], w.dtype) for name in ("rtol", "atol"))
         ratios, variables = [], {}
         if exact is not None:
@@ -224,6 +248,7 @@ class Functions:
             ts=ts,
             observed=dict(zip(self.names, observed, strict=True)),
             summary={},
+            followed_status={},
             network=self.network(w, leaves),
             status=status,
             num_steps=num_steps,

@@ -1,5 +1,6 @@
 """A cell as traced functions of flat arrays, ready to travel."""
 
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -11,8 +12,9 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from layerflow._checks import require
-from layerflow.engine._cell import Cell, Wanted
+from layerflow.engine._cell import Apart, Cell, Wanted
 from layerflow.engine._functions import Functions
+from layerflow.engine._identity import Identity, identity
 from layerflow.engine._lanes_last import apart, fits
 from layerflow.engine._trace import Traced, trace
 from layerflow.methods import (
@@ -37,7 +39,7 @@ class Prepared(NamedTuple):
     null_loss: Array
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
     """What stays the same when the numbers of a cell change; equal programs compile once.
 
@@ -48,20 +50,36 @@ class Program:
     measure: Traced
     velocity: Traced | None
     loss: Traced | None
-    unravel: Traced | None
+    begin: Traced | None
+    descend: Traced | None
     extremes: Traced | None
     follow: Traced | None
     summarise: Traced | None
     exact: Traced | None
     verify: Traced | None
     turned: tuple[int, int, int] | None  # widths of a network known up to a rotation of its hidden units
-    method_values: tuple[Any, ...]  # all of the method but its arrays
-    method_structure: Any
+    own: int  # how many weights the network has; what comes after them is its twin's
+    apart: Apart
+
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """What the program does."""
+        traced = {name: getattr(self, name) for name in _FUNCTIONS}
+        words = {name: None if part is None else part.identity.digest for name, part in traced.items()}
+        arrays = ["array"] * self.apart.method_structure.num_leaves
+        method = identity(self.apart.method(arrays).untraced, self.turned, self.own, words)
+        return Identity(method.digest, method.strange.union(*(part.identity.strange for part in self.parts)))
+
+    def __hash__(self) -> int:
+        return hash(self.identity)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Program) and self.identity == other.identity
 
     @property
     def method(self) -> Method:
         """The method without its arrays."""
-        return jax.tree.unflatten(self.method_structure, self.method_values)
+        return self.apart.static.method
 
     def prepare(self, constants: dict[str, list[Array]], leaves: list[Array]) -> Prepared:
         """What is computed of a cell once, before it travels."""
@@ -69,7 +87,7 @@ class Program:
         return Prepared(call("start", leaves), *(nothing if self.extremes is None else call("extremes", leaves)))
 
     def course(
-        self, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree, prepared: Prepared
+        self, constants: dict[str, list[Array]], leaves: list[Array], method: list[Array], prepared: Prepared
     ) -> Course:
         """The cell whose arrays are `leaves` as its method sees it."""
         call = self._caller(constants)
@@ -79,27 +97,29 @@ class Program:
             loss=lambda w: call("loss", w, leaves),
             follow=lambda moved: {} if self.follow is None else call("follow", moved, leaves),
             measure=lambda moved, peaks: call("measure", moved, peaks, leaves, method),
-            unravel=lambda w: call("unravel", w, leaves),
+            begin=lambda w: call("begin", w, leaves, method),
+            descend=lambda moved, velocity, states: call("descend", moved, velocity, states, leaves, method),
             exact=lambda ts: call("exact", ts, leaves),
             least_loss=prepared.least_loss,
             null_loss=prepared.null_loss,
+            own=self.own,
         )
 
     def travel(
         self,
         constants: dict[str, list[Array]],
         leaves: list[Array],
-        method: PyTree,
+        method: list[Array],
         ts: Array | None,
         key: PRNGKeyArray,
     ) -> Path:
         """Solve the cell whose arrays are `leaves`, by the method whose arrays are `method`."""
         course = self.course(constants, leaves, method, self.prepare(constants, leaves))
-        path = eqx.combine(method, self.method).travel(course, ts, key)
+        path = self.apart.method(method).travel(course, ts, key)
         return self.judged(constants, leaves, method, ts, path)
 
     def judged(
-        self, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree, ts: Array | None, path: Path
+        self, constants: dict[str, list[Array]], leaves: list[Array], method: list[Array], ts: Array | None, path: Path
     ) -> Path:
         """A path held against theory and summed up, as far as that is wanted."""
         call = self._caller(constants)
@@ -115,13 +135,13 @@ class Program:
         summaries = masked(call("summarise", ts, *seen, leaves), failed(path.status))
         return eqx.tree_at(lambda path: path.summaries, path, summaries)
 
-    def gauge(self, constants: dict[str, list[Array]], leaves: list[Array], method: PyTree) -> list[Array]:
+    def gauge(self, constants: dict[str, list[Array]], leaves: list[Array], method: list[Array]) -> list[Array]:
         """By how much each observable at the end changes with a rotation of the hidden units, relatively."""
         assert self.exact is not None
         assert self.turned is not None
         call = self._caller(constants)
-        start, times = call("start", leaves), _kind(self.exact.jaxpr.invars[0])
-        moved = call("exact", jnp.full(times.shape, method.t1, times.dtype), leaves)[0][-1]
+        start, times = call("start", leaves), self.exact.arguments[0]
+        moved = call("exact", jnp.full(times.shape, self.apart.method(method).end, times.dtype), leaves)[0][-1]
         turned = _rotated(start + moved, self.turned) - start
         both = jax.vmap(lambda moved: call("measure", moved, {}, leaves, method))(jnp.stack([moved, turned]))
         floor = jnp.finfo(start.dtype).eps ** 0.5
@@ -146,12 +166,7 @@ class Program:
     @property
     def parts(self) -> list[Traced]:
         """Everything that was traced."""
-        return [part for part in vars(self).values() if isinstance(part, Traced)]
-
-
-def _kind(variable: Any) -> Any:
-    """Shape and dtype of a variable of a traced function."""
-    return variable.aval
+        return [part for name in _FUNCTIONS if (part := getattr(self, name)) is not None]
 
 
 def _rotated(weights: Array, widths: tuple[int, int, int]) -> Array:
@@ -186,24 +201,22 @@ class Frozen:
     variables: dict[str, jax.ShapeDtypeStruct]  # name and shape of each, in the order of `Path.observed`
     summaries: dict[str, jax.ShapeDtypeStruct]  # likewise, in the order of `Path.summaries`
     verified: dict[str, jax.ShapeDtypeStruct]  # likewise, in the order of `Path.verified`
+    followed: list[str]  # observables that follow the path beside a linearised twin
     network: Callable[[Array, list[Array]], PyTree]  # from all that moves and leaves back to the user's network
 
 
-def freeze(
-    static: Cell, structure: Any, leaves: list[Any], method: PyTree, wanted: Wanted, ts: Any, key: Any
-) -> Frozen:
+def freeze(apart: Apart, leaves: list[Any], method: list[Any], wanted: Wanted, ts: Any, key: Any) -> Frozen:
     """Trace a cell's functions.
 
     Args:
-        static: The cell without its arrays.
-        structure: Structure of the arrays of the cell, its method's apart.
+        apart: The cell without its arrays.
         leaves: Those arrays, or `jax.ShapeDtypeStruct`s like them.
         method: The method's arrays, or their shapes.
         wanted: What to measure.
         ts: Where to measure, or None.
         key: Shape and kind of the key of a cell.
     """
-    cell = Functions(static, structure, wanted)
+    cell, static = Functions(apart, wanted), apart.static
     traced = {"start": trace(cell.start, leaves)}
     w = traced["start"][0].outputs
     _check_weights(w, static)
@@ -212,7 +225,9 @@ def freeze(
         traced["loss"] = trace(cell.loss, w, leaves)
         traced["velocity"] = trace(cell.velocity, w, leaves, key, step)
     if isinstance(static.method, Descent):
-        traced["unravel"] = trace(cell.unravel, w, leaves)
+        traced["begin"] = trace(cell.begin, w, leaves, method)
+        states = traced["begin"][0].outputs
+        traced["descend"] = trace(cell.descend, w, w, states, leaves, method)
     if getattr(static.method, "until", None) == "converged":
         traced["extremes"] = trace(cell.extremes, leaves)
     if cell.followed:
@@ -234,17 +249,16 @@ def freeze(
     if wanted.verify:
         traced["verify"] = trace(cell.verify, exact, seen, w, end, leaves, method)
         verified = traced["verify"][0].outputs
-    values, structure_of_method = jax.tree.flatten(static.method)
     functions: dict[str, Any] = dict.fromkeys(_FUNCTIONS) | {name: function for name, (function, _) in traced.items()}
-    program = Program(
-        **functions, turned=cell.turned, method_values=tuple(values), method_structure=structure_of_method
-    )
+    own = jax.eval_shape(lambda leaves: cell.network_weights(leaves), leaves).size
+    program = Program(**functions, turned=cell.turned, own=own, apart=apart)
     return Frozen(
         program,
         constants={name: constants for name, (_, constants) in traced.items()},
         variables=dict(zip(cell.names, measured, strict=True)),
         summaries=dict(zip(cell.summary_names, summarised, strict=True)),
         verified=dict(zip(cell.verified_names, verified, strict=True)),
+        followed=list(cell.followed),
         network=cell.network,
     )
 

@@ -7,39 +7,48 @@ same sweep on other data of the same shape, finds its program already compiled.
 
 import dataclasses
 import functools
-import hashlib
-import re
-import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.extend.core as jec
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from layerflow._checks import is_concrete
+from layerflow.engine._identity import identity
 
 
 class Traced:
-    """A function of arrays as traced; equal to another if they do the same."""
+    """A function of arrays as traced, equal to another if they do the same; holds none of the arrays it closed over.
 
-    def __init__(self, jaxpr: jec.Jaxpr, structure: Any) -> None:
-        self.jaxpr = jaxpr
-        self.structure = structure
-        self.fingerprint = f"{_digest(jaxpr)} {structure}"
+    Attributes:
+        jaxpr: Its steps, of what it closed over and its arguments.
+        constants: How many arrays it closed over.
+        structure: Of what it returns.
+        identity: What it does.
+    """
+
+    def __init__(self, closed: jec.ClosedJaxpr, structure: Any) -> None:
+        # With its arrays as arguments like any other: newer versions of JAX keep them in the jaxpr.
+        own = closed.jaxpr
+        self.jaxpr = own.replace(constvars=[], invars=[*own.constvars, *own.invars])
+        self.constants, self.structure = len(closed.consts), structure
+        self.identity = identity(self.jaxpr, self.constants, structure)
 
     def __call__(self, constants: list[Array], *arguments: PyTree) -> PyTree:
         """The function itself, on what it closed over and its arguments."""
-        outputs = jec.jaxpr_as_fun(jec.ClosedJaxpr(self.jaxpr, constants))(*jax.tree.leaves(arguments))
+        outputs = _run(self.jaxpr, *constants, *jax.tree.leaves(arguments))
         return jax.tree.unflatten(self.structure, map(jnp.asarray, outputs))  # literals come as NumPy's
+
+    @property
+    def arguments(self) -> list[jax.ShapeDtypeStruct]:
+        """Shapes and dtypes of the leaves of its arguments."""
+        return [_kind(variable.aval) for variable in self.jaxpr.invars[self.constants :]]
 
     @property
     def outputs(self) -> PyTree:
         """Shapes and dtypes of what the function returns."""
-        avals = [variable.aval for variable in self.jaxpr.outvars]
-        return jax.tree.unflatten(self.structure, [jax.ShapeDtypeStruct(*_shape_and_dtype(aval)) for aval in avals])
+        return jax.tree.unflatten(self.structure, [_kind(variable.aval) for variable in self.jaxpr.outvars])
 
     @functools.cached_property
     def factorises(self) -> bool:
@@ -47,10 +56,10 @@ class Traced:
         return _factorises(self.jaxpr)
 
     def __hash__(self) -> int:
-        return hash(self.fingerprint)
+        return hash(self.identity)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Traced) and self.fingerprint == other.fingerprint
+        return isinstance(other, Traced) and self.identity == other.identity
 
 
 def trace(function: Callable[..., PyTree], *arguments: PyTree) -> tuple[Traced, list[Array]]:
@@ -61,7 +70,11 @@ def trace(function: Callable[..., PyTree], *arguments: PyTree) -> tuple[Traced, 
         *arguments: Arrays or `jax.ShapeDtypeStruct`.
     """
     closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    return Traced(closed.jaxpr, jax.tree.structure(shapes)), [jnp.asarray(constant) for constant in closed.consts]
+    return Traced(closed, jax.tree.structure(shapes)), [jnp.asarray(constant) for constant in closed.consts]
+
+
+def _run(jaxpr: jec.Jaxpr, *arguments: Any) -> list[Any]:
+    return list(jec.jaxpr_as_fun(jec.ClosedJaxpr(jaxpr, []))(*arguments))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,8 +109,8 @@ class Parts:
 def split(traced: Traced) -> Parts:
     """Take a traced function of (values, key) apart; `key` is its last argument."""
     jaxpr = traced.jaxpr
-    *own, key = jaxpr.invars
-    level = dict.fromkeys(jaxpr.constvars, 0) | {key: 1} | dict.fromkeys(own, 2)
+    constants, (*own, key) = jaxpr.invars[: traced.constants], jaxpr.invars[traced.constants :]
+    level = dict.fromkeys(constants, 0) | {key: 1} | dict.fromkeys(own, 2)
     depends = lambda variable: level[variable] if isinstance(variable, jec.Var) else 0
     steps: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     for step in jaxpr.eqns:
@@ -111,15 +124,14 @@ def split(traced: Traced) -> Parts:
         return list(dict.fromkeys(v for v in used if isinstance(v, jec.Var) and level[v] == made and v is not key))
 
     shared, keyed = handed_on(0, steps[1] + steps[2]), handed_on(1, steps[2])
-    share = jaxpr.replace(invars=[], outvars=shared, eqns=steps[0])
-    per_key = jaxpr.replace(constvars=shared, invars=[key], outvars=keyed, eqns=steps[1])
-    per_cell = jaxpr.replace(constvars=shared + keyed, eqns=steps[2])
-    call = lambda part, constants, *arguments: list(jec.jaxpr_as_fun(jec.ClosedJaxpr(part, constants))(*arguments))
+    share = jaxpr.replace(invars=constants, outvars=shared, eqns=steps[0])
+    per_key = jaxpr.replace(invars=[*shared, key], outvars=keyed, eqns=steps[1])
+    per_cell = jaxpr.replace(invars=[*shared, *keyed, *own, key], eqns=steps[2])
     return Parts(
-        share=lambda constants: call(share, constants),
-        per_key=lambda shared, key: call(per_key, shared, key),
+        share=lambda constants: _run(share, *constants),
+        per_key=lambda shared, key: _run(per_key, *shared, key),
         per_cell=lambda shared, keyed, values, key: [
-            jnp.asarray(out) for out in call(per_cell, shared + keyed, *jax.tree.leaves(values), key)
+            jnp.asarray(out) for out in _run(per_cell, *shared, *keyed, *jax.tree.leaves(values), key)
         ],
         varies=[depends(variable) > 0 for variable in jaxpr.outvars],
         key_factorises=_factorises(per_key),
@@ -163,62 +175,5 @@ def inner_programs(step: Any) -> Iterator[tuple[jec.Jaxpr, list[Any]]]:
                 yield inner, []
 
 
-_digests: "weakref.WeakKeyDictionary[jec.Jaxpr, str]" = weakref.WeakKeyDictionary()
-
-
-def _digest(jaxpr: jec.Jaxpr) -> str:
-    """What a program does, the names of its variables aside.
-
-    Jitted functions are traced once, so a program called twice is the same object and is read once.
-    """
-    if jaxpr not in _digests:
-        _digests[jaxpr] = hashlib.sha256(b"\0".join(_words(jaxpr))).hexdigest()
-    return _digests[jaxpr]
-
-
-def _words(jaxpr: jec.Jaxpr) -> Iterator[bytes]:
-    """The steps of a program one after the other, every variable by a number and its kind."""
-    numbers: dict[jec.Var, int] = {}
-
-    def atom(value: Any) -> bytes:
-        if isinstance(value, jec.Literal):
-            return b"%r %b" % (str(value.aval), np.asarray(value.val).tobytes())
-        if value in numbers:
-            return b"%d" % numbers[value]
-        numbers[value] = len(numbers)
-        return str(value.aval).encode()
-
-    yield from map(atom, [*jaxpr.constvars, *jaxpr.invars])
-    for step in jaxpr.eqns:
-        yield step.primitive.name.encode()
-        yield from map(atom, [*step.invars, *step.outvars])
-        for name, value in sorted(step.params.items()):
-            yield name.encode()
-            # A Python function that the program calls back is told by identity, which is its own as long as
-            # the jaxpr that holds it lives.
-            back = "callback" in step.primitive.name and callable(value)
-            yield repr(id(value)).encode() if back else _word(value)
-    yield from map(atom, jaxpr.outvars)
-
-
-def _word(value: Any) -> bytes:
-    """A parameter of a step: a program by what it does and closed over, anything else by its text."""
-    if isinstance(value, jec.ClosedJaxpr):
-        return b"\0".join([_digest(value.jaxpr).encode(), *map(_bytes, value.consts)])
-    if isinstance(value, jec.Jaxpr):
-        return _digest(value).encode()
-    if isinstance(value, tuple | list):
-        return b"(%b)" % b",".join(map(_word, value))
-    return re.sub(r" at 0x[0-9a-f]+", "", str(value)).encode()
-
-
-def _shape_and_dtype(aval: Any) -> tuple[tuple[int, ...], Any]:
-    return aval.shape, aval.dtype
-
-
-def _bytes(constant: Any) -> bytes:
-    if not is_concrete(constant):
-        return repr(id(constant)).encode()
-    if jnp.issubdtype(constant.dtype, jax.dtypes.prng_key):
-        constant = jax.random.key_data(constant)
-    return np.asarray(constant).tobytes()
+def _kind(aval: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)

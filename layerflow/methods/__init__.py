@@ -1,7 +1,7 @@
 """How to travel through weight space, and until when: the only place that talks to diffrax and optax."""
 
 from layerflow.methods._closed_forms import closed_form, conserved_drift, exact_weights
-from layerflow.methods._course import Course, Path, Status, failed, masked
+from layerflow.methods._course import FAILURES, Course, Path, Status, failed, masked
 from layerflow.methods._descent import Descent
 from layerflow.methods._exact import Applies, Exact, assumed_within
 from layerflow.methods._flow import Flow
@@ -10,6 +10,7 @@ from layerflow.methods._stepper import Lane, Position, Saved, Stepper
 Method = Flow | Descent | Exact
 
 __all__ = [
+    "FAILURES",
     "Applies",
     "Course",
     "Descent",

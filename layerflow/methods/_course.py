@@ -2,6 +2,8 @@
 
 import dataclasses
 import enum
+import functools
+import operator
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
@@ -10,14 +12,15 @@ import equinox as eqx
 import equinox.internal as eqxi
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_batching import custom_vmap
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from layerflow._checks import is_concrete
 
 
 class Status(enum.IntEnum):
-    """Why a trajectory ended. From NOT_FINITE on it failed, and its observables are NaN."""
+    """Why a trajectory ended; where it failed, `Status.failed`, its observables are NaN. Codes are never renumbered."""
 
     REACHED_T1 = 0
     CONVERGED = 1
@@ -28,6 +31,7 @@ class Status(enum.IntEnum):
     OUT_OF_STEPS = 6
     SOLVER_FAILED = 7
     OUTSIDE = 8
+    AT_TOLERANCE = 9
     MISSING = 255  # of a cell in a store: not computed yet
     RUNNING = -1  # never leaves the engine
 
@@ -36,38 +40,47 @@ class Status(enum.IntEnum):
         """The status in words."""
         return _MEANINGS[self]
 
+    @property
+    def failed(self) -> bool:
+        """Whether it is a failure."""
+        return self in FAILURES
+
 
 _MEANINGS = {
-    Status.REACHED_T1: "went to the end",
-    Status.CONVERGED: "met `until` before the end",
-    Status.SADDLE: "at the end it stood still above the least loss",
+    Status.REACHED_T1: "reached t1",
+    Status.CONVERGED: "met `until` before t1",
+    Status.SADDLE: "at t1 it stood still above the least loss",
     Status.NOT_FINITE: "weights or velocity became NaN or infinite",
     Status.BLEW_UP: "weights grew without bound",
     Status.STALLED: "the step size shrank to nothing",
-    Status.OUT_OF_STEPS: "took max_steps steps before the end",
+    Status.OUT_OF_STEPS: "took max_steps steps before t1",
     Status.SOLVER_FAILED: "the solver's implicit stage found no solution",
     Status.OUTSIDE: "outside of what the closed form assumes",
+    Status.AT_TOLERANCE: "stayed at the noise of its tolerance, above `until`: lower rtol, or raise until",
     Status.MISSING: "not computed yet",
     Status.RUNNING: "still under way",
 }
+FAILURES = frozenset(
+    {Status.NOT_FINITE, Status.BLEW_UP, Status.STALLED, Status.OUT_OF_STEPS, Status.SOLVER_FAILED, Status.OUTSIDE}
+)
 
 
 def failed(status: Int[Array, "..."]) -> Bool[Array, "..."]:
     """Whether a status is a failure."""
-    return status >= Status.NOT_FINITE
+    return functools.reduce(operator.or_, [status == code for code in sorted(FAILURES)])
 
 
 Peaks = dict[str, Float[Array, "..."]]
 
 
 class Course(eqx.Module):
-    """One cell as a method sees it: functions of the flat vector w of all that moves.
+    """One cell as a method sees it: functions of the flat vector w of all trainable parameters.
 
-    That is the weights of the network and, where an observable compares the two, those of its
-    linearised twin. `follow` and `measure` take the movement, w - start, which has more digits;
-    `measure` also the largest values so far of `follow`, called peaks. `exact` gives the movement by
+    These are the `own` weights of the network and, where an observable compares the two, after them those of its
+    linearised twin. `follow` and `measure` take the displacement, w - start, which has more digits;
+    `measure` also the largest values so far of `follow`, called peaks. `exact` gives the displacement by
     the closed form, and whether its assumptions hold, and is there for Exact alone, as are
-    `velocity` and `loss` for the others.
+    `velocity` and `loss` for the others; `begin` and `descend` call the optimiser, for Descent alone.
     """
 
     start: Float[Array, " size"]
@@ -75,10 +88,27 @@ class Course(eqx.Module):
     loss: Callable[[Float[Array, " size"]], Float[Array, ""]]
     follow: Callable[[Float[Array, " size"]], Peaks]
     measure: Callable[[Float[Array, " size"], Peaks], list[Float[Array, "..."]]]
-    unravel: Callable[[Float[Array, " size"]], list[list[Array]]]  # one list of weights per network
+    begin: Callable[[Float[Array, " size"]], list[PyTree]]  # one state of the optimiser per network
+    descend: Callable[
+        [Float[Array, " size"], Float[Array, " size"], list[PyTree]], tuple[Float[Array, " size"], list[PyTree]]
+    ]  # of displacement, velocity and states
     exact: Callable[[Float[Array, " t"]], tuple[Float[Array, "t size"], Bool[Array, ""]]]
     least_loss: Float[Array, ""]
     null_loss: Float[Array, ""]
+    own: int = eqx.field(static=True)
+
+    @property
+    def has_twin(self) -> bool:
+        """Whether a twin follows the network."""
+        return self.own < self.start.shape[0]
+
+    def of_twin(self, vector: Float[Array, " size"]) -> Float[Array, " twin"]:
+        """What of a flat vector is the twin's."""
+        return vector[self.own :]
+
+    def hold_twin(self, lost: Bool[Array, ""], held: ArrayLike, vector: Float[Array, " size"]) -> Float[Array, " size"]:
+        """A flat vector with `held` in place of what is the twin's, where that is lost."""
+        return jnp.where(lost & (np.arange(self.start.shape[0]) >= self.own), held, vector)
 
 
 class Path(eqx.Module):
@@ -89,6 +119,7 @@ class Path(eqx.Module):
     status: Int[Array, ""]
     num_steps: Int[Array, ""]
     end: Float[Array, ""] | Int[Array, ""]  # where it stopped, in the units of `ts`
+    twin: Int[Array, ""] | None = None  # the status of what followed the network
     summaries: list[Array] = eqx.field(default_factory=list)
     verified: list[Array] = eqx.field(default_factory=list)
 

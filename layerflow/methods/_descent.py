@@ -1,6 +1,8 @@
 """Gradient descent by optax."""
 
+import functools
 import inspect
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +11,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from layerflow._checks import is_concrete, require, whole
@@ -105,6 +106,11 @@ class Descent(eqx.Module):
         rate = self.hyperparameters.get("learning_rate")
         return None if rate is None or callable(rate) else jnp.asarray(rate, float)
 
+    @property
+    def untraced(self) -> Any:
+        """What decides the numbers beside the functions that are traced."""
+        return type(self), self.batch, self.replace, self.loop
+
     def facts(self) -> dict[str, Any]:
         """What a record of the run says of the method; what varies from cell to cell is left out."""
         name = getattr(self.optimiser, "__name__", type(self.optimiser).__name__)
@@ -113,9 +119,21 @@ class Descent(eqx.Module):
     def check_precision(self, dtype: Any) -> None:
         """Any precision will do."""
 
+    def begin(self, weights: list[Array]) -> PyTree:
+        """The state of the optimiser for the weights of a network."""
+        return jax.tree.map(jnp.asarray, self.optimiser(**self.hyperparameters).init(weights))
+
+    def descend(
+        self, gradient: list[Array], state: PyTree, weights: list[Array], moved: list[Array]
+    ) -> tuple[list[Array], PyTree]:
+        """The displacement of a network after one step, and the state of the optimiser."""
+        with jax.numpy_dtype_promotion("standard"):  # optax counts on it
+            updates, state = self.optimiser(**self.hyperparameters).update(gradient, state, weights)
+        return optax.apply_updates(moved, updates), state
+
     def travel(self, course: Course, ts: Int[Array, " t"] | None, key: PRNGKeyArray) -> Path:
         """Descend in one cell; vmapped, all cells step together."""
-        descender = _Descender(self, course, key)
+        descender = _Descender(course, key, self.loop)
         run = descender.load()
         measured = None
         if ts is not None:
@@ -126,7 +144,8 @@ class Descent(eqx.Module):
         if measured is None:
             measured = masked(course.measure(run.moved, run.peaks), bad)
         status = jnp.where(bad, run.status, Status.REACHED_T1)
-        return Path(measured, jnp.where(bad, jnp.nan, course.start + run.moved), status, run.step, run.step)
+        twin = None if run.twin is None else jnp.where(run.twin == Status.RUNNING, status, run.twin)
+        return Path(measured, jnp.where(bad, jnp.nan, course.start + run.moved), status, run.step, run.step, twin)
 
 
 def _hides_traced(function: Any) -> bool:
@@ -148,21 +167,20 @@ class _Run(eqx.Module):
     peaks: Peaks
     step: Int[Array, ""]
     status: Int[Array, ""]
+    twin: Int[Array, ""] | None
 
 
 class _Descender:
     """One step of descent at a time in one cell."""
 
-    def __init__(self, method: Descent, course: Course, key: PRNGKeyArray) -> None:
-        cast = lambda leaf: leaf.astype(course.start.dtype) if eqx.is_inexact_array(leaf) else leaf
-        self.optimiser = method.optimiser(**jax.tree.map(cast, method.hyperparameters))
-        self.course, self.key, self.loop = course, key, method.loop
+    def __init__(self, course: Course, key: PRNGKeyArray, loop: Loop) -> None:
+        self.course, self.key, self.loop = course, key, loop
 
     def load(self) -> _Run:
         start = self.course.start
-        moved = jnp.zeros_like(start)
-        states = [jax.tree.map(jnp.asarray, self.optimiser.init(weights)) for weights in self.course.unravel(start)]
-        return _Run(moved, states, self.course.follow(moved), jnp.asarray(0), jnp.asarray(Status.RUNNING))
+        moved, running = jnp.zeros_like(start), jnp.asarray(Status.RUNNING)
+        twin = running if self.course.has_twin else None
+        return _Run(moved, self.course.begin(start), self.course.follow(moved), jnp.asarray(0), running, twin)
 
     def run_to(self, goal: Int[Array, ""], run: _Run) -> _Run:
         """Go on to step `goal`, or to where the cell fails."""
@@ -175,21 +193,25 @@ class _Descender:
         return run, (self.course.measure(run.moved, run.peaks), ~failed(run.status))
 
     def _step(self, run: _Run, active: Bool[Array, ""]) -> _Run:
-        course, unravel = self.course, self.course.unravel
-        weights = course.start + run.moved
-        gradients = unravel(-course.velocity(weights, self.key, run.step))
-        stepped = map(self._updated, gradients, run.optimisers, unravel(weights), unravel(run.moved))
-        trees, states = zip(*stepped, strict=True)
-        moved, _ = ravel_pytree(trees)
-        status = jnp.where(jnp.all(jnp.isfinite(moved)), Status.RUNNING, Status.NOT_FINITE)
-        peaks = higher(run.peaks, course.follow(moved))
-        after = _Run(moved, list(states), peaks, run.step + 1, status)
+        course = self.course
+        velocity = course.velocity(course.start + run.moved, self.key, run.step)
+        moved, optimisers = course.descend(run.moved, velocity, run.optimisers)
+        finite = jnp.all(jnp.isfinite(moved[: course.own]))
+        status = jnp.where(finite, Status.RUNNING, Status.NOT_FINITE)
+        after = _Run(moved, optimisers, run.peaks, run.step + 1, status, run.twin)
+        after = self._followed(run, after)
         return jax.tree.map(lambda new, old: jnp.where(active, new, old), after, run)
 
-    def _updated(
-        self, gradient: list[Array], state: PyTree, weights: list[Array], moved: list[Array]
-    ) -> tuple[PyTree, PyTree]:
-        """The movement of one network after one step, and the state of its optimiser."""
-        with jax.numpy_dtype_promotion("standard"):  # optax counts on it
-            updates, state = self.optimiser.update(gradient, state, weights)
-        return optax.apply_updates(moved, updates), state
+    def _followed(self, before: _Run, run: _Run) -> _Run:
+        """With the peaks after a step; a twin that left the numbers stands still from there, and its peaks are NaN."""
+        course = self.course
+        if not course.has_twin:
+            return run
+        finite = jnp.all(jnp.isfinite(course.of_twin(run.moved)))
+        followed = course.follow(course.hold_twin(~finite, before.moved, run.moved))
+        finite &= functools.reduce(operator.and_, [jnp.all(jnp.isfinite(v)) for v in jax.tree.leaves(followed)])
+        twin = jnp.where((before.twin == Status.RUNNING) & ~finite, Status.NOT_FINITE, before.twin)
+        lost = twin != Status.RUNNING
+        peaks = jax.tree.map(lambda peak: jnp.where(lost, jnp.nan, peak), higher(run.peaks, followed))
+        moved = course.hold_twin(lost, before.moved, run.moved)
+        return eqx.tree_at(lambda run: (run.moved, run.peaks, run.twin), run, (moved, peaks, twin))

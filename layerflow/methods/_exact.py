@@ -88,6 +88,11 @@ class Exact(eqx.Module):
         """Where the method ends, in the units of `ts`."""
         return self.t1
 
+    @property
+    def untraced(self) -> Any:
+        """What decides the numbers beside the functions that are traced."""
+        return self
+
     def facts(self) -> dict[str, Any]:
         """What a record of the run says of the method."""
         return {"t1": self.t1}

@@ -138,6 +138,11 @@ class Flow(eqx.Module):
         """Where the method ends, in the units of `ts`."""
         return self.t1
 
+    @property
+    def untraced(self) -> Any:
+        """What decides the numbers beside the functions that are traced."""
+        return self
+
     def facts(self) -> dict[str, Any]:
         """What a record of the run says of the method; what varies from cell to cell is left out."""
         numbers = {"t1": self.t1, **self.tolerances, "dt0": self.dt0, "max_steps": self.max_steps, "until": self.until}

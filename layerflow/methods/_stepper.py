@@ -1,5 +1,7 @@
 """A trajectory of gradient flow, one attempted step at a time."""
 
+import functools
+import operator
 from typing import Any
 
 import diffrax as dfx
@@ -21,6 +23,7 @@ class Position(eqx.Module):
     status: Int[Array, "*lanes"]
     num_steps: Int[Array, "*lanes"]
     num_saved: Int[Array, "*lanes"]
+    twin: Int[Array, "*lanes"] | None = None  # the status of what follows the network
 
     @property
     def running(self) -> Bool[Array, "*lanes"]:
@@ -71,9 +74,14 @@ class Stepper:
         self.solver = _stepping(flow.solver, flow.controller)
         key = jax.random.key(0)  # a flow follows the whole task: no batches to draw
         self.weights_term = dfx.ODETerm(lambda _t, w, _args: course.velocity(w, key, jnp.asarray(0)))
-        self.term = dfx.ODETerm(lambda _t, moved, _args: self.weights_term.vf(_t, course.start + moved, _args))
+        self.term = dfx.ODETerm(self._velocity)
         estimates_error = isinstance(flow.solver, dfx.AbstractAdaptiveSolver)
         self.error_order: Any = flow.solver.error_order(self.term) if estimates_error else None
+
+    def _velocity(self, t: Any, moved: Float[Array, " size"], lost: Bool[Array, ""] | None) -> Float[Array, " size"]:
+        """The velocity of the displacement; a twin that was lost stands still."""
+        velocity = self.weights_term.vf(t, self.course.start + moved, None)
+        return velocity if lost is None else self.course.hold_twin(lost, 0.0, velocity)
 
     def load(self) -> Lane:
         """The cell at t = 0."""
@@ -84,12 +92,13 @@ class Stepper:
         t_next = jnp.minimum(t_next, self.t1)
         moved = jnp.zeros_like(start)
         solver_state = self.solver.init(self.term, t0, t_next, moved, None)
-        velocity = self.term.vf(t0, moved, None)
-        finite = jnp.all(jnp.isfinite(start)) & jnp.all(jnp.isfinite(velocity))
-        status = jnp.where(finite, Status.RUNNING, Status.NOT_FINITE)
+        finite = jnp.isfinite(start) & jnp.isfinite(self.term.vf(t0, moved, None))
+        begun = lambda finite: jnp.where(jnp.all(finite), Status.RUNNING, Status.NOT_FINITE)
+        status = begun(finite[: self.course.own])
+        twin = begun(self.course.of_twin(finite)) if self.course.has_twin else None
         none = jnp.asarray(0)
         return Lane(
-            at=Position(t0, moved, self.course.follow(moved), status, num_steps=none, num_saved=none),
+            at=Position(t0, moved, self.course.follow(moved), status, num_steps=none, num_saved=none, twin=twin),
             t_next=t_next.astype(t0.dtype),
             solver_state=_arrays(solver_state),
             control=_arrays(control),
@@ -121,8 +130,9 @@ class Stepper:
     def advance(self, lane: Lane) -> tuple[Lane, dict[str, Any]]:
         """One attempted step, and what its interpolation needs; a finished lane stays as it is."""
         start, at = self.course.start, lane.at
+        lost = None if at.twin is None else at.twin != Status.RUNNING
         moved, error, dense, solver_state, solver_result = self.solver.step(
-            self.term, at.t, lane.t_next, at.moved, None, lane.solver_state, lane.made_jump
+            self.term, at.t, lane.t_next, at.moved, lost, lane.solver_state, lane.made_jump
         )
         # A NaN error counts as a large one: the step left the region where the velocity is finite.
         error = None if error is None else jnp.where(jnp.isnan(error), jnp.inf, error)
@@ -145,6 +155,7 @@ class Stepper:
             status=at.status,
             num_steps=at.num_steps + running.astype(int),
             num_saved=at.num_saved,
+            twin=at.twin,
         )
         after = Lane(
             at=position,
@@ -156,36 +167,74 @@ class Stepper:
             made_jump=hold(accepted, made_jump, lane.made_jump),
         )
         okay = (dfx.is_successful(solver_result) | ~keep) & dfx.is_successful(result)
-        status = self._status(after, jnp.abs(moved).max(initial=0.0), keep, okay)
+        if at.twin is None:
+            status = self._status(after, moved, keep, okay)
+        else:
+            after, status = self._apart_from_twin(lane, after, moved, keep, okay)
         return eqx.tree_at(lambda lane: lane.at.status, after, jnp.where(running, status, at.status)), dense
 
-    def _status(self, lane: Lane, size: Float[Array, ""], keep: Bool[Array, ""], okay: Bool[Array, ""]) -> Array:
-        """The status of a lane that was running before this step, which proposed a movement of this size."""
+    def _apart_from_twin(
+        self, before: Lane, lane: Lane, proposed: Float[Array, " size"], keep: Bool[Array, ""], okay: Bool[Array, ""]
+    ) -> tuple[Lane, Int[Array, ""]]:
+        """The lane and its status, which what follows the network never decides.
+
+        Where a step fails with a twin in it, the twin is lost with that status and stands still, and the network goes
+        on from its last accepted step.
+        """
+        at, course, running = lane.at, self.course, Status.RUNNING
+        alive = at.running & (before.at.twin == running)
+        status = self._status(lane, proposed, keep, okay)
+        followed = [at.moved[course.own :], *jax.tree.leaves(at.peaks)]
+        finite = functools.reduce(operator.and_, [jnp.all(jnp.isfinite(part)) for part in followed])
+        left = jnp.where(finite, jnp.where(failed(status), status, running), Status.NOT_FINITE)
+        dropped = alive & (left != running)
+        twin = jnp.where(dropped, left, before.at.twin)
+        lost = twin != running
+        moved = course.hold_twin(lost, before.at.moved, at.moved)
+        peaks = jax.tree.map(lambda peak: jnp.where(lost, jnp.nan, peak), at.peaks)
+        lane = eqx.tree_at(lambda lane: (lane.at.moved, lane.at.peaks, lane.at.twin), lane, (moved, peaks, twin))
+        if isinstance(self.solver, UnrolledStep):
+            state = course.hold_twin(lost, 0.0, lane.solver_state)
+        else:
+            begun = _arrays(self.solver.init(self.term, at.t, lane.t_next, moved, lost))
+            state = jax.tree.map(lambda new, old: jnp.where(dropped, new, old), begun, lane.solver_state)
+        # Where the twin made the steps shrink, the network begins anew.
+        t_next = jnp.where(dropped & ~keep, jnp.minimum(at.t + lane.first_step, self.t1), lane.t_next)
+        lane = eqx.tree_at(lambda lane: (lane.solver_state, lane.t_next), lane, (state, t_next))
+        return lane, jnp.where(dropped & failed(status), running, status)
+
+    def _status(
+        self, lane: Lane, proposed: Float[Array, " size"], keep: Bool[Array, ""], okay: Bool[Array, ""]
+    ) -> Int[Array, ""]:
+        """The status of a lane that was running before this step, which proposed a displacement."""
         at, eps = lane.at, jnp.finfo(lane.at.moved.dtype).eps
         dt = lane.t_next - at.t
         stuck = ~keep & ((dt <= 1e-14 * (at.t + lane.first_step)) | (at.t + dt <= at.t))
         grown = jnp.abs(at.moved).max(initial=0.0) > lane.much
+        size = jnp.abs(proposed).max(initial=0.0)
         finite = jnp.isfinite(size)
         reached = at.t >= self.t1
+        # A network has steps of its own beyond those that it took with a twin which ran out of them.
+        extra = 0 if at.twin is None else jnp.where(at.twin == Status.OUT_OF_STEPS, self.flow.max_steps, 0)
         status = jnp.asarray(Status.RUNNING)
-        status = jnp.where(at.num_steps >= self.flow.max_steps, Status.OUT_OF_STEPS, status)
+        status = jnp.where(at.num_steps >= self.flow.max_steps + extra, Status.OUT_OF_STEPS, status)
         status = jnp.where(reached, Status.REACHED_T1, status)
         if self.flow.until is not None:
-            met, still = self._until(at)
+            met, still, all_still = self._until(at)
             status = jnp.where(reached & still, Status.SADDLE, status)
-            status = jnp.where(met & keep, Status.CONVERGED, status)
+            status = jnp.where(met & keep & (all_still | reached), Status.CONVERGED, status)
         stalled = jnp.where(finite, Status.STALLED, Status.NOT_FINITE)
         status = jnp.where(stuck, jnp.where(grown, Status.BLEW_UP, stalled), status)
         status = jnp.where(keep & (size > eps**-3), Status.BLEW_UP, status)
         status = jnp.where(okay, status, Status.SOLVER_FAILED)
         return jnp.where(keep & ~finite, Status.NOT_FINITE, status)
 
-    def _until(self, at: Position) -> tuple[Bool[Array, ""], Bool[Array, ""]]:
-        """Whether `until` is met, and whether the cell stands still (met or not)."""
+    def _until(self, at: Position) -> tuple[Bool[Array, ""], Bool[Array, ""], Bool[Array, ""]]:
+        """Whether `until` is met, whether the network stands still (met or not), and what follows it too."""
         weights = self.course.start + at.moved
         loss = self.course.loss(weights)
         if not isinstance(until := self.flow.until, str):
-            return loss <= jnp.asarray(until), jnp.asarray(False)
+            return loss <= jnp.asarray(until), jnp.asarray(False), jnp.asarray(True)
         rtol = jnp.asarray(self.flow.tolerances.get("rtol", 1e-6), loss.dtype)
         scale = jnp.maximum(self.course.null_loss, self.course.loss(self.course.start))
         # Where steps are as long as stability allows, the solver's noise in the loss is some (100 rtol)^2; rounding
@@ -193,8 +242,12 @@ class Stepper:
         at_least = loss - self.course.least_loss <= (rtol / 100 + 10 * jnp.finfo(loss.dtype).eps) * scale
         # dL/dt = -|velocity|^2. Relative to what it has been at work for, t, no scale of the
         # problem enters; late in a run the solver's own noise is far below this.
-        still = jnp.sum(self.term.vf(at.t, at.moved, None) ** 2) * at.t <= rtol * scale
-        return at_least & still, still
+        lost = None if at.twin is None else at.twin != Status.RUNNING
+        velocity = self.term.vf(at.t, at.moved, lost)
+        slow = lambda velocity: jnp.sum(velocity**2) * at.t <= rtol * scale
+        all_still = slow(velocity)
+        still = slow(velocity[: self.course.own]) if self.course.has_twin else all_still
+        return at_least & still, still, all_still
 
     def passes(self, before: Lane, lane: Lane) -> Bool[Array, ""]:
         """Whether the step from `before` passed a time of `ts` that is still to be saved."""
@@ -254,7 +307,8 @@ class Stepper:
             observed = masked(jax.vmap(self.course.measure)(moved, peaks), missing & bad)
         else:
             observed = masked(self.course.measure(final, at.peaks), bad)
-        return Path(observed, weights, at.status, at.num_steps, at.t)
+        twin = None if at.twin is None else jnp.where(at.twin == Status.RUNNING, at.status, at.twin)
+        return Path(observed, weights, at.status, at.num_steps, at.t, twin)
 
 
 def _arrays(tree: PyTree) -> PyTree:

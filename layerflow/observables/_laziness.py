@@ -60,7 +60,8 @@ def laziness(network: PyTree, problem: Problem) -> Float[Array, ""]:  # noqa: AR
     steps. In float32 distances below 1e-5 are rounding.
 
     Returns:
-        Array of shape (); 0 where the functions move by no more than the method's noise.
+        Array of shape (); 0 where the functions move by no more than the method's noise, NaN from where the twin
+        diverged, which `laziness_status` tells and which changes nothing else of the cell.
 
     Raises:
         TypeError: If it is called by itself, outside of `observe`, or the task holds no inputs.
@@ -79,7 +80,8 @@ def laziness(network: PyTree, problem: Problem) -> Float[Array, ""]:  # noqa: AR
     size = _size(_values(problem.start, problem, by_matrix), problem, by_matrix)
     tolerance = getattr(method(), "tolerances", {}).get("rtol", 0.0)
     noise = jnp.maximum(jnp.finfo(way.dtype).eps ** 0.75, jnp.asarray(tolerance, way.dtype) / 100) * size
-    return jnp.where(way > noise, gap / jnp.where(way > noise, way, 1.0), 0.0)
+    still = way <= noise  # not where the twin left the numbers: there both are NaN
+    return jnp.where(still, 0.0, gap / jnp.where(still, 1.0, way))
 
 
 def _by_matrix(problem: Problem, *networks: PyTree) -> bool:

@@ -25,7 +25,8 @@ def observable(
         long_name: Label for axes and colour bars; the name of the function if not given.
         units: Unit, "1" for pure numbers.
         follow: A function of (network, linearised twin, problem) to evaluate at every step of the
-            two side by side. The observable then reads its largest values so far, see `laziness`.
+            two side by side. The observable then reads its largest values so far, see `laziness`: NaN from
+            where the twin diverged. A variable `<name>_status` says how the twin ended.
 
     Example:
         >>> import jax.numpy as jnp, layerflow as lf

@@ -57,7 +57,7 @@ class Package(NamedTuple):
     def of(cls, asked: Asked, batches: list[Batch]) -> "Package":
         """A sweep, packed."""
         settings = {name: jax.config.values[name] for name in _SETTINGS}
-        return cls(settings, cloudpickle.dumps(asked), [batch.fingerprint for batch in batches])
+        return cls(settings, cloudpickle.dumps(asked), [batch.identity.digest for batch in batches])
 
 
 class Cluster:
@@ -205,7 +205,7 @@ def _open(package: Package) -> tuple[Asked, list[Batch]]:
     if name not in _opened:
         asked: Asked = cloudpickle.loads(package.asked)
         batches = asked.batches()
-        if [batch.fingerprint for batch in batches] != package.fingerprints:
+        if [batch.identity.digest for batch in batches] != package.fingerprints:
             raise RuntimeError(
                 "A worker traces something else of this cell function than the client does. A module that it uses "
                 "differs between the two: bring them to one state."
