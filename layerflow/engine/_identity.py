@@ -256,7 +256,7 @@ class _Reader:
         self.functions += 1
         yield from map(self.read, (value.f, value.transforms, value.params))
 
-    def _passing(self, value: Any) -> Iterator[bytes]:  # noqa: ARG002
+    def _passing(self, value: Any) -> Iterator[bytes]:
         """What JAX notes while it traces, which no number depends on."""
         yield b""
 

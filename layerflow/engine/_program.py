@@ -250,7 +250,7 @@ def freeze(apart: Apart, leaves: list[Any], method: list[Any], wanted: Wanted, t
         traced["verify"] = trace(cell.verify, exact, seen, w, end, leaves, method)
         verified = traced["verify"][0].outputs
     functions: dict[str, Any] = dict.fromkeys(_FUNCTIONS) | {name: function for name, (function, _) in traced.items()}
-    own = jax.eval_shape(lambda leaves: cell.network_weights(leaves), leaves).size
+    own = jax.eval_shape(cell.network_weights, leaves).size
     program = Program(**functions, turned=cell.turned, own=own, apart=apart)
     return Frozen(
         program,

@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from typing import Any
+from typing import Any, NamedTuple
 
 import diffrax as dfx
 import equinox as eqx
@@ -12,6 +12,9 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from layerflow.methods._course import Course, Path, Peaks, Status, failed, higher, masked
 from layerflow.methods._unrolled import UnrolledStep
+
+
+_PATIENCE = 1000  # steps at the noise of the tolerance, before a cell is taken to stay there
 
 
 class Position(eqx.Module):
@@ -40,6 +43,18 @@ class Lane(eqx.Module):
     first_step: Float[Array, "*lanes"]
     much: Float[Array, "*lanes"]  # weights that moved more than this have blown up
     made_jump: Bool[Array, "*lanes"]
+    lowest: Float[Array, "*lanes"] | None  # where there is an `until`: how far above its goal the loss was at least
+    since: Int[Array, "*lanes"] | None  # steps since that last halved
+
+
+class Goal(NamedTuple):
+    """How a trajectory stands to its `until`."""
+
+    gap: Float[Array, ""]  # of the loss above the least that is known
+    met: Bool[Array, ""]
+    still: Bool[Array, ""]  # the network stands still, met or not
+    all_still: Bool[Array, ""]  # and what follows it
+    at_noise: Bool[Array, ""]  # the flow could close the gap at one step, but its errors open it again
 
 
 class Saved(eqx.Module):
@@ -106,6 +121,8 @@ class Stepper:
             # A flow that blows up in finite time ends in ever smaller steps at ever larger weights.
             much=1e3 * (1 + jnp.abs(start).max(initial=0.0)),
             made_jump=jnp.asarray(False),
+            lowest=None if self.flow.until is None else jnp.full_like(t0, jnp.inf),
+            since=None if self.flow.until is None else none,
         )
 
     def hardness(self) -> Float[Array, ""]:
@@ -165,10 +182,12 @@ class Stepper:
             first_step=lane.first_step,
             much=lane.much,
             made_jump=hold(accepted, made_jump, lane.made_jump),
+            lowest=lane.lowest,
+            since=lane.since,
         )
         okay = (dfx.is_successful(solver_result) | ~keep) & dfx.is_successful(result)
         if at.twin is None:
-            status = self._status(after, moved, keep, okay)
+            after, status = self._status(after, moved, keep, okay)
         else:
             after, status = self._apart_from_twin(lane, after, moved, keep, okay)
         return eqx.tree_at(lambda lane: lane.at.status, after, jnp.where(running, status, at.status)), dense
@@ -181,9 +200,10 @@ class Stepper:
         Where a step fails with a twin in it, the twin is lost with that status and stands still, and the network goes
         on from its last accepted step.
         """
-        at, course, running = lane.at, self.course, Status.RUNNING
-        alive = at.running & (before.at.twin == running)
-        status = self._status(lane, proposed, keep, okay)
+        course, running = self.course, Status.RUNNING
+        alive = before.at.running & (before.at.twin == running)
+        lane, status = self._status(lane, proposed, keep, okay)
+        at = lane.at
         followed = [at.moved[course.own :], *jax.tree.leaves(at.peaks)]
         finite = functools.reduce(operator.and_, [jnp.all(jnp.isfinite(part)) for part in followed])
         left = jnp.where(finite, jnp.where(failed(status), status, running), Status.NOT_FINITE)
@@ -205,8 +225,8 @@ class Stepper:
 
     def _status(
         self, lane: Lane, proposed: Float[Array, " size"], keep: Bool[Array, ""], okay: Bool[Array, ""]
-    ) -> Int[Array, ""]:
-        """The status of a lane that was running before this step, which proposed a displacement."""
+    ) -> tuple[Lane, Int[Array, ""]]:
+        """A lane that was running before this step, which proposed a displacement, and its status."""
         at, eps = lane.at, jnp.finfo(lane.at.moved.dtype).eps
         dt = lane.t_next - at.t
         stuck = ~keep & ((dt <= 1e-14 * (at.t + lane.first_step)) | (at.t + dt <= at.t))
@@ -220,34 +240,49 @@ class Stepper:
         status = jnp.where(at.num_steps >= self.flow.max_steps + extra, Status.OUT_OF_STEPS, status)
         status = jnp.where(reached, Status.REACHED_T1, status)
         if self.flow.until is not None:
-            met, still, all_still = self._until(at)
-            status = jnp.where(reached & still, Status.SADDLE, status)
-            status = jnp.where(met & keep & (all_still | reached), Status.CONVERGED, status)
+            goal = self._goal(lane)
+            lane = self._counted(lane, goal)
+            at_tolerance = goal.at_noise & (jnp.asarray(lane.since) >= _PATIENCE)
+            status = jnp.where(at_tolerance & ~reached, Status.AT_TOLERANCE, status)
+            status = jnp.where(reached & goal.still, Status.SADDLE, status)
+            status = jnp.where(goal.met & keep & (goal.all_still | reached), Status.CONVERGED, status)
         stalled = jnp.where(finite, Status.STALLED, Status.NOT_FINITE)
         status = jnp.where(stuck, jnp.where(grown, Status.BLEW_UP, stalled), status)
         status = jnp.where(keep & (size > eps**-3), Status.BLEW_UP, status)
         status = jnp.where(okay, status, Status.SOLVER_FAILED)
-        return jnp.where(keep & ~finite, Status.NOT_FINITE, status)
+        return lane, jnp.where(keep & ~finite, Status.NOT_FINITE, status)
 
-    def _until(self, at: Position) -> tuple[Bool[Array, ""], Bool[Array, ""], Bool[Array, ""]]:
-        """Whether `until` is met, whether the network stands still (met or not), and what follows it too."""
-        weights = self.course.start + at.moved
-        loss = self.course.loss(weights)
-        if not isinstance(until := self.flow.until, str):
-            return loss <= jnp.asarray(until), jnp.asarray(False), jnp.asarray(True)
-        rtol = jnp.asarray(self.flow.tolerances.get("rtol", 1e-6), loss.dtype)
-        scale = jnp.maximum(self.course.null_loss, self.course.loss(self.course.start))
-        # Where steps are as long as stability allows, the solver's noise in the loss is some (100 rtol)^2; rounding
-        # of the loss comes on top.
-        at_least = loss - self.course.least_loss <= (rtol / 100 + 10 * jnp.finfo(loss.dtype).eps) * scale
-        # dL/dt = -|velocity|^2. Relative to what it has been at work for, t, no scale of the
-        # problem enters; late in a run the solver's own noise is far below this.
-        lost = None if at.twin is None else at.twin != Status.RUNNING
-        velocity = self.term.vf(at.t, at.moved, lost)
-        slow = lambda velocity: jnp.sum(velocity**2) * at.t <= rtol * scale
-        all_still = slow(velocity)
-        still = slow(velocity[: self.course.own]) if self.course.has_twin else all_still
-        return at_least & still, still, all_still
+    def _goal(self, lane: Lane) -> Goal:
+        """How a lane stands to `until`."""
+        at, own, until = lane.at, self.course.own, self.flow.until
+        loss = self.course.loss(self.course.start + at.moved)
+        if isinstance(self.solver, UnrolledStep):
+            velocity = lane.solver_state
+        else:
+            velocity = self.term.vf(at.t, at.moved, None if at.twin is None else at.twin != Status.RUNNING)
+        speed = jnp.sum(velocity[:own] ** 2)
+        if isinstance(until, str):
+            rtol = jnp.asarray(self.flow.tolerances.get("rtol", 1e-6), loss.dtype)
+            scale = jnp.maximum(self.course.null_loss, self.course.loss(self.course.start))
+            gap = loss - self.course.least_loss
+            # Where steps are as long as stability allows, the solver's noise in the loss is some (100 rtol)^2; rounding
+            # of the loss comes on top.
+            met = gap <= (rtol / 100 + 10 * jnp.finfo(loss.dtype).eps) * scale
+            # dL/dt = -|velocity|^2. Relative to what it has been at work for, t, no scale of the
+            # problem enters; late in a run the solver's own noise is far below this.
+            still, all_still = (square * at.t <= rtol * scale for square in (speed, jnp.sum(velocity**2)))
+        else:
+            gap, met, still, all_still = loss, loss <= jnp.asarray(until), jnp.asarray(False), jnp.asarray(True)
+        at_noise = ~met & (gap <= 0.5 * speed * (lane.t_next - at.t))
+        return Goal(gap, met & (still | all_still), still, all_still, at_noise & ("rtol" in self.flow.tolerances))
+
+    def _counted(self, lane: Lane, goal: Goal) -> Lane:
+        """The lane, with how long ago its gap last halved."""
+        assert lane.lowest is not None
+        halved = goal.gap <= 0.5 * lane.lowest
+        since = jnp.where(halved, 0, jnp.asarray(lane.since) + lane.at.running)
+        counted = (jnp.where(halved, goal.gap, lane.lowest), since)
+        return eqx.tree_at(lambda lane: (lane.lowest, lane.since), lane, counted)
 
     def passes(self, before: Lane, lane: Lane) -> Bool[Array, ""]:
         """Whether the step from `before` passed a time of `ts` that is still to be saved."""
