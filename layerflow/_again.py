@@ -13,9 +13,9 @@ from layerflow._asked import Asked, CellFunction, match_arguments
 from layerflow._diagram import RETRIED, variables_of
 from layerflow._failures import has_failed, status_of
 from layerflow._numerics import full_precision
-from layerflow._rebuilt import asked_again, grid_again, method_again, position, wanted_again
+from layerflow._rebuilt import asked_again, check_settings, grid_again, method_again, position, wanted_again
 from layerflow._record import Record, method_facts, root_of, velocity_of
-from layerflow._run import chunks_of, solved
+from layerflow._run import chunks_of, progress_bar, solved
 from layerflow._solve import Observe, Summarise, checked_method, solve
 from layerflow._trajectory import Trajectory
 from layerflow.engine._chunks import Batch
@@ -44,8 +44,8 @@ def replay(
     Args:
         cell: The cell function of the diagram.
         diagram: What `sweep` or `open_diagram` returned, or a part of it.
-        method: How to travel; as the diagram did if not given, which takes a Flow with a solver of diffrax and
-            its tolerances, or an Exact.
+        method: How to travel; as the diagram did if not given, with all its settings, where these are told by
+            public names: of solvers, controllers and optimisers of packages, not of your own.
         observe: What to measure; what the diagram holds if not given, where these are layerflow's own.
         summary: Likewise.
         axes: The axes as given to `sweep`, where the diagram does not know their values: `lf.static` with
@@ -70,6 +70,7 @@ def replay(
         0
     """
     asked = asked_again(diagram)
+    check_settings(asked)
     grid = grid_again(asked, diagram, axes)
     values = {name: given[i] for axis, i in position(grid, coordinates) for name, given in axis.arguments.items()}
     key = jax.random.fold_in(root_of(diagram.attrs, asked), int(values.pop("seed", 0)))
@@ -77,7 +78,7 @@ def replay(
     returned = cell(**values, **({"key": key} if match_arguments(cell, list(values)) else {}))
     problem, own = returned if isinstance(returned, tuple) else (returned, None)
     wanted = wanted_again(asked, observe, summary)
-    how = method or own or method_again(diagram.attrs)
+    how = method or own or method_again(asked)
     return solve(problem, how, ts=asked["ts"], observe=wanted.observe, summary=wanted.summary or None, key=key)
 
 
@@ -91,6 +92,7 @@ def retry(
     summary: Summarise | None = None,
     axes: Mapping[str, Any] | None = None,
     on: Machine | None = None,
+    progress: bool = True,
 ) -> "xarray.Dataset":
     """Run the cells of a diagram that failed again, tighter or with another solver.
 
@@ -106,6 +108,7 @@ def retry(
         axes: The axes as given to `sweep`, where the diagram does not know their values: `lf.static` with
             labels, vectors in `lf.paired`.
         on: What the computation may use.
+        progress: Show a bar when it takes longer than a second.
 
     Returns:
         The diagram with the new results; of a store, opened from there.
@@ -126,6 +129,7 @@ def retry(
     if not has_failed(status_of(diagram).values).any():
         raise ValueError("No cell of the diagram failed, so there is nothing to retry.")
     asked = asked_again(diagram)
+    check_settings(asked)
     grid, wanted = grid_again(asked, diagram, axes), wanted_again(asked, observe, summary)
     method, names = checked_method(method), [name for a in grid.axes if a.name != "seed" for name in a.arguments]
     whole = Asked(
@@ -143,26 +147,28 @@ def retry(
     if "store" in diagram.attrs:
         from layerflow.store._retries import retry_in
 
-        return retry_in(diagram, method, lambda status: _computed(whole, batches, status, on))
-    (rows, cells), values = _computed(whole, batches, _flat_status(diagram, grid), on)
+        return retry_in(diagram, method, lambda status: _computed(whole, batches, status, on, progress))
+    (rows, cells), values = _computed(whole, batches, _flat_status(diagram, grid), on, progress)
     return _merged(diagram, grid, method, rows, cells, values)
 
 
 Found = tuple[tuple[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 
-def _computed(asked: Asked, batches: list[Batch], status: np.ndarray, on: Machine) -> Found:
+def _computed(asked: Asked, batches: list[Batch], status: np.ndarray, on: Machine, progress: bool) -> Found:
     """The failed cells, by combination of static values and number, and what comes of them now."""
     rows, cells, parts = [], [], []
-    for number, batch in enumerate(batches):
-        bad = np.flatnonzero(has_failed(status[number]))
-        if not bad.size:
-            continue
-        plan = batch.plan(bad.size, on)
-        for some, values in solved(asked.grid, batch, plan, chunks_of(bad, plan.size), on):
-            rows.append(np.full(len(some), number))
-            cells.append(some)
-            parts.append({name: np.asarray(own)[: len(some)] for name, own in values.items()})
+    with progress_bar(int(has_failed(status).sum()), progress) as bar:
+        for number, batch in enumerate(batches):
+            bad = np.flatnonzero(has_failed(status[number]))
+            if not bad.size:
+                continue
+            plan = batch.plan(bad.size, on)
+            for some, values in solved(asked.grid, batch, plan, chunks_of(bad, plan.size), on, bar):
+                rows.append(np.full(len(some), number))
+                cells.append(some)
+                parts.append({name: np.asarray(own)[: len(some)] for name, own in values.items()})
+                bar.update(len(some))
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     return (np.concatenate(rows), np.concatenate(cells)), joined
 

@@ -17,13 +17,14 @@ from layerflow._solve import Observe, Summarise, Times, as_key, checked_method, 
 from layerflow.engine._cell import Cell, Wanted, take_apart
 from layerflow.engine._chunks import Batch, Cells
 from layerflow.engine._grid import Axis, Grid, make_axis
-from layerflow.engine._program import freeze
+from layerflow.engine._program import freeze, say_floor
 from layerflow.engine._trace import trace
 from layerflow.methods import Exact, Method
 
 CellFunction = Callable[..., Problem | tuple[Problem, Method]]
 
 _CHECK_CHUNK = 2**16
+_FLOOR_CELLS = 2**10  # enough to find what to say of a grid
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,13 @@ class Asked:
         return batches
 
     def judge(self, batches: list[Batch]) -> None:
-        """Raise for cells that cannot start and for observables that a closed form does not know; before any runs."""
+        """Raise for cells that cannot start and for observables that a closed form does not know; before any runs.
+
+        Warns of cells whose tolerance keeps them from their `until`.
+        """
         for (_, words), batch in zip(self.grid.combinations(), batches, strict=True):
             _judge(batch, self.grid, words)
+            _say_floor(batch, self.grid, words)
             batch.check_gauge(*_arguments(self.grid, np.zeros(1, int)))
 
     def outside(self) -> ValueError:
@@ -204,7 +209,20 @@ def _batch(asked: Asked, chosen: dict[str, Any]) -> Batch:
         )
     frozen = freeze(found["apart"], leaves, method_arrays, wanted, times, key_shape)
     (own if method is None else method).check_precision(frozen.program.start.outputs.dtype)
-    return Batch(frozen, traced, constants, one, found["messages"], times, root, wanted, grid.seeds)
+    batch = Batch(frozen, traced, constants, one, found["messages"], times, root, wanted, grid.seeds)
+    _check_keys(batch.keys)
+    return batch
+
+
+def _check_keys(kinds: frozenset[str]) -> None:
+    """Raise for random keys that draw other numbers in a batch than alone."""
+    others = sorted(kinds - {"key<fry>"})
+    if others:
+        raise ValueError(
+            f"A sweep needs random keys of JAX's threefry, whose numbers do not depend on what is computed beside "
+            f"them, but some are {', '.join(others)}: those draw for a whole chunk from its first key. Make them by "
+            f'jax.random.key(0, impl="threefry2x32"), which is also what `root` takes, or set jax_default_prng_impl so.'
+        )
 
 
 def _returned(returned: Any, method: Method | None) -> tuple[Problem, Method]:
@@ -238,6 +256,15 @@ def _judge(batch: Batch, grid: Grid, words: str) -> None:
             if broken.size:
                 where = ", ".join(filter(None, [words, grid.words(int(cells[broken[0]]))]))
                 raise ValueError(f"{message} First at {where}, in {broken.size} of {grid.cells} cells.")
+
+
+def _say_floor(batch: Batch, grid: Grid, words: str) -> None:
+    """Warn of cells whose `until` lies below what their tolerance makes of the loss, as some cells all over show."""
+    cells = np.unique(np.linspace(0, grid.cells - 1, min(grid.cells, _FLOOR_CELLS)).astype(int))
+    floor = batch.floor(*_arguments(grid, cells))
+    if floor is not None:
+        at = lambda i: ", ".join(filter(None, [words, grid.words(int(cells[i]))]))
+        say_floor(*floor, lambda i: f", first at {at(i)}")
 
 
 def _values_and_seeds(grid: Grid, cells: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -12,7 +12,9 @@ from layerflow._record import Record, public_function
 from layerflow._solve import Observe, Summarise, checked_wanted
 from layerflow.engine._cell import Wanted
 from layerflow.engine._grid import Axis, Grid, make_axis
-from layerflow.methods import Exact, Flow, Method
+from layerflow.engine._identity import identity, settings
+from layerflow.methods import Method
+from layerflow.methods._recipe import NoRecipe, made_by
 
 if TYPE_CHECKING:
     import xarray
@@ -45,17 +47,34 @@ def _functions(asked: Record, kind: str) -> dict[str, Callable[..., Any]]:
     return {name: public_function(public) for name, public in asked[kind].items()}
 
 
-def method_again(facts: Mapping[str, Any]) -> Method:
-    """The method that the facts of a diagram name, where they say all of it."""
-    import diffrax
+def method_again(asked: Record) -> Method:
+    """The method of a diagram, where it says all of it."""
+    record = asked.get("method")
+    try:
+        made = made_by(record["recipe"]) if isinstance(record, dict) else None
+    except (NoRecipe, KeyError):
+        made = None
+    if made is None or identity(made).digest != record["digest"]:
+        old = (
+            " (diagrams of layerflow 0.2.0 left out settings of controllers and solvers)"
+            if "method" not in asked
+            else ""
+        )
+        raise ValueError(
+            f"The diagram does not say all of its method{old}: give `method` as it was given to the sweep."
+        )
+    return made
 
-    given = {name: facts[name] for name in ("t1", "rtol", "atol", "dt0", "max_steps", "until") if name in facts}
-    if facts["method"] == "Exact" and "t1" in facts:
-        return Exact(facts["t1"])
-    solver: Any = getattr(diffrax, str(facts.get("solver")), None)
-    if facts["method"] == "Flow" and facts["controller"] == "PIDController" and "t1" in facts and solver is not None:
-        return Flow(solver=solver(), **given)
-    raise ValueError("The diagram does not say all of its method: give `method` as it was given to the sweep.")
+
+def check_settings(asked: Record) -> None:
+    """Raise where JAX is set otherwise than when the diagram was made, and numbers would not be the same."""
+    there, here = asked.get("settings", {}), settings()
+    differing = [f"{name} was {there[name]} and is {here.get(name)}" for name in there if there[name] != here.get(name)]
+    if differing:
+        raise ValueError(
+            f"The diagram was made under other settings of JAX, which change its numbers: {'; '.join(differing)}. Set "
+            f"them as they were, jax.config.update(name, value) before anything is computed."
+        )
 
 
 def grid_again(asked: Record, diagram: "xarray.Dataset", axes: Mapping[str, Any] | None) -> Grid:

@@ -16,6 +16,9 @@ from jaxtyping import PRNGKeyArray
 from layerflow._asked import Asked
 from layerflow.engine._chunks import Batch
 from layerflow.engine._grid import Axis
+from layerflow.engine._identity import identity, settings
+from layerflow.methods import Method
+from layerflow.methods._recipe import NoRecipe, recipe_of
 
 Record = dict[str, Any]
 VERSIONS = ("layerflow", "jax", "jaxlib", "diffrax", "optax", "numpy")
@@ -107,7 +110,19 @@ def asked_of(asked: Asked, batches: list[Batch]) -> Record:
         "ts": None if batches[0].ts is None else np.asarray(batches[0].ts).tolist(),
         "keys": str(jax.random.key_impl(asked.root)),
         "velocity": velocity_of(batches),
+        "method": method_record(asked.method),
+        "settings": settings(),
     }
+
+
+def method_record(method: Method | None) -> Record | None:
+    """A method as JSON, to be made again: None where cells have their own, or it is not told by public names."""
+    if method is None:
+        return None
+    try:
+        return {"recipe": recipe_of(method), "digest": identity(method).digest}
+    except NoRecipe:
+        return None
 
 
 def _axis(axis: Axis) -> Record:

@@ -10,8 +10,9 @@ import numpy as np
 from layerflow._asked import cells_of
 from layerflow._diagram import measured
 from layerflow.engine._chunks import Batch, Plan
-from layerflow.engine._devices import pull
+from layerflow.engine._devices import Ask, pull
 from layerflow.engine._grid import Grid
+from layerflow.engine._lanes import MANY_STEPS
 from layerflow.engine._machine import Device, Machine
 
 Chunk = tuple[np.ndarray, dict[str, Any]]
@@ -31,13 +32,27 @@ def chunks_of(cells: Sequence[int] | np.ndarray, size: int) -> Iterator[np.ndarr
     return (np.asarray(cells[begin : begin + size]) for begin in range(0, len(cells), size))
 
 
-def solved(grid: Grid, batch: Batch, plan: Plan, chunks: Iterable[np.ndarray], on: Machine) -> Iterator[Chunk]:
-    """Chunks of cells as they are done: the cells, and what the diagram holds of them, padded to the plan's size."""
+def solved(
+    grid: Grid, batch: Batch, plan: Plan, chunks: Iterable[np.ndarray], on: Machine, bar: Any
+) -> Iterator[Chunk]:
+    """Chunks of cells as they are done: the cells, and what the diagram holds of them, padded to the plan's size.
 
-    def solve(device: Device, cells: np.ndarray) -> dict[str, Any]:
-        return measured(batch, *batch.run(device, cells_of(grid, cells, plan.size), plan))
+    The bar names cells that take many steps.
+    """
+
+    def solve(device: Device, cells: np.ndarray, ask: Ask) -> dict[str, Any]:
+        tell = lambda slow: bar.set_postfix_str(_slow_in_words(grid, cells, slow))
+        return measured(batch, *batch.run(device, cells_of(grid, cells, plan.size), plan, ask, tell))
 
     yield from pull(on.devices_for(grid.cells, plan.size), chunks, functools.partial(batch.compile, plan), solve)
+
+
+def _slow_in_words(grid: Grid, cells: np.ndarray, slow: np.ndarray) -> str:
+    """How many cells of a chunk are slow, and where the first of them lies."""
+    if not slow.size:
+        return ""
+    many = f"{slow.size} cell{'s' if slow.size > 1 else ''} beyond {MANY_STEPS:,} steps"
+    return f"{many}, {grid.words(int(cells[min(slow[0], len(cells) - 1)]))}"
 
 
 def facts_of_run(batches: list[Batch], plans: list[Plan]) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from layerflow._problem import Problem
 from layerflow._trajectory import Trajectory
 from layerflow.engine._cell import Cell, Wanted, take_apart
 from layerflow.engine._kept import programs
-from layerflow.engine._program import check_gauge, freeze
-from layerflow.methods import Descent, Exact, Method, Path, Status
+from layerflow.engine._program import check_gauge, freeze, say_floor
+from layerflow.methods import Descent, Exact, Flow, Method, Path, Status
 from layerflow.observables import loss
 
 Times = ArrayLike | Sequence[float | int]
@@ -76,6 +76,9 @@ def solve(
     if frozen.program.turned is not None:
         gauge = programs.get(("gauge", frozen.program.identity), lambda: jax.jit(frozen.program.gauge))
         check_gauge(gauge(frozen.constants, leaves, method_arrays), frozen.variables)
+    if isinstance(method, Flow) and method.has_floor and all(map(is_concrete, [*leaves, *method_arrays])):
+        floor = programs.get(("floor", frozen.program.identity), lambda: jax.jit(frozen.program.floor))
+        say_floor(*floor(frozen.constants, leaves, method_arrays), lambda _: "")
     travel = programs.get(("travel", frozen.program.identity), lambda: jax.jit(frozen.program.travel))
     path: Path = travel(frozen.constants, leaves, method_arrays, times, key)
     if isinstance(method, Exact) and is_concrete(path.status) and path.status == Status.OUTSIDE:

@@ -128,7 +128,7 @@ def sweep(
         for number, ((_, words), batch) in enumerate(zip(grid.combinations(), batches, strict=True)):
             bar.set_description(words or "sweep", refresh=False)
             plans.append(plan := batch.plan(grid.cells, on))
-            for cells, values in solved(grid, batch, plan, chunks_of(range(grid.cells), plan.size), on):
+            for cells, values in solved(grid, batch, plan, chunks_of(range(grid.cells), plan.size), on, bar):
                 results.put(number, cells, values)
                 bar.update(len(cells))
 

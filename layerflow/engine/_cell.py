@@ -57,9 +57,17 @@ class Apart:
         """The cell, its method without arrays."""
         return eqx.combine(jax.tree.unflatten(self.structure, leaves), self.static)
 
-    def method(self, leaves: list[Array]) -> Method:
-        """The method."""
+    def method(self, leaves: list[Any]) -> Method:
+        """The method, of its arrays or of anything in their place."""
         return eqx.combine(jax.tree.unflatten(self.method_structure, leaves), self.static.method)
+
+    @property
+    def marked_method(self) -> Method:
+        """The method with a mark in place of each of its arrays."""
+        return self.method([_ARRAY] * self.method_structure.num_leaves)
+
+
+_ARRAY: Any = jax.ShapeDtypeStruct((), bool)
 
 
 def take_apart(cell: Cell) -> tuple[Apart, list[Array], list[Array]]:

@@ -18,12 +18,16 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from layerflow._numerics import full_precision
 from layerflow.engine._cell import Wanted
 from layerflow.engine._computation import Computation, Seeds
+from layerflow.engine._devices import Ask
 from layerflow.engine._identity import Identity, identity, settings
 from layerflow.engine._kept import programs
+from layerflow.engine._lanes import MANY_STEPS, UnderWay
 from layerflow.engine._machine import Device, Machine
 from layerflow.engine._program import Frozen, check_gauge
 from layerflow.engine._trace import Traced, split
 from layerflow.methods import Exact, Flow, Path
+
+Tell = Callable[[np.ndarray], Any]
 
 _one_at_a_time = threading.Lock()
 _STATE_COPIES = 24  # of a trajectory's weights that a step works on: stages, errors, what controls it
@@ -54,7 +58,13 @@ class Plan(NamedTuple):
 
 
 class Programs(NamedTuple):
-    """What builds the cells of a chunk and what lets them travel, whether each calls a factorisation, and the memory."""
+    """What builds the cells of a chunk and what lets them travel.
+
+    Attributes:
+        build, run: The compiled programs.
+        build_factorises, run_factorises: Whether each calls a matrix factorisation.
+        bytes: What they take while they run.
+    """
 
     build: Any
     run: Any
@@ -122,13 +132,22 @@ class Batch:
             self.compile(plan, on.local_devices()[0])
         return plan
 
-    def run(self, device: Device, cells: Cells, plan: Plan) -> tuple[list[Any], Path]:
+    def run(
+        self, device: Device, cells: Cells, plan: Plan, ask: Ask = lambda call: call(), tell: Tell = lambda _: None
+    ) -> tuple[list[Any], Path]:
         """Solve a chunk on a device: what is `kept` of each cell, and the paths besides.
 
         Where memory runs out the call is split; the chunk stays what it is.
+
+        Args:
+            device: Where.
+            cells: The chunk.
+            plan: How.
+            ask: Has what must be compiled done in the thread that compiles.
+            tell: Is told, while it runs, the places in the chunk of cells that take many steps.
         """
         try:
-            return self._call(device, cells, plan)
+            return self._call(device, cells, plan, ask, tell)
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error) or plan.size == 1:
                 raise
@@ -140,8 +159,12 @@ class Batch:
             )
         self.calls_split += 1
         half = Plan.of(math.ceil(plan.size / 2), plan.lanes)
-        parts = [cells.part(begin, half.size) for begin in (0, plan.size - half.size)]
-        first, second = (jax.device_get(self.run(device, part, half)) for part in parts)
+        begins = (0, plan.size - half.size)
+        runs = (
+            self.run(device, cells.part(begin, half.size), half, ask, lambda slow, begin=begin: tell(slow + begin))
+            for begin in begins
+        )
+        first, second = map(jax.device_get, runs)
         twice = 2 * half.size - plan.size  # cells that both halves hold
         return jax.tree.map(lambda one, other: np.concatenate([one, other[twice:]]), first, second)
 
@@ -156,6 +179,15 @@ class Batch:
             gaps = self._at_once("gauge", self.computation.gauge, *arguments, self.frozen.constants)
             check_gauge(gaps, self.frozen.variables)
 
+    def floor(self, values: dict[str, Array], seeds: Array) -> tuple[Array, ...] | None:
+        """What the tolerance leaves of the loss of some cells, their `until`, and rtol; None if that says nothing."""
+        method = self.frozen.program.apart.marked_method
+        if not isinstance(method, Flow) or not method.has_floor:
+            return None
+        return self._at_once(
+            "floor", self.computation.floor, self.shared, self.root, values, seeds, self.frozen.constants
+        )
+
     @functools.cached_property
     def identity(self) -> Identity:
         """Of everything that was traced, of the method, of what is wanted, and of JAX's settings."""
@@ -163,6 +195,11 @@ class Batch:
         parts = (self.build.identity, self.frozen.program.identity)
         whole = identity([part.digest for part in parts], wanted, settings())
         return Identity(whole.digest, frozenset().union(*(part.strange for part in parts)))
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Kinds of random keys that cells draw by."""
+        return self.computation.parts.keys.union(*(part.keys for part in self.frozen.program.parts))
 
     @property
     def kept(self) -> dict[str, jax.ShapeDtypeStruct]:
@@ -181,17 +218,23 @@ class Batch:
         measured = sum(map(_bytes, self.frozen.variables.values()))
         return own + _STATE_COPIES * state + (1 if self.ts is None else len(self.ts)) * (2 * state + 3 * measured) + 256
 
-    def _call(self, device: Device, cells: Cells, plan: Plan) -> tuple[list[Array], Path]:
+    def _call(self, device: Device, cells: Cells, plan: Plan, ask: Ask, tell: Tell) -> tuple[list[Array], Path]:
         if device not in self._fixed:
             self._fixed[device] = _moved(device, (self.shared, self.frozen.constants, self.ts, self.root))
         shared, constants, ts, root = self._fixed[device]
-        programs = self._programs(plan, device)
+        compiled = self._programs(plan, device, ask)
         # What differs from chunk to chunk goes in as NumPy arrays: programs take them to their device in less time
         # than jax.device_put.
-        with _turn(device, programs.build_factorises):
-            built = jax.block_until_ready(programs.build(shared, root, cells.values, self._distinct(cells.seeds)))
-        with _turn(device, programs.run_factorises):
-            return jax.block_until_ready(programs.run(constants, ts, cells.real, built))
+        with _turn(device, compiled.build_factorises):
+            built = jax.block_until_ready(compiled.build(shared, root, cells.values, self._distinct(cells.seeds)))
+        with _turn(device, compiled.run_factorises):
+            kept, path, under_way = jax.block_until_ready(compiled.run(constants, ts, cells.real, built))
+            while under_way is not None and under_way.finished < cells.real.sum():
+                tell(_slow(under_way))
+                onward = self._onward(plan, device, ask, (built, under_way))
+                kept, path, under_way = jax.block_until_ready(onward(constants, ts, cells.real, built, under_way))
+                tell(_slow(under_way))
+        return kept, path
 
     def _distinct(self, seeds: np.ndarray) -> Seeds:
         """Every seed of some cells once, filled up to a fixed number, and the place of each cell among them."""
@@ -204,46 +247,64 @@ class Batch:
         self.chunk_bytes = self._programs(plan, device).bytes
         return self.chunk_bytes
 
-    def _programs(self, plan: Plan, device: Device) -> Programs:
-        arguments = (self.shared, self.root, self.one, self.frozen.constants, self.ts)
-        key = (plan, device, min(plan.size, self.seeds), *self._key(arguments))
-        return programs.get(key, functools.partial(self._compiled, plan, device))
+    def _programs(self, plan: Plan, device: Device, ask: Ask = lambda call: call()) -> Programs:
+        return programs.get(self._of_chunks(plan, device), lambda: ask(lambda: self._compiled(plan, device)))
 
     def _compiled(self, plan: Plan, device: Device) -> Programs:
-        begin = time.perf_counter()
-        build, run = (lowered.compile() for lowered in self._lowered(plan, device))
-        self.compile_seconds += time.perf_counter() - begin
+        build, run = map(self._timed, self._lowered(plan, device))
         factorise = self.computation.parts.factorises, self.frozen.program.factorises
         return Programs(build, run, *factorise, max(map(_working_set, (build, run))))
 
+    def _onward(self, plan: Plan, device: Device, ask: Ask, state: PyTree) -> Any:
+        """The program that goes on with a chunk under way; few chunks need it."""
+        compiled = lambda: self._timed(self._lowered_run(plan, device, *state))
+        return programs.get(("onward", *self._of_chunks(plan, device)), lambda: ask(compiled))
+
+    def _timed(self, lowered: Any) -> Any:
+        """Compile, and count the time."""
+        begin = time.perf_counter()
+        compiled = lowered.compile()
+        self.compile_seconds += time.perf_counter() - begin
+        return compiled
+
     @full_precision
     def _lowered(self, plan: Plan, device: Device) -> tuple[Any, Any]:
+        """The programs that build the cells of a chunk, and let them travel."""
         of_cells = lambda shape: jax.ShapeDtypeStruct((plan.size, *shape.shape), shape.dtype)
-        number = jax.ShapeDtypeStruct((), int)
-        seeds = Seeds(jax.ShapeDtypeStruct((min(plan.size, self.seeds),), int), of_cells(number))
+        number = jax.ShapeDtypeStruct((), jnp.result_type(int))
+        seeds = Seeds(jax.ShapeDtypeStruct((min(plan.size, self.seeds),), number.dtype), of_cells(number))
         placed = functools.partial(_placed, device)
-        shared, constants, ts, root = placed((self.shared, self.frozen.constants, self.ts, self.root))
+        shared, root = placed((self.shared, self.root))
         values, seeds = placed(({name: of_cells(shape) for name, shape in self.one.items()}, seeds))
-        real = placed(of_cells(jax.ShapeDtypeStruct((), bool)))
         build = jax.jit(self.computation.build_cells).lower(shared, root, values, seeds)
+        return build, self._lowered_run(plan, device, build.out_info)
+
+    @full_precision
+    def _lowered_run(self, plan: Plan, device: Device, *state: PyTree) -> Any:
+        """The program that lets cells travel: of what is built, and of a chunk under way if it is to go on with one."""
+        real = jax.ShapeDtypeStruct((plan.size,), bool)
         run = jax.jit(functools.partial(self.computation.run, plan.lanes))
-        return build, run.lower(constants, ts, real, placed(build.out_info))
+        return run.lower(*_placed(device, (self.frozen.constants, self.ts, real, *state)))
 
     def _at_once(self, name: str, function: Callable[..., Any], *arguments: PyTree) -> Any:
         """A smaller function of all cells, compiled for arguments like these, or found compiled by an equal batch."""
-
-        def compiled() -> Any:
-            begin = time.perf_counter()
-            program = full_precision(jax.jit(function).lower)(*arguments).compile()
-            self.compile_seconds += time.perf_counter() - begin
-            return program
-
+        compiled = lambda: self._timed(full_precision(jax.jit(function).lower)(*arguments))
         return programs.get((name, *self._key(arguments)), compiled)(*arguments)
+
+    def _of_chunks(self, plan: Plan, device: Device) -> tuple[Any, ...]:
+        arguments = (self.shared, self.root, self.one, self.frozen.constants, self.ts)
+        return (plan, device, min(plan.size, self.seeds), *self._key(arguments))
 
     def _key(self, arguments: PyTree) -> tuple[Any, ...]:
         """What makes two programs one: all that decides their numbers, and the shapes of arguments."""
         shapes = str(jax.tree.map(lambda a: (a.shape, a.dtype), arguments))
         return (self.identity, jax.default_backend(), shapes)
+
+
+def _slow(under_way: UnderWay) -> np.ndarray:
+    """The places in a chunk of the cells under way that have taken many steps."""
+    cell, steps = jax.device_get((under_way.cell, under_way.lanes.at.num_steps))
+    return np.sort(cell[(steps >= MANY_STEPS) & (cell < under_way.ended.t.shape[0])])
 
 
 def _turn(device: Device, factorises: bool) -> contextlib.AbstractContextManager[Any]:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PRNGKeyArray, PyTree
 
 from layerflow.engine._cell import Wanted
-from layerflow.engine._lanes import Lanes
+from layerflow.engine._lanes import MANY_STEPS, Lanes, UnderWay
 from layerflow.engine._program import Frozen
 from layerflow.engine._trace import Parts, Traced
 from layerflow.methods import Path, Stepper
@@ -62,23 +62,40 @@ class Computation:
         return Built(outputs(values), slopes, keys)
 
     def run(
-        self, lanes: int | None, constants: PyTree, ts: Array | None, real: Bool[Array, " cells"], built: Built
-    ) -> tuple[list[Array], Path]:
-        """Let the cells travel, in lanes or all side by side: what is kept of each, and the paths besides."""
+        self,
+        lanes: int | None,
+        constants: PyTree,
+        ts: Array | None,
+        real: Bool[Array, " cells"],
+        built: Built,
+        under_way: UnderWay | None = None,
+    ) -> tuple[list[Array], Path, UnderWay | None]:
+        """Let the cells travel, in lanes or all side by side.
 
-        def travel(outputs: list[Array]) -> tuple[list[Array], Path]:
-            path = self._travel(lanes, constants, ts, real, built._replace(outputs=outputs))
-            kept = [*(path.observed if self.wanted.paths else []), *path.summaries]
-            return kept, eqx.tree_at(lambda path: (path.observed, path.summaries), path, ([], []))
+        Returns:
+            What is kept of each, the paths besides, and where lanes stand: cells that take many steps may be under way.
+        """
+        if not self.wanted.derivative:
+            kept, path, under_way = self._kept(self._travel(lanes, constants, ts, real, built, under_way, MANY_STEPS))
+        else:
+            travel = lambda outputs: self._kept(
+                self._travel(lanes, constants, ts, real, built._replace(outputs=outputs))
+            )
+            (kept, path, _), under_way = travel(built.outputs), None
+            slopes = []
+            for directions in built.slopes.values():
+                varied, fixed = eqx.partition(built.outputs, [d is not None for d in directions])
+                by_axis = lambda varied, fixed=fixed: travel(eqx.combine(varied, fixed))[0]
+                _, slope = jax.jvp(by_axis, (varied,), (directions,))
+                slopes += [jnp.where(jnp.isnan(value), value, d) for value, d in zip(kept, slope, strict=True)]
+            kept = [*kept, *slopes]
+        return [*kept, *path.verified], eqx.tree_at(lambda path: path.verified, path, []), under_way
 
-        kept, path = travel(built.outputs)
-        slopes = []
-        for directions in built.slopes.values():
-            varied, fixed = eqx.partition(built.outputs, [d is not None for d in directions])
-            by_axis = lambda varied, fixed=fixed: travel(eqx.combine(varied, fixed))[0]
-            _, slope = jax.jvp(by_axis, (varied,), (directions,))
-            slopes += [jnp.where(jnp.isnan(value), value, d) for value, d in zip(kept, slope, strict=True)]
-        return [*kept, *slopes, *path.verified], eqx.tree_at(lambda path: path.verified, path, [])
+    def _kept(self, travelled: tuple[Path, UnderWay | None]) -> tuple[list[Array], Path, UnderWay | None]:
+        """What is kept of each cell apart from the path."""
+        path, under_way = travelled
+        kept = [*(path.observed if self.wanted.paths else []), *path.summaries]
+        return kept, eqx.tree_at(lambda path: (path.observed, path.summaries), path, ([], [])), under_way
 
     def check(self, shared: list[Array], root: PRNGKeyArray, values: Values, seeds: Array) -> list[Array]:
         """Judge the checks that the cell function made."""
@@ -87,6 +104,17 @@ class Computation:
             return jax.tree.unflatten(self.build.structure, self.parts.whole(shared, *cell))[2]
 
         return jax.vmap(judge)((values, keys_of(root, seeds)))
+
+    def floor(
+        self, shared: list[Array], root: PRNGKeyArray, values: Values, seeds: Array, constants: PyTree
+    ) -> tuple[Array, ...]:
+        """What the tolerance leaves of the loss of each cell, its `until`, and rtol."""
+
+        def of_cell(cell: Any) -> tuple[Array, ...]:
+            leaves, method, _ = jax.tree.unflatten(self.build.structure, self.parts.whole(shared, *cell))
+            return self.frozen.program.floor(constants, leaves, method)
+
+        return _over(self.parts.factorises)(of_cell, (values, keys_of(root, seeds)))
 
     def gauge(
         self, shared: list[Array], root: PRNGKeyArray, values: Values, seeds: Array, constants: PyTree
@@ -97,14 +125,21 @@ class Computation:
         return self.frozen.program.gauge(constants, leaves, method)
 
     def _travel(
-        self, lanes: int | None, constants: PyTree, ts: Array | None, real: Bool[Array, " cells"], built: Built
-    ) -> Path:
+        self,
+        lanes: int | None,
+        constants: PyTree,
+        ts: Array | None,
+        real: Bool[Array, " cells"],
+        built: Built,
+        under_way: UnderWay | None = None,
+        most: int | None = None,
+    ) -> tuple[Path, UnderWay | None]:
         program = self.frozen.program
         leaves, method, _ = jax.tree.unflatten(self.build.structure, built.outputs)
         axes = jax.tree.unflatten(self.build.structure, [0 if varies else None for varies in self.parts.varies])
         if lanes is None:
             travel = lambda leaves, method, key: program.travel(constants, leaves, method, ts, key)
-            return jax.vmap(travel, in_axes=(axes[0], axes[1], 0))(leaves, method, built.keys)
+            return jax.vmap(travel, in_axes=(axes[0], axes[1], 0))(leaves, method, built.keys), None
 
         prepare = lambda leaves: program.prepare(constants, leaves)
         prepared = jax.vmap(prepare, in_axes=(axes[0],), axis_size=real.shape[0])(leaves)
@@ -112,12 +147,13 @@ class Computation:
         stepper = lambda cell: Stepper(program.apart.method(cell[1]), program.course(constants, *cell), ts)
         # Elsewhere nothing was measured, and functions of lanes last lose their rules for derivatives.
         last = program.small_steps and jax.default_backend() == "cpu" and not self.wanted.derivative
-        ended, saved = Lanes(stepper, cells, over, real.shape[0], -1 if last else 0).travel(real, lanes)
+        run = Lanes(stepper, cells, over, real.shape[0], -1 if last else 0)
+        under_way = run.travel(real, lanes, under_way, most)
 
         def finish(cell: Any, at: Any, saved: Any) -> Path:
             return program.judged(constants, cell[0], cell[1], ts, stepper(cell).finish(at, saved))
 
-        return jax.vmap(finish, in_axes=(over, 0, 0))(cells, ended, saved)
+        return jax.vmap(finish, in_axes=(over, 0, 0))(cells, under_way.ended, under_way.saved), under_way
 
     def _stacked(self, shared: list[Array], distinct: Key[Array, " seeds"], cells: Any) -> list[Array]:
         """The outputs of `build`: those that vary from cell to cell stacked, the others once."""

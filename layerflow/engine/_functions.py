@@ -210,7 +210,7 @@ class Functions:
             every = jax.vmap(lambda moved: self.measure(moved, {}, leaves, method))
             rights = every(moved)
             allowed = [jnp.zeros_like(value) for value in rights]
-            for direction in _directions(w.shape[0], w.dtype):
+            for direction in random_signs(w.shape[0], w.dtype):
                 # Weights as far off as the tolerance allows, and what that does to each observable.
                 off = (rtol * jnp.abs(start[None, :] + moved) + atol) * direction[None, :]
                 # Of all entries of an observable: one alone may happen to stand still.
@@ -293,7 +293,7 @@ def _add(variables: dict[str, Array], kind: str, name: str, value: Any) -> None:
         variables[variable] = array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
 
 
-def _directions(size: int, dtype: Any) -> list[Array]:
+def random_signs(size: int, dtype: Any) -> list[Array]:
     """A few signs for every weight, to try out errors of weights with."""
     rng = np.random.default_rng(0)
     return [jnp.asarray(rng.choice([-1.0, 1.0], size), dtype) for _ in range(4)]

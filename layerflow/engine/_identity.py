@@ -51,19 +51,23 @@ def identity(*values: Any) -> Identity:
 
 
 def settings() -> dict[str, str]:
-    """What of JAX's settings a number may depend on, as they are in this thread; XLA's flags but those that never do."""
-    known = jax.config.values
-    flags = {name: str(getattr(jax.config, name, known[name])) for name in _SETTINGS if name in known}
+    """What of JAX's settings a number may depend on, as they are in this thread, and XLA's flags."""
     mute = ("--xla_dump", "--xla_force_host_platform_device_count")
-    return flags | {"XLA_FLAGS": " ".join(f for f in os.environ.get("XLA_FLAGS", "").split() if not f.startswith(mute))}
+    flags = " ".join(flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(mute))
+    return {name: str(setting(name)) for name in SETTINGS if name in jax.config.values} | {"XLA_FLAGS": flags}
+
+
+def setting(name: str) -> Any:
+    """A setting of JAX, as it is in this thread."""
+    return getattr(jax.config, name, jax.config.values[name])
 
 
 # fmt: off
-_SETTINGS = (
+SETTINGS = (
     "jax_accurate_erf_inv", "jax_allow_f16_reductions", "jax_bcoo_cusparse_lowering", "jax_custom_jvp3",
     "jax_custom_vjp3", "jax_default_prng_impl", "jax_disable_most_optimizations", "jax_enable_custom_prng",
     "jax_enable_x64", "jax_exec_time_optimization_effort", "jax_explicit_x64_dtypes", "jax_high_dynamic_range_gumbel",
-    "jax_legacy_prng_key", "jax_numpy_dtype_promotion", "jax_numpy_rank_promotion", "jax_optimization_level",
+    "jax_legacy_prng_key", "jax_optimization_level",
     "jax_ragged_dot_use_gpu_pallas_triton_lowering", "jax_ragged_dot_use_ragged_dot_instruction",
     "jax_random_seed_offset", "jax_remat3", "jax_scan3", "jax_softmax_custom_jvp", "jax_threefry_gpu_kernel_lowering",
     "jax_threefry_partitionable", "jax_use_direct_linearize", "jax_use_hlo_logistic_lowering", "jax_use_magma",
@@ -87,7 +91,7 @@ _NOT_OF_A_CLASS = {
     *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__annotate__", "__annotate_func__"),
     *("__annotations_cache__", "__firstlineno__", "__static_attributes__", "__abstractmethods__", "__abstractvars__"),
     *("__abstractclassvars__", "__dataclass_params__", "__dataclass_fields__", "__parameters__", "__orig_bases__"),
-    *("_abc_impl", "__type_params__"),
+    *("_abc_impl", "__type_params__", "__slotnames__"),
 }
 
 
@@ -407,7 +411,7 @@ _HEAP = 1 << 9  # made by a class statement, not by C
 def _fields(value: Any) -> dict[str, Any]:
     slots = [slot for kind in type(value).__mro__ for slot in getattr(kind, "__slots__", ())]
     there = {slot: getattr(value, slot) for slot in slots if slot != "__weakref__" and hasattr(value, slot)}
-    return there | getattr(value, "__dict__", {})
+    return dict(sorted((there | getattr(value, "__dict__", {})).items()))
 
 
 def _jax_classes() -> dict[str, Any]:

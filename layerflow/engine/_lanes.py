@@ -17,11 +17,12 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from layerflow.engine._lanes_last import lanes_last
 from layerflow.methods import Lane, Position, Saved, Status, Stepper
 
+MANY_STEPS = 50_000  # of one cell, beyond which a sweep says where it is
 _BURST = 8  # steps that all lanes take before those that ended are refilled
 
 
-class _State(eqx.Module):
-    """All lanes under way, and what the cells that ended have left."""
+class UnderWay(eqx.Module):
+    """A chunk under way: all lanes, and what the cells that ended have left."""
 
     cell: Int[Array, " lanes"]  # which cell each lane holds; one beyond the last if none
     lanes: Lane
@@ -29,6 +30,7 @@ class _State(eqx.Module):
     saved: Saved  # likewise
     queued: Int[Array, ""]  # how many cells have been handed to lanes
     finished: Int[Array, ""]  # how many have ended
+    bursts: Int[Array, ""]  # taken since the program was called
 
 
 @dataclass(frozen=True)
@@ -49,29 +51,47 @@ class Lanes:
     cells: int
     axis: Literal[0, -1]
 
-    def travel(self, real: Bool[Array, " cells"], count: int) -> tuple[Position, Saved]:
+    def travel(
+        self, real: Bool[Array, " cells"], count: int, under_way: UnderWay | None = None, most: int | None = None
+    ) -> UnderWay:
         """Let all real cells travel, `count` of them at a time; the others fill the chunk and stay where they start.
 
+        Args:
+            real: Which cells are no padding.
+            count: How many lanes there are.
+            under_way: Where to go on; the start if not given.
+            most: Steps after which to come back, ended or not; none if not given.
+
         Returns:
-            Where each cell stands at its end, and what it saved at `ts`.
+            Where each cell stands at its end and what it saved at `ts`, and all that is needed to go on.
         """
         loaded = self._over(self.every, lambda stepper: stepper.load())
         loaded = eqx.tree_at(lambda lane: lane.at.status, loaded, jnp.where(real, loaded.at.status, Status.REACHED_T1))
         queue, total = self._hardest_first(real), jnp.sum(real)
+        begun = self._begun(loaded, queue, total, count) if under_way is None else under_way
+        begun = eqx.tree_at(lambda state: state.bursts, begun, jnp.asarray(0))
+        onward = lambda state: self._refill(self._advance(state), loaded, queue, total)
+
+        def goes_on(state: UnderWay) -> Bool[Array, ""]:
+            left = state.finished < total
+            return left if most is None else left & (state.bursts < most // _BURST)
+
+        return jax.lax.while_loop(goes_on, onward, begun)
+
+    def _begun(self, loaded: Lane, queue: Int[Array, " cells"], total: Int[Array, ""], count: int) -> UnderWay:
+        """All lanes at the start of their first cell."""
         first = queue[:count]
-        state = _State(
+        return UnderWay(
             cell=jnp.where(jnp.arange(count) < total, first, self.cells),
             lanes=jax.tree.map(lambda of_cells: of_cells[first], loaded),
             ended=loaded.at,
             saved=self.stepper(self._own(lambda array: array[0])).room(self.cells),
             queued=jnp.minimum(count, total),
             finished=jnp.asarray(0),
+            bursts=jnp.asarray(0),
         )
-        onward = lambda state: self._refill(self._advance(state), loaded, queue, total)
-        state = jax.lax.while_loop(lambda state: state.finished < total, onward, state)
-        return state.ended, state.saved
 
-    def _advance(self, state: _State) -> _State:
+    def _advance(self, state: UnderWay) -> UnderWay:
         """A few steps of all lanes."""
         axis, held = self.axis, jnp.minimum(state.cell, self.cells - 1)
         arrays = self._own(lambda array: jnp.moveaxis(array[held], 0, axis))
@@ -99,7 +119,7 @@ class Lanes:
         lanes = jax.tree.map(lambda array: jnp.moveaxis(array, axis, 0), lanes)
         return eqx.tree_at(lambda state: (state.lanes, state.saved), state, (lanes, saved))
 
-    def _refill(self, state: _State, loaded: Lane, queue: Int[Array, " cells"], total: Int[Array, ""]) -> _State:
+    def _refill(self, state: UnderWay, loaded: Lane, queue: Int[Array, " cells"], total: Int[Array, ""]) -> UnderWay:
         """Write down where lanes ended, and give them the next cells of the queue."""
         last = self.cells - 1
         done = ~state.lanes.at.running & (state.cell <= last)
@@ -109,13 +129,14 @@ class Lanes:
         row = jnp.where(done, state.cell, self.cells)  # one beyond the last is dropped
         hand_over = lambda of_cells, of_lanes: of_cells.at[row].set(of_lanes, mode="drop")
         reload = lambda of_lanes, of_cells: jax.vmap(jnp.where)(fresh, of_cells[jnp.minimum(cell, last)], of_lanes)
-        return _State(
+        return UnderWay(
             cell=cell,
             lanes=jax.tree.map(reload, state.lanes, loaded),
             ended=jax.tree.map(hand_over, state.ended, state.lanes.at),
             saved=state.saved,
             queued=state.queued + jnp.sum(fresh),
             finished=state.finished + jnp.sum(done),
+            bursts=state.bursts + 1,
         )
 
     def _hardest_first(self, real: Bool[Array, " cells"]) -> Int[Array, " cells"]:

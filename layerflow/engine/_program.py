@@ -1,6 +1,7 @@
 """A cell as traced functions of flat arrays, ready to travel."""
 
 import functools
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from layerflow._checks import require
 from layerflow.engine._cell import Apart, Cell, Wanted
-from layerflow.engine._functions import Functions
+from layerflow.engine._functions import Functions, random_signs
 from layerflow.engine._identity import Identity, identity
 from layerflow.engine._lanes_last import apart, fits
 from layerflow.engine._trace import Traced, trace
@@ -66,8 +67,7 @@ class Program:
         """What the program does."""
         traced = {name: getattr(self, name) for name in _FUNCTIONS}
         words = {name: None if part is None else part.identity.digest for name, part in traced.items()}
-        arrays = ["array"] * self.apart.method_structure.num_leaves
-        method = identity(self.apart.method(arrays).untraced, self.turned, self.own, words)
+        method = identity(self.apart.marked_method.untraced, self.turned, self.own, words)
         return Identity(method.digest, method.strange.union(*(part.identity.strange for part in self.parts)))
 
     def __hash__(self) -> int:
@@ -148,6 +148,23 @@ class Program:
         size = lambda array: jnp.abs(array).max(initial=0.0)
         return [size(plain - other) / (size(plain) + size(other) + floor) for plain, other in both]
 
+    def floor(self, constants: dict[str, list[Array]], leaves: list[Array], method: list[Array]) -> tuple[Array, ...]:
+        """What errors of rtol in the weights of the start make of the loss, `until`, and rtol.
+
+        The loss of weights off by h |w| is off by about h^2, of which a difference at h = 1e-3 tells the factor.
+        """
+        call, how = self._caller(constants), self.apart.method(method)
+        assert isinstance(how, Flow)
+        start, step = call("start", leaves), 1e-3
+        loss = lambda w: call("loss", w, leaves)
+        off = step * jnp.abs(start) * jnp.where(jnp.arange(start.size) < self.own, 1.0, 0.0)
+        bent = [
+            jnp.abs(loss(start + off * sign) + loss(start - off * sign) - 2 * loss(start)) / 2
+            for sign in random_signs(start.size, start.dtype)
+        ]
+        rtol = jnp.asarray(how.tolerances["rtol"], start.dtype)
+        return (rtol / step) ** 2 * jnp.stack(bent).max(), jnp.asarray(how.until, start.dtype), rtol
+
     def _caller(self, constants: dict[str, list[Array]]) -> Callable[..., Any]:
         """Call a function of the program by name."""
         return lambda name, *arguments: getattr(self, name)(constants[name], *arguments)
@@ -189,6 +206,27 @@ def check_gauge(gaps: list[Array], names: Iterable[str]) -> None:
         )
 
 
+def say_floor(floor: Any, until: Any, rtol: Any, where: Callable[[int], str]) -> None:
+    """Warn of cells whose `until` lies far below what their tolerance makes of the loss.
+
+    Args:
+        floor, until, rtol: As `Program.floor` gives them, of one cell or several.
+        where: Words for the cell of a number, for several.
+    """
+    floor, until, rtol = (np.atleast_1d(np.asarray(array, float)) for array in (floor, until, rtol))
+    below = np.flatnonzero(until < 0.1 * floor)
+    if not below.size:
+        return
+    first = int(below[0])
+    tight = rtol[first] * (until[first] / floor[first]) ** 0.5
+    warnings.warn(
+        f"until={until[first]:.2g} is below what rtol={rtol[first]:.2g} leaves of the loss, about {floor[first]:.1g} "
+        f"with weights like those of the start{where(first)}. Cells that stay above it end with status AT_TOLERANCE. "
+        f"Lower rtol, to {tight:.0e} say, or raise `until`.",
+        stacklevel=2,
+    )
+
+
 _FUNCTIONS = [field.name for field in fields(Program) if "Traced" in str(field.type)]
 
 
@@ -220,7 +258,7 @@ def freeze(apart: Apart, leaves: list[Any], method: list[Any], wanted: Wanted, t
     traced = {"start": trace(cell.start, leaves)}
     w = traced["start"][0].outputs
     _check_weights(w, static)
-    step, peaks, exact = jax.ShapeDtypeStruct((), int), {}, None
+    step, peaks, exact = jax.ShapeDtypeStruct((), jnp.result_type(int)), {}, None
     if not isinstance(static.method, Exact):
         traced["loss"] = trace(cell.loss, w, leaves)
         traced["velocity"] = trace(cell.velocity, w, leaves, key, step)

@@ -55,6 +55,11 @@ class Traced:
         """Whether the function calls a matrix factorisation."""
         return _factorises(self.jaxpr)
 
+    @functools.cached_property
+    def keys(self) -> frozenset[str]:
+        """Kinds of random keys that it makes or draws by."""
+        return _keys(self.jaxpr)
+
     def __hash__(self) -> int:
         return hash(self.identity)
 
@@ -87,6 +92,7 @@ class Parts:
         per_cell: (shared, keyed, values, key) -> the flat outputs.
         varies: For each flat output, whether it depends on values or key.
         key_factorises, cell_factorises: Whether the parts call a matrix factorisation.
+        keys: Kinds of random keys that cells make or draw by.
     """
 
     share: Callable[[list[Array]], list[Array]]
@@ -95,6 +101,7 @@ class Parts:
     varies: list[bool]
     key_factorises: bool
     cell_factorises: bool
+    keys: frozenset[str]
 
     @property
     def factorises(self) -> bool:
@@ -136,6 +143,7 @@ def split(traced: Traced) -> Parts:
         varies=[depends(variable) > 0 for variable in jaxpr.outvars],
         key_factorises=_factorises(per_key),
         cell_factorises=_factorises(per_cell),
+        keys=_keys(per_key) | _keys(per_cell),
     )
 
 
@@ -163,6 +171,13 @@ def _factorises(jaxpr: jec.Jaxpr) -> bool:
         or any(_factorises(inner) for inner, _ in inner_programs(step))
         for step in jaxpr.eqns
     )
+
+
+def _keys(jaxpr: jec.Jaxpr) -> frozenset[str]:
+    """Kinds of random keys in the steps of a program."""
+    steps = [atom.aval for step in jaxpr.eqns for atom in (*step.invars, *step.outvars)]
+    own = {str(aval.dtype) for aval in steps if jnp.issubdtype(getattr(aval, "dtype", None), jax.dtypes.prng_key)}
+    return frozenset(own).union(*(_keys(inner) for step in jaxpr.eqns for inner, _ in inner_programs(step)))
 
 
 def inner_programs(step: Any) -> Iterator[tuple[jec.Jaxpr, list[Any]]]:

@@ -154,6 +154,11 @@ class Flow(eqx.Module):
         return {name: getattr(self.controller, name) for name in ("rtol", "atol") if hasattr(self.controller, name)}
 
     @property
+    def has_floor(self) -> bool:
+        """Whether the tolerance may keep the loss from falling to `until`."""
+        return self.until is not None and not isinstance(self.until, str) and "rtol" in self.tolerances
+
+    @property
     def unrolled(self) -> bool:
         """Whether its steps are written out stage by stage."""
         return UnrolledStep.fits(self.solver)

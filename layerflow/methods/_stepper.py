@@ -13,7 +13,6 @@ from jaxtyping import Array, Bool, Float, Int, PyTree
 from layerflow.methods._course import Course, Path, Peaks, Status, failed, higher, masked
 from layerflow.methods._unrolled import UnrolledStep
 
-
 _PATIENCE = 1000  # steps at the noise of the tolerance, before a cell is taken to stay there
 
 

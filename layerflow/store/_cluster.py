@@ -24,6 +24,7 @@ from layerflow._diagram import measured
 from layerflow._numerics import full_precision
 from layerflow._record import device_in_words
 from layerflow.engine._chunks import Batch, Plan
+from layerflow.engine._identity import SETTINGS, setting
 from layerflow.engine._machine import Machine
 from layerflow.store._description import plans_of
 from layerflow.store._place import Place
@@ -32,13 +33,11 @@ from layerflow.store._writer import Progress, Stop, not_written
 
 _IN_FLIGHT = 1000  # chunks that the scheduler knows of at once: many for any cluster, few for its memory
 _DEADLY = 3  # chunks that kill worker after worker: enough to give up
-# What of JAX's settings the numbers, or the time it takes to compile, depend on; workers do not inherit them.
+# What of JAX's settings what is traced, or the time it takes to compile, depends on; workers do not inherit them.
 _SETTINGS = (
-    "jax_enable_x64",
+    *SETTINGS,
     "jax_numpy_dtype_promotion",
     "jax_numpy_rank_promotion",
-    "jax_threefry_partitionable",
-    "jax_default_prng_impl",
     "jax_compilation_cache_dir",
     "jax_persistent_cache_min_compile_time_secs",
     "jax_persistent_cache_min_entry_size_bytes",
@@ -56,7 +55,7 @@ class Package(NamedTuple):
     @classmethod
     def of(cls, asked: Asked, batches: list[Batch]) -> "Package":
         """A sweep, packed."""
-        settings = {name: jax.config.values[name] for name in _SETTINGS}
+        settings = {name: setting(name) for name in _SETTINGS if name in jax.config.values}
         return cls(settings, cloudpickle.dumps(asked), [batch.identity.digest for batch in batches])
 
 
@@ -208,7 +207,9 @@ def _open(package: Package) -> tuple[Asked, list[Batch]]:
         if [batch.identity.digest for batch in batches] != package.fingerprints:
             raise RuntimeError(
                 "A worker traces something else of this cell function than the client does. A module that it uses "
-                "differs between the two: bring them to one state."
+                "differs between the two, or it holds something that no two processes can compare ("
+                + ", ".join(sorted(frozenset[str]().union(*(batch.identity.strange for batch in batches))))
+                + ")."
             )
         _opened.clear()  # one sweep at a time
         _opened[name] = asked, batches

@@ -13,7 +13,7 @@ from layerflow._record import asked_of, digest, facts_of
 from layerflow.engine._chunks import Batch, Plan
 from layerflow.engine._grid import Axis, Grid
 
-FORMAT = 1
+FORMAT = 2  # 1 was layerflow 0.2.0, whose fingerprints left out what can change a number
 _NOT_COMPARED = {"title", "created", "numpy_version", "fingerprint"}  # of the facts: the last in words of its own
 Description = dict[str, Any]
 
@@ -26,6 +26,7 @@ def describe(asked: Asked, batches: list[Batch], device: str) -> Description:
         "facts": facts_of(asked, batches, device),
         "asked": asked_of(asked, batches),
         "coordinates": {name: _of_values(*coordinate) for name, coordinate in coordinates.items()},
+        "strange": sorted(frozenset[str]().union(*(batch.identity.strange for batch in batches))),
         "data": digest([constant for batch in batches for constant in batch.closed_over]),
     }
 
@@ -79,10 +80,13 @@ def differences(there: Description, here: Description) -> list[str]:
     said = _differ(there["facts"], here["facts"], {*there["facts"], *here["facts"]} - _NOT_COMPARED)
     numbers_differ = bool(said)
     said += _of_axes(there, here)
-    said += _differ(there["asked"], here["asked"], set(there["asked"]) - {"axes", "velocity"})
+    said += _differ(there["asked"], here["asked"], set(there["asked"]) - {"axes", "velocity", "method", "settings"})
+    said += _differ(there["asked"].get("settings", {}), here["asked"]["settings"], set(here["asked"]["settings"]))
     said += _differ(there, here, {"chunk", "lanes"})
     if there["facts"]["fingerprint"] != here["facts"]["fingerprint"]:
         said.append("what was traced of the cell function, its observables or the method")
+        if here["strange"]:
+            said[-1] += f", which holds {', '.join(here['strange'])}: another process cannot compare that"
     if there["data"] != here["data"] and not numbers_differ:
         said.append("numbers that the cell function closes over, its data say")
     return said

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import os
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from layerflow.engine._chunks import Batch, Plan
 from layerflow.engine._machine import Machine
 from layerflow.methods import Status
 from layerflow.store._command import command
-from layerflow.store._description import Description, describe, differences, grid_of, plans_of, with_chunks
+from layerflow.store._description import FORMAT, Description, describe, differences, grid_of, plans_of, with_chunks
 from layerflow.store._lock import locked
 from layerflow.store._log import Run
 from layerflow.store._open import open_diagram
@@ -62,13 +62,13 @@ class _Here:
     def plans(self) -> list[Plan]:
         return plans(self.asked, self.batches, self.on)
 
-    def compute(self, store: Store, missing: list[Chunk], stop: Stop) -> Iterator[Progress]:
+    def compute(self, store: Store, missing: list[Chunk], stop: Stop, bar: Any) -> Iterator[Progress]:
         grid, batches, how = self.asked.grid, self.batches, plans_of(store.description)
         devices = max(len(self.on.devices_for(store.cells, plan.size)) for plan in how)
         with contextlib.closing(Writer(store)) as writer:
             for number, batch in enumerate(batches):
                 chunks = _chunks(store, missing, number, stop)
-                for cells, values in solved(grid, batch, how[number], chunks, self.on):
+                for cells, values in solved(grid, batch, how[number], chunks, self.on, bar):
                     writer.put(number, cells, jax.device_get(values))
                     yield len(cells), {"devices": devices, **facts_of_run(batches, how)}
 
@@ -85,7 +85,7 @@ class _There:
     def plans(self) -> list[Plan]:
         return self.cluster.plans(self.package, self.on)
 
-    def compute(self, store: Store, missing: list[Chunk], stop: Stop) -> Iterator[Progress]:
+    def compute(self, store: Store, missing: list[Chunk], stop: Stop, bar: Any) -> Iterator[Progress]:
         return self.cluster.compute(store, self.package, missing, stop)
 
 
@@ -116,6 +116,12 @@ def _opened_or_made(
 
 def _check_same(place: Place, there: Description, here: Description, on: Machine) -> None:
     """Raise if the store is of another sweep, or of chunks and lanes other than those asked for."""
+    if there["format"] < FORMAT:
+        raise ValueError(
+            f"The store {place} was made by layerflow {there['facts'].get('layerflow_version')}, whose fingerprint "
+            f"does not tell apart all that can change a number (optimisers, solvers, rules of derivatives, settings of "
+            f"JAX), so nothing is added to it. lf.open_diagram reads what it holds; name another folder for this sweep."
+        )
     size = there["chunk"] if on.chunk is None else min(on.chunk, grid_of(there).cells)
     lanes = [count if count is None or on.lanes is None else min(on.lanes, size) for count in there["lanes"]]
     differing = differences(there, here | {"chunk": size, "lanes": lanes})
@@ -140,7 +146,7 @@ def _fill(store: Store, crew: _Here | _There, progress: bool, stop: Stop) -> Non
     try:
         with (
             progress_bar(total, progress, before) as bar,
-            contextlib.closing(crew.compute(store, missing, stop)) as computed,  # pyright: ignore[reportArgumentType]
+            contextlib.closing(crew.compute(store, missing, stop, bar)) as computed,  # pyright: ignore[reportArgumentType]
         ):
             for cells, facts in computed:
                 bar.update(cells)
