@@ -264,7 +264,7 @@ def _say_floor(batch: Batch, grid: Grid, words: str) -> None:
     floor = batch.floor(*_arguments(grid, cells))
     if floor is not None:
         at = lambda i: ", ".join(filter(None, [words, grid.words(int(cells[i]))]))
-        say_floor(*floor, lambda i: f", first at {at(i)}")
+        say_floor(floor, lambda i: f", first at {at(i)}")
 
 
 def _values_and_seeds(grid: Grid, cells: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -49,12 +49,12 @@ def _functions(asked: Record, kind: str) -> dict[str, Callable[..., Any]]:
 
 def method_again(asked: Record) -> Method:
     """The method of a diagram, where it says all of it."""
-    record = asked.get("method")
+    record = asked.get("method") or {}
     try:
-        made = made_by(record["recipe"]) if isinstance(record, dict) else None
-    except (NoRecipe, KeyError):
+        made = made_by(record.get("recipe"))
+    except NoRecipe:
         made = None
-    if made is None or identity(made).digest != record["digest"]:
+    if made is None or identity(made).digest != record.get("digest"):
         old = (
             " (diagrams of layerflow 0.2.0 left out settings of controllers and solvers)"
             if "method" not in asked

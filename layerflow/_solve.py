@@ -78,7 +78,7 @@ def solve(
         check_gauge(gauge(frozen.constants, leaves, method_arrays), frozen.variables)
     if isinstance(method, Flow) and method.has_floor and all(map(is_concrete, [*leaves, *method_arrays])):
         floor = programs.get(("floor", frozen.program.identity), lambda: jax.jit(frozen.program.floor))
-        say_floor(*floor(frozen.constants, leaves, method_arrays), lambda _: "")
+        say_floor(floor(frozen.constants, leaves, method_arrays), lambda _: "")
     travel = programs.get(("travel", frozen.program.identity), lambda: jax.jit(frozen.program.travel))
     path: Path = travel(frozen.constants, leaves, method_arrays, times, key)
     if isinstance(method, Exact) and is_concrete(path.status) and path.status == Status.OUTSIDE:

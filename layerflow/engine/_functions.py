@@ -78,8 +78,8 @@ class Functions:
         (start, unravel, _), how = self.ravelled(leaves), self.descent(moved, method)
         parts = lambda w: [jax.tree.leaves(weights) for weights in unravel(w)]
         of_each = zip(parts(-velocity), states, parts(start + moved), parts(moved), strict=True)
-        trees, states = zip(*(how.descend(*own) for own in of_each), strict=True)
-        return ravel_pytree(list(trees))[0], list(states)
+        stepped = [how.descend(*own) for own in of_each]
+        return ravel_pytree([tree for tree, _ in stepped])[0], [state for _, state in stepped]
 
     def descent(self, w: Array, method: list[Array]) -> Descent:
         """The method in the precision of the weights."""

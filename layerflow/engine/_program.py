@@ -206,14 +206,14 @@ def check_gauge(gaps: list[Array], names: Iterable[str]) -> None:
         )
 
 
-def say_floor(floor: Any, until: Any, rtol: Any, where: Callable[[int], str]) -> None:
+def say_floor(found: tuple[Array, ...], where: Callable[[int], str]) -> None:
     """Warn of cells whose `until` lies far below what their tolerance makes of the loss.
 
     Args:
-        floor, until, rtol: As `Program.floor` gives them, of one cell or several.
+        found: What `Program.floor` gives, of one cell or several.
         where: Words for the cell of a number, for several.
     """
-    floor, until, rtol = (np.atleast_1d(np.asarray(array, float)) for array in (floor, until, rtol))
+    floor, until, rtol = (np.atleast_1d(np.asarray(array, float)) for array in found)
     below = np.flatnonzero(until < 0.1 * floor)
     if not below.size:
         return

@@ -175,9 +175,10 @@ def _factorises(jaxpr: jec.Jaxpr) -> bool:
 
 def _keys(jaxpr: jec.Jaxpr) -> frozenset[str]:
     """Kinds of random keys in the steps of a program."""
-    steps = [atom.aval for step in jaxpr.eqns for atom in (*step.invars, *step.outvars)]
-    own = {str(aval.dtype) for aval in steps if jnp.issubdtype(getattr(aval, "dtype", None), jax.dtypes.prng_key)}
-    return frozenset(own).union(*(_keys(inner) for step in jaxpr.eqns for inner, _ in inner_programs(step)))
+    avals: list[Any] = [atom.aval for step in jaxpr.eqns for atom in (*step.invars, *step.outvars)]
+    dtypes = [aval.dtype for aval in avals if hasattr(aval, "dtype")]
+    own = frozenset(str(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jax.dtypes.prng_key))
+    return own.union(*(_keys(inner) for step in jaxpr.eqns for inner, _ in inner_programs(step)))
 
 
 def inner_programs(step: Any) -> Iterator[tuple[jec.Jaxpr, list[Any]]]:

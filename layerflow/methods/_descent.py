@@ -129,7 +129,8 @@ class Descent(eqx.Module):
         """The displacement of a network after one step, and the state of the optimiser."""
         with jax.numpy_dtype_promotion("standard"):  # optax counts on it
             updates, state = self.optimiser(**self.hyperparameters).update(gradient, state, weights)
-        return optax.apply_updates(moved, updates), state
+        after: Any = optax.apply_updates(moved, updates)
+        return after, state
 
     def travel(self, course: Course, ts: Int[Array, " t"] | None, key: PRNGKeyArray) -> Path:
         """Descend in one cell; vmapped, all cells step together."""
@@ -205,7 +206,7 @@ class _Descender:
     def _followed(self, before: _Run, run: _Run) -> _Run:
         """With the peaks after a step; a twin that left the numbers stands still from there, and its peaks are NaN."""
         course = self.course
-        if not course.has_twin:
+        if before.twin is None:
             return run
         finite = jnp.all(jnp.isfinite(course.of_twin(run.moved)))
         followed = course.follow(course.hold_twin(~finite, before.moved, run.moved))

@@ -35,24 +35,28 @@ def recipe_of(value: Any) -> Recipe:
     if isinstance(value, float):
         return value if math.isfinite(value) else {"float": repr(value)}
     if isinstance(value, jax.Array | np.ndarray | np.generic):
-        if not is_concrete(value) or value.size > _MOST or value.dtype.kind not in "biuf":
-            raise NoRecipe
-        return {"array": recipe_of(np.asarray(value).tolist()), "dtype": str(value.dtype)}
-    if isinstance(value, tuple | list):
-        return {type(value).__name__: [recipe_of(part) for part in value]}
-    if isinstance(value, dict):
-        return {"dict": {str(name): recipe_of(part) for name, part in value.items()}}
-    if (
-        isinstance(value, type)
-        or not hasattr(value, "__dict__")
-        or (callable(value) and hasattr(value, "__qualname__"))
-    ):
+        return _of_array(value)
+    if isinstance(value, tuple | list | dict):
+        return _of_parts(value)
+    if isinstance(value, type) or hasattr(value, "__qualname__") or not hasattr(value, "__dict__"):
         return {"name": _name_of(value)}
-    names = (
-        [field.name for field in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else list(vars(value))
-    )
+    names = [f.name for f in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else list(vars(value))
     fields = {name: recipe_of(getattr(value, name)) for name in names if hasattr(value, name)}
     return {"class": _name_of(type(value)), "fields": fields}
+
+
+def _of_array(value: Any) -> Recipe:
+    if not is_concrete(value) or value.size > _MOST or value.dtype.kind not in "biuf":
+        raise NoRecipe
+    return {"array": recipe_of(np.asarray(value).tolist()), "dtype": str(value.dtype)}
+
+
+def _of_parts(value: Any) -> Recipe:
+    if isinstance(value, dict):
+        return {"dict": {str(name): recipe_of(part) for name, part in value.items()}}
+    if type(value) not in (tuple, list):
+        raise NoRecipe
+    return {type(value).__name__: [recipe_of(part) for part in value]}
 
 
 def made_by(recipe: Recipe) -> Any:
@@ -63,7 +67,7 @@ def made_by(recipe: Recipe) -> Any:
     """
     if recipe is None or isinstance(recipe, bool | int | float | str):
         return recipe
-    make = _MAKES.get(next(iter(recipe), "")) if isinstance(recipe, dict) else None
+    make = _MAKES.get(str(next(iter(recipe), ""))) if isinstance(recipe, dict) else None
     if make is None:
         raise NoRecipe
     try:

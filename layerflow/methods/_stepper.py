@@ -200,14 +200,15 @@ class Stepper:
         on from its last accepted step.
         """
         course, running = self.course, Status.RUNNING
-        alive = before.at.running & (before.at.twin == running)
+        was = jnp.asarray(before.at.twin)
+        alive = before.at.running & (was == running)
         lane, status = self._status(lane, proposed, keep, okay)
         at = lane.at
         followed = [at.moved[course.own :], *jax.tree.leaves(at.peaks)]
         finite = functools.reduce(operator.and_, [jnp.all(jnp.isfinite(part)) for part in followed])
         left = jnp.where(finite, jnp.where(failed(status), status, running), Status.NOT_FINITE)
         dropped = alive & (left != running)
-        twin = jnp.where(dropped, left, before.at.twin)
+        twin = jnp.where(dropped, left, was)
         lost = twin != running
         moved = course.hold_twin(lost, before.at.moved, at.moved)
         peaks = jax.tree.map(lambda peak: jnp.where(lost, jnp.nan, peak), at.peaks)

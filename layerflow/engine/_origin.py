@@ -1,0 +1,75 @@
+"""Where Python objects come from: an installed package, by name and version, or the user; and what functions read."""
+
+import dis
+import functools
+import importlib.metadata
+import itertools
+import os
+import sys
+import sysconfig
+import types
+from typing import Any
+
+
+def name_of(value: Any) -> str:
+    """Module and name of a class or function."""
+    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+
+
+@functools.lru_cache(maxsize=4096)
+def version_of(module: str | None) -> str:
+    """Name and version of the installed package, or of Python, that a module belongs to; "" if it is a user's own."""
+    top = (module or "").partition(".")[0]
+    if top in sys.stdlib_module_names and top != "__main__":
+        return f"python {sys.version}"
+    file = getattr(sys.modules.get(top), "__file__", None) or ""
+    paths = [sysconfig.get_path(kind) for kind in ("purelib", "platlib")]
+    if top != "layerflow" and not any(file.startswith(f"{path}{os.sep}") for path in paths):
+        return ""
+    try:
+        return f"{top} {importlib.metadata.version(top)}"
+    except importlib.metadata.PackageNotFoundError:
+        return f"{top} {getattr(sys.modules[top], '__version__', '')}"
+
+
+def is_installed(kind: type) -> bool:
+    """Whether a class comes with an installed package, or with Python."""
+    return bool(version_of(kind.__module__))
+
+
+def offered_as(value: Any) -> str:
+    """Where an installed package has this very object, with its version; "" if it is nobody's."""
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", getattr(value, "__name__", None))
+    if not isinstance(module, str) or not isinstance(name, str) or "<" in name or not version_of(module):
+        return ""
+    there: Any = sys.modules.get(module)
+    for part in name.split("."):
+        there = getattr(there, part, None)
+    return f"{module}.{name} of {version_of(module)}" if there is value else ""
+
+
+def closed_over(function: Any) -> dict[str, Any]:
+    """What a function closes over, by name."""
+    closed = {}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            closed[name] = cell.cell_contents
+        except ValueError:  # never bound
+            closed[name] = None
+    return closed
+
+
+@functools.lru_cache(maxsize=1024)
+def chains(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
+    """The global names that code and the functions inside it read, each with the attributes taken of it at once."""
+    found: list[list[str]] = []
+    chain: list[str] | None = None
+    for step in dis.get_instructions(code):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME"):
+            found.append(chain := [step.argval])
+        elif chain is not None and step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            chain.append(step.argval)
+        elif step.opname not in ("CACHE", "PUSH_NULL", "PRECALL", "EXTENDED_ARG"):
+            chain = None
+    inside = [chains(inner) for inner in code.co_consts if isinstance(inner, types.CodeType)]
+    return (*map(tuple, found), *itertools.chain(*inside))

@@ -1,0 +1,352 @@
+"""Values read to digests of their content.
+
+Traced programs are told by their steps, with all rules that these carry and the settings they were traced under;
+functions by their code, what they close over, their defaults and the globals they read; instances by class and fields;
+what comes with an installed package by its name and version.
+"""
+
+import enum
+import functools
+import hashlib
+import itertools
+import types
+import uuid
+import weakref
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.core
+import jax.extend.core as jec
+import jax.numpy as jnp
+import numpy as np
+
+from layerflow._checks import is_concrete
+from layerflow.engine._origin import chains, closed_over, is_installed, name_of, offered_as, version_of
+
+_PLAIN = (bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, types.NotImplementedType)
+_UNREADABLE = {
+    "globals",
+    "locals",
+    "vars",
+    "eval",
+    "exec",
+    "__import__",
+    "open",
+    "input",
+}  # what they give no one knows
+# What a class has beside what its author wrote, or what no number depends on.
+_NOT_OF_A_CLASS = {
+    *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__annotate__", "__annotate_func__"),
+    *("__annotations_cache__", "__firstlineno__", "__static_attributes__", "__abstractmethods__", "__abstractvars__"),
+    *("__abstractclassvars__", "__dataclass_params__", "__dataclass_fields__", "__parameters__", "__orig_bases__"),
+    *("_abc_impl", "__type_params__", "__slotnames__"),
+}
+
+
+class Reader:
+    """Reads values to digests; `strange` gathers what had to be told by the very object."""
+
+    def __init__(self) -> None:
+        self.strange: set[str] = set()
+        self.functions = 0  # read so far: what they read may change behind a program that holds them
+        self._known: dict[int, tuple[Any, bytes]] = {}  # with the value, so that its address stays its own
+        self._within: dict[int, int] = {}
+
+    def read(self, value: Any) -> bytes:
+        """The digest of a value."""
+        kind = type(value)
+        if kind in _PLAIN:
+            return _hash(kind.__name__.encode(), repr(value).encode())
+        if id(value) in self._known:
+            return self._known[id(value)][1]
+        if id(value) in self._within:  # it holds itself
+            return _hash(b"within", str(self._within[id(value)]).encode())
+        self._within[id(value)] = len(self._within)
+        try:
+            found = _hash(*self._words(value))
+        finally:
+            del self._within[id(value)]
+        self._known[id(value)] = value, found
+        return found
+
+    def _words(self, value: Any) -> Iterator[bytes]:
+        """What makes a value what it is."""
+        reading = next((read for kinds, read in _READINGS if isinstance(value, kinds)), None)
+        if reading is not None:
+            yield reading.__name__.encode()
+            yield from reading(self, value)
+        elif is_installed(type(value)) and (name := offered_as(value)):
+            yield from (b"offered", name.encode())
+        elif _has_fields(value):
+            yield b"instance"
+            yield self.read(type(value))
+            yield from self.entries(_fields(value))
+        elif is_installed(type(value)) and " at 0x" not in (text := repr(value)):
+            yield from (b"text", name_of(type(value)).encode(), text.encode())
+        else:
+            yield from self.token(value)
+
+    def entries(self, entries: Mapping[Any, Any]) -> Iterator[bytes]:
+        for name, value in entries.items():
+            yield self.read(name)
+            yield self.read(value)
+
+    def token(self, value: Any) -> Iterator[bytes]:
+        """A name for the very object, which no other has in any process."""
+        name = getattr(value, "__qualname__", None)
+        self.strange.add(str(name) if isinstance(name, str) else f"a {type(value).__qualname__}")
+        yield from (b"token", _PROCESS, str(_number_of(value)).encode())
+
+    def sequence(self, value: Any) -> Iterator[bytes]:
+        yield self.read(type(value))
+        yield from map(self.read, value)
+
+    def set_(self, value: Any) -> Iterator[bytes]:
+        yield from sorted(map(self.read, value))
+
+    def mapping(self, value: Any) -> Iterator[bytes]:
+        yield from self.entries(value)
+
+    def program(self, value: Any) -> Iterator[bytes]:
+        yield self.jaxpr(value if isinstance(value, jec.Jaxpr) else value.jaxpr)
+        yield from map(self.read, getattr(value, "consts", ()))
+
+    def array(self, value: Any) -> Iterator[bytes]:
+        if not is_concrete(value):
+            yield from self.token(value)
+            return
+        plain = jax.random.key_data(value) if jnp.issubdtype(value.dtype, jax.dtypes.prng_key) else value
+        plain = np.ascontiguousarray(plain)
+        if plain.dtype.hasobject:
+            yield from (str(plain.shape).encode(), *map(self.read, plain.ravel().tolist()))
+        else:
+            yield from (f"{value.dtype} {value.shape}".encode(), plain.tobytes())
+
+    def text(self, value: Any) -> Iterator[bytes]:
+        yield from (name_of(type(value)).encode(), str(value).encode())
+
+    def enum_(self, value: Any) -> Iterator[bytes]:
+        yield from (name_of(type(value)).encode(), value.name.encode())
+
+    def structure(self, value: Any) -> Iterator[bytes]:
+        yield self.read(value.node_data())
+        yield from map(self.read, value.children())
+
+    def module(self, value: Any) -> Iterator[bytes]:
+        yield value.__name__.encode()
+        if version := version_of(value.__name__):
+            yield version.encode()
+        else:  # the user's own: all that it holds
+            yield from self.entries({k: v for k, v in vars(value).items() if not k.startswith("__")})
+
+    def class_(self, value: Any) -> Iterator[bytes]:
+        yield name_of(value).encode()
+        if version := version_of(value.__module__):
+            yield version.encode()
+            if "<locals>" not in value.__qualname__:
+                return
+        yield from map(self.read, value.__bases__)
+        yield from self.entries({k: v for k, v in vars(value).items() if k not in _NOT_OF_A_CLASS})
+
+    def function(self, value: Any) -> Iterator[bytes]:
+        self.functions += 1
+        if name := offered_as(value):
+            yield from (b"offered", name.encode())
+            return
+        while (
+            name_of(value).startswith("jax.") and "_memoize." in value.__qualname__
+        ):  # JAX's memory of what it computed
+            value = closed_over(value)["fn"]
+        closed = closed_over(value)
+        code = value.__code__
+        yield from self.code(code)
+        yield from map(self.read, (value.__defaults__, value.__kwdefaults__))
+        yield from self.entries(closed)
+        if version := version_of(value.__module__):
+            yield version.encode()
+        else:
+            yield from self.globals_read(value)
+
+    def globals_read(self, function: Any) -> Iterator[bytes]:
+        """What a function reads of its module, and of modules there."""
+        for name, *attributes in sorted(set(chains(function.__code__))):
+            if name not in function.__globals__:
+                if name in _UNREADABLE:
+                    yield from self.token(function)
+                continue
+            found = function.__globals__[name]
+            for attribute in attributes:
+                if (
+                    not isinstance(found, types.ModuleType)
+                    or version_of(found.__name__)
+                    or not hasattr(found, attribute)
+                ):
+                    break
+                found = getattr(found, attribute)
+            yield from (name.encode(), self.read(found))
+
+    def code(self, code: types.CodeType) -> Iterator[bytes]:
+        numbers = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+        names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+        yield repr((*numbers, *names)).encode()
+        yield from (code.co_code, getattr(code, "co_exceptiontable", b""))
+        yield from map(self.read, code.co_consts)
+
+    def method(self, value: Any) -> Iterator[bytes]:
+        yield from map(self.read, (value.__func__, value.__self__))
+
+    def builtin(self, value: Any) -> Iterator[bytes]:
+        yield name_of(value).encode()
+        owner = getattr(value, "__self__", None)
+        yield b"" if owner is None or isinstance(owner, types.ModuleType) else self.read(owner)
+
+    def partial(self, value: Any) -> Iterator[bytes]:
+        yield from map(self.read, (value.func, value.args, value.keywords))
+
+    def property_(self, value: Any) -> Iterator[bytes]:
+        yield from map(self.read, (value.fget, value.fset, value.fdel))
+
+    def wrapped(self, value: Any) -> Iterator[bytes]:
+        yield self.read(value.__wrapped__)
+
+    def wrapped_fun(self, value: Any) -> Iterator[bytes]:
+        """A function as JAX hands it about, with what it has been transformed by."""
+        self.functions += 1
+        yield from map(self.read, (value.f, value.transforms, value.params))
+
+    def closed_rule(self, value: Any) -> Iterator[bytes]:
+        """A rule of batching, as JAX hands it about."""
+        self.functions += 1
+        yield self.read(value.rule)
+
+    def passing(self, value: Any) -> Iterator[bytes]:
+        """What JAX notes while it traces, which no number depends on."""
+        yield b""
+
+    def jaxpr(self, jaxpr: jec.Jaxpr) -> bytes:
+        """What a program does, the names of its variables aside.
+
+        Jitted functions are traced once, so a program called twice is the same object and is read once.
+        """
+        if jaxpr in _digests:
+            return _digests[jaxpr]
+        before = self.functions, len(self.strange)
+        found = _hash(*self._steps(jaxpr))
+        if before == (self.functions, len(self.strange)):
+            _digests[jaxpr] = found
+        return found
+
+    def _steps(self, jaxpr: jec.Jaxpr) -> Iterator[bytes]:
+        """The steps of a program one after the other, every variable by a number and its kind."""
+        numbers: dict[jec.Var, bytes] = {}
+
+        def atom(value: Any) -> bytes:
+            if isinstance(value, jec.Literal):
+                return b"%r %b" % (_kind(value.aval), np.asarray(value.val).tobytes())
+            if value in numbers:
+                return numbers[value]
+            numbers[value] = b"%d" % len(numbers)
+            return _kind(value.aval)
+
+        yield from map(atom, [*jaxpr.constvars, *jaxpr.invars])
+        for step in jaxpr.eqns:
+            yield step.primitive.name.encode()
+            yield _context(step.ctx)
+            yield from map(atom, [*step.invars, *step.outvars])
+            for name, value in sorted(step.params.items()):
+                yield name.encode()
+                yield self.read(value)
+        yield from map(atom, jaxpr.outvars)
+
+
+_digests: "weakref.WeakKeyDictionary[jec.Jaxpr, bytes]" = weakref.WeakKeyDictionary()
+_PROCESS = uuid.uuid4().bytes
+_numbers: dict[int, int] = {}
+_count = itertools.count()
+_forever: list[Any] = []  # what cannot be watched is kept, so that its address stays its own
+
+
+def _number_of(value: Any) -> int:
+    """A number that no other object of this process has or will have."""
+    if id(value) not in _numbers:
+        _numbers[id(value)] = next(_count)
+        try:
+            weakref.finalize(value, _numbers.pop, id(value))
+        except TypeError:
+            _forever.append(value)
+    return _numbers[id(value)]
+
+
+def _hash(*words: bytes) -> bytes:
+    """A digest of words, each told from the next."""
+    found = hashlib.sha256()
+    for word in words:
+        found.update(b"%d " % len(word))
+        found.update(word)
+    return found.digest()
+
+
+@functools.lru_cache(maxsize=1024)
+def _context(context: Any) -> bytes:
+    return repr(context).encode()
+
+
+@functools.lru_cache(maxsize=1024)
+def _kind(aval: Any) -> bytes:
+    """Shape, dtype and whether it promotes, which the text may leave out."""
+    return f"{aval} {getattr(aval, 'weak_type', None)}".encode()
+
+
+def _has_fields(value: Any) -> bool:
+    """Whether all that an instance holds is told by its attributes."""
+    kinds = type(value).__mro__[:-1]
+    return bool(kinds) and all(kind.__flags__ & _HEAP for kind in kinds)
+
+
+_HEAP = 1 << 9  # made by a class statement, not by C
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    slots = [slot for kind in type(value).__mro__ for slot in getattr(kind, "__slots__", ())]
+    there = {slot: getattr(value, slot) for slot in slots if slot != "__weakref__" and hasattr(value, slot)}
+    return dict(sorted((there | getattr(value, "__dict__", {})).items()))
+
+
+def _jax_classes() -> dict[str, Any]:
+    """Classes of JAX that have no public name: of rules, and of what it notes while it traces."""
+    from jax._src import core, custom_batching, linear_util
+
+    return {
+        "WrappedFun": linear_util.WrappedFun,
+        "Store": (linear_util.Store, linear_util.EqualStore),
+        "ClosedRule": custom_batching.ClosedRule,
+        "passing": (core.Trace, core.DebugInfo, core.Var),
+    }
+
+
+_JAX = _jax_classes()
+
+# How values are read, by their kind; the first that fits.
+_READINGS: tuple[tuple[Any, Any], ...] = (
+    ((jec.Jaxpr, jec.ClosedJaxpr), Reader.program),
+    ((*_JAX["passing"], *_JAX["Store"]), Reader.passing),
+    (_JAX["WrappedFun"], Reader.wrapped_fun),
+    (_JAX["ClosedRule"], Reader.closed_rule),
+    ((jax.Array, np.ndarray, np.generic), Reader.array),
+    ((np.dtype, jax.core.AbstractValue, jax.sharding.Sharding, jax.sharding.Mesh, range, slice), Reader.text),
+    (enum.Enum, Reader.enum_),
+    (jax.tree_util.PyTreeDef, Reader.structure),
+    ((tuple, list), Reader.sequence),
+    ((set, frozenset), Reader.set_),
+    ((dict, types.MappingProxyType), Reader.mapping),
+    (types.ModuleType, Reader.module),
+    (type, Reader.class_),
+    (types.FunctionType, Reader.function),
+    (types.MethodType, Reader.method),
+    (types.CodeType, Reader.code),
+    ((types.BuiltinFunctionType, types.MethodDescriptorType, types.WrapperDescriptorType), Reader.builtin),
+    (functools.partial, Reader.partial),
+    (property, Reader.property_),
+    ((staticmethod, classmethod, type(jax.jit(lambda: None))), Reader.wrapped),
+)
