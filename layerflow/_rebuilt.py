@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerflow._failures import status_of
+from layerflow._checks import check_known, named_apart
+from layerflow._failures import axes_of
 from layerflow._record import Record, public_function
 from layerflow._solve import Observe, Summarise, checked_wanted
 from layerflow.engine._cell import Wanted
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def asked_again(diagram: "xarray.Dataset") -> Record:
     """What the sweep was asked for."""
-    status_of(diagram)
+    axes_of(diagram)
     if "asked" not in diagram.attrs:
         raise ValueError(
             "The diagram does not say how it was made, as computing with it takes its `attrs` away. Give it as "
