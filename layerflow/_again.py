@@ -12,7 +12,7 @@ import numpy as np
 from layerflow._asked import Asked, CellFunction, match_arguments
 from layerflow._diagram import RETRIED, variables_of
 from layerflow._failures import has_failed, status_of
-from layerflow._numerics import full_precision
+from layerflow._numerics import full_precision, undisturbed
 from layerflow._rebuilt import asked_again, grid_again, method_again, position, wanted_again
 from layerflow._record import Record, method_facts, root_of, velocity_of
 from layerflow._run import chunks_of, solved
@@ -83,6 +83,7 @@ def replay(
 
 @full_precision
 def retry(
+@undisturbed
     cell: CellFunction,
     diagram: "xarray.Dataset",
     method: Method,

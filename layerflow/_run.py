@@ -9,6 +9,7 @@ import numpy as np
 
 from layerflow._asked import cells_of
 from layerflow._diagram import measured
+from layerflow._numerics import undisturbed
 from layerflow.engine._chunks import Batch, Plan
 from layerflow.engine._devices import pull
 from layerflow.engine._grid import Grid
@@ -34,10 +35,13 @@ def chunks_of(cells: Sequence[int] | np.ndarray, size: int) -> Iterator[np.ndarr
 def solved(grid: Grid, batch: Batch, plan: Plan, chunks: Iterable[np.ndarray], on: Machine) -> Iterator[Chunk]:
     """Chunks of cells as they are done: the cells, and what the diagram holds of them, padded to the plan's size."""
 
+    @undisturbed  # in threads of devices too
     def solve(device: Device, cells: np.ndarray) -> dict[str, Any]:
         return measured(batch, *batch.run(device, cells_of(grid, cells, plan.size), plan))
 
-    yield from pull(on.devices_for(grid.cells, plan.size), chunks, functools.partial(batch.compile, plan), solve)
+    yield from pull(
+        on.devices_for(grid.cells, plan.size), chunks, undisturbed(functools.partial(batch.compile, plan)), solve
+    )
 
 
 def facts_of_run(batches: list[Batch], plans: list[Plan]) -> dict[str, Any]:

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, PRNGKeyArray, PyTree
 
-from layerflow._checks import is_concrete, is_key, require
-from layerflow._numerics import full_precision
+from layerflow._checks import check_ordered, is_concrete, is_key, named_apart, plain, require
+from layerflow._numerics import full_precision, undisturbed
 from layerflow._problem import Problem
 from layerflow._trajectory import Trajectory
 from layerflow.engine._cell import Cell, Wanted, take_apart
@@ -26,6 +26,7 @@ Summarise = Observe
 
 @full_precision
 def solve(
+@undisturbed
     problem: Problem,
     method: Method,
     *,

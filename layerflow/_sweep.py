@@ -11,7 +11,7 @@ from jaxtyping import PRNGKeyArray
 
 from layerflow._asked import Asked, CellFunction
 from layerflow._diagram import Results, coordinates_of, variables_of
-from layerflow._numerics import full_precision
+from layerflow._numerics import full_precision, undisturbed
 from layerflow._record import asked_of, device_in_words, facts_of
 from layerflow._run import chunks_of, facts_of_run, progress_bar, solved
 from layerflow._solve import Observe, Summarise, Times
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 @full_precision
 def sweep(
+@undisturbed
     cell: CellFunction,
     axes: Mapping[str, Any] | None = None,
     *,
