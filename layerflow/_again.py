@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from layerflow._asked import Asked, CellFunction, match_arguments
+from layerflow._asked import Asked
+from layerflow._cell_function import CellFunction, match_arguments, without_jit
 from layerflow._diagram import RETRIED, variables_of
 from layerflow._failures import has_failed, status_of
 from layerflow._numerics import full_precision, undisturbed
@@ -69,7 +70,7 @@ def replay(
         >>> lf.replay(cell, diagram, lam=3.0, seed=1).status.item()
         0
     """
-    asked = asked_again(diagram)
+    asked, cell = asked_again(diagram), without_jit(cell)
     grid = grid_again(asked, diagram, axes)
     values = {name: given[i] for axis, i in position(grid, coordinates) for name, given in axis.arguments.items()}
     key = jax.random.fold_in(root_of(diagram.attrs, asked), int(values.pop("seed", 0)))
@@ -82,8 +83,8 @@ def replay(
 
 
 @full_precision
-def retry(
 @undisturbed
+def retry(
     cell: CellFunction,
     diagram: "xarray.Dataset",
     method: Method,
@@ -126,7 +127,7 @@ def retry(
     """
     if not has_failed(status_of(diagram).values).any():
         raise ValueError("No cell of the diagram failed, so there is nothing to retry.")
-    asked = asked_again(diagram)
+    asked, cell = asked_again(diagram), without_jit(cell)
     grid, wanted = grid_again(asked, diagram, axes), wanted_again(asked, observe, summary)
     method, names = checked_method(method), [name for a in grid.axes if a.name != "seed" for name in a.arguments]
     whole = Asked(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from layerflow._asked import Asked, CellFunction
+from layerflow._asked import Asked
+from layerflow._cell_function import CellFunction
 from layerflow._diagram import Results, coordinates_of, variables_of
 from layerflow._numerics import full_precision, undisturbed
 from layerflow._record import asked_of, device_in_words, facts_of
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 
 
 @full_precision
-def sweep(
 @undisturbed
+def sweep(
     cell: CellFunction,
     axes: Mapping[str, Any] | None = None,
     *,
