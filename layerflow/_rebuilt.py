@@ -61,7 +61,8 @@ def method_again(facts: Mapping[str, Any]) -> Method:
 
 def grid_again(asked: Record, diagram: "xarray.Dataset", axes: Mapping[str, Any] | None) -> Grid:
     """The grid of a diagram, or of the part of it that is given."""
-    return Grid(tuple(_axis(known, diagram, axes or {}) for known in asked["axes"]))
+    given = named_apart(axes or {}, "axis")
+    return Grid(tuple(_axis(known, diagram, given) for known in asked["axes"]))
 
 
 def _axis(known: Record, diagram: "xarray.Dataset", axes: Mapping[str, Any]) -> Axis:
@@ -89,7 +90,8 @@ def _axis(known: Record, diagram: "xarray.Dataset", axes: Mapping[str, Any]) -> 
 
 def position(grid: Grid, coordinates: Mapping[str, Any]) -> Iterator[tuple[Axis, int]]:
     """Where a cell lies along each axis."""
-    names = {axis.name for axis in grid.axes}
+    names, coordinates = {axis.name for axis in grid.axes}, named_apart(coordinates, "coordinate")
+    check_known(coordinates, "a coordinate")
     surplus = sorted(set(coordinates) - names)
     missing = sorted(a.name for a in grid.axes if a.name not in coordinates and len(a) > 1)
     if surplus or missing:
