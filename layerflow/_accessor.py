@@ -8,7 +8,6 @@ import xarray
 from jaxtyping import ArrayLike
 
 from layerflow._again import replay, retry
-from layerflow._asked import CellFunction
 from layerflow._boundary import boundary
 from layerflow._card import Card
 from layerflow._cell_function import CellFunction
