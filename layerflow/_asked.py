@@ -106,23 +106,9 @@ def _grid(cell: CellFunction, axes: Mapping[str, Any], seeds: int | None) -> tup
         )
     if not isinstance(axes, Mapping):
         raise TypeError(f'Argument `axes` is a dict, {{"lam": values}}, but it is a {type(axes).__name__}.')
-    axes = named_apart(axes, "axis")
-    made = [make_axis(name, values) for name, values in axes.items()]
+    made = [make_axis(name, values) for name, values in named_apart(axes, "axis").items()]
     given = [argument for axis in made for argument in axis.arguments]
-    if len(set(given)) < len(given):
-        raise TypeError(
-            f"Each argument of the cell function belongs to one axis, but these are given: {sorted(given)}."
-        )
-    for axis in made:
-        other = next((name for name in axis.arguments if name != axis.name and name in axes), None)
-        if other is not None:
-            raise ValueError(
-                f"The axis `{axis.name}` gives the argument `{other}`, and another axis is called so: the diagram "
-                f"could not tell the two apart. Rename that axis."
-            )
-    for name in ("seed", "t", "step", *RESERVED):
-        if name in axes or name in given:
-            raise ValueError(f"The name `{name}` belongs to the diagram itself. Rename this axis or argument.")
+    _check_axes_apart(made, given)
     takes_key = match_arguments(cell, given)
     if seeds is None:
         return Grid(tuple(made)), takes_key
@@ -136,6 +122,25 @@ def _grid(cell: CellFunction, axes: Mapping[str, Any], seeds: int | None) -> tup
     numbers = np.arange(seeds)
     seed = Axis("seed", {"seed": numbers}, numbers, {"long_name": "seed", "units": "1"})
     return Grid((*made, seed)), takes_key
+
+
+def _check_axes_apart(axes: list[Axis], given: list[str]) -> None:
+    """Raise where axes, or the arguments that they give, take a name twice or one that is not theirs."""
+    names = [axis.name for axis in axes]
+    if len(set(given)) < len(given):
+        raise TypeError(
+            f"Each argument of the cell function belongs to one axis, but these are given: {sorted(given)}."
+        )
+    for axis in axes:
+        other = next((argument for argument in axis.arguments if argument != axis.name and argument in names), None)
+        if other is not None:
+            raise ValueError(
+                f"The axis `{axis.name}` gives the argument `{other}`, and another axis is called so: the diagram "
+                f"could not tell the two apart. Rename that axis."
+            )
+    for name in ("seed", "t", "step", *RESERVED):
+        if name in names or name in given:
+            raise ValueError(f"The name `{name}` belongs to the diagram itself. Rename this axis or argument.")
 
 
 def _differentiable(names: Sequence[str], grid: Grid) -> tuple[str, ...]:

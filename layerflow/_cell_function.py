@@ -37,12 +37,18 @@ def match_arguments(cell: CellFunction, given: list[str]) -> bool:
         raise TypeError(
             f"The argument {_listed(twice)} is bound by functools.partial, and an axis gives it too. Leave one out."
         )
-    _check_by_name(parameters, given)
+    by_position = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY]
+    if any(p.name in given or p.default is p.empty for p in parameters if p.name in by_position):
+        raise TypeError(
+            f"The cell function takes {_listed(by_position)} by position only, but arguments are handed over by name. "
+            f"Take the `/` out of its arguments."
+        )
     surplus = [name for name in given if name not in names and not takes_all]
     if surplus:
+        others = next((f", and *{p.name} by position" for p in parameters if p.kind is p.VAR_POSITIONAL), "")
         raise TypeError(
-            f"The cell function does not take {_listed(surplus)}; it takes {_listed(names) or 'nothing'}. Axes are "
-            f"named after its arguments."
+            f"The cell function does not take {_listed(surplus)}; it takes {_listed(names) or 'nothing'}{others}. Axes "
+            f"are named after its arguments: def cell({', '.join([*names, *surplus])})."
         )
     missing = [p.name for p in named_ones if p.default is p.empty and p.name not in (*given, "key")]
     if missing:
@@ -60,22 +66,6 @@ def bound_by_partial(cell: CellFunction) -> set[str]:
         bound |= set(cell.keywords)
         cell = cell.func
     return bound
-
-
-def _check_by_name(parameters: Iterable[inspect.Parameter], given: list[str]) -> None:
-    """Raise if the cell function takes by position alone what it has to be given by name."""
-    without = [p.name for p in parameters if p.kind is p.POSITIONAL_ONLY and (p.default is p.empty or p.name in given)]
-    if without:
-        raise TypeError(
-            f"The cell function takes {_listed(without)} by position only, but arguments are handed over by name. Take "
-            f"the `/` out of its arguments."
-        )
-    kinds = {p.kind for p in parameters}
-    if inspect.Parameter.VAR_POSITIONAL in kinds and kinds <= {inspect.Parameter.VAR_POSITIONAL} and given:
-        raise TypeError(
-            f"The cell function takes any arguments by position, but they are handed over by name. Name them: "
-            f"def cell({', '.join(given)})."
-        )
 
 
 def _listed(names: Iterable[str]) -> str:

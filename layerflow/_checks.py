@@ -91,9 +91,9 @@ def is_concrete(value: Any) -> bool:
     return not isinstance(value, Tracer)
 
 
-def spelled(name: str) -> str:
+def spelled(name: Any) -> Any:
     """A name as Python spells it in code, by NFKC: the two characters for epsilon are one there."""
-    return unicodedata.normalize("NFKC", name)
+    return unicodedata.normalize("NFKC", name) if isinstance(name, str) else name
 
 
 def named_apart(values: Mapping[str, Any], what: str) -> dict[str, Any]:

@@ -343,7 +343,7 @@ def test_means_of_codes_are_no_codes(seeded):
     halves = seeded.assign(status=("target", [3.5, 0.0]))
     unknown = seeded.assign(status=("target", [77, 0]))
     for broken in (mean, halves, unknown):
-        for ask in (lf.failures, lf.provenance, lambda d: d.lf.card, lambda d: d.lf.failures()):
+        for ask in (lf.failures, lf.provenance, lambda d: d.lf.card, lambda d: lf.retry(drawn, d, FLOW)):
             with pytest.raises(ValueError, match=r"a mean of codes is no code.*\(diagram.status >= 3\).mean"):
                 ask(broken)
     assert mean.lf.plot().get_ylabel() is not None  # asks for no code
@@ -424,9 +424,9 @@ CASES = {
         r"`key` by position only, but arguments are handed over by name",
     ),
     "any by position": (
-        lambda: sweep(lambda *a: cell(*a)),
+        lambda: sweep(lambda key, *rest: cell(*rest)),
         TypeError,
-        r"any arguments by position.*def cell\(target\)",
+        r"it takes `key`, and \*rest by position. Axes are named after its arguments: def cell\(key, target\)",
     ),
     "replay by position": (
         lambda: lf.replay(lambda target, /: cell(target), sweep(ts=TIMES), target=1.0),
@@ -466,6 +466,7 @@ CASES = {
     ),
     "root beyond 64 bits": (lambda: sweep(root=2**63), ValueError, r"`root`.*64 bits.*number % 2\*\*63"),
     "key beyond 64 bits": (lambda: lf.solve(cell(1.0), FLOW, key=-(2**64)), ValueError, r"`key`.*64 bits"),
+    "derivative by a number": (lambda: sweep(derivative=(1,)), ValueError, r"here: target\), but `1` is not one"),
     "axis called by a number": (lambda: sweep(axes={1: [1.0]}), TypeError, r"Names are text, but one axis is called 1"),
     "function called by a number": (lambda: sweep(observe={1: lf.loss}), TypeError, r"Names are text.*`observe`"),
 }
