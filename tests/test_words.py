@@ -118,14 +118,15 @@ SETTINGS = {"disable_jit": jax.disable_jit, "nans": lambda: jax.debug_nans(True)
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_settings_for_debugging_change_no_diagram(setting, diagram):
-    failing = {"target": [-1.0, 1.0]}
+    failing, observe = {"target": [-1.0, 1.0]}, {"endless": lambda n, p: 1.0 / (0.0 * n.matrix.sum())}
     with SETTINGS[setting]():
-        same, failed = sweep(ts=TIMES), sweep(axes=failing, method=FLOW)
+        same, failed = sweep(ts=TIMES), sweep(axes=failing, method=FLOW, observe=observe)
         alone = lf.solve(cell(jnp.array(2.0)), FLOW)
-        again = lf.retry(cell, failed, FLOW)
+        again = lf.retry(cell, failed, FLOW, observe=observe)
 
     np.testing.assert_array_equal(same.loss, diagram.loss)
     assert failed.status.values.tolist() == again.status.values.tolist() == [lf.Status.NOT_FINITE, lf.Status.REACHED_T1]
+    np.testing.assert_array_equal(again.endless, [np.nan, np.inf])
     assert alone.status == lf.Status.REACHED_T1
 
 
