@@ -1,6 +1,6 @@
 """layerflow: gradient flow of layerwise linear models, whole phase diagrams in one call."""
 
-import sys
+import sys as _sys
 
 from layerflow import plot, theory
 from layerflow._again import replay, retry
@@ -79,7 +79,7 @@ from layerflow.tasks import (
     teacher,
 )
 
-if "xarray" in sys.modules:  # else with the first diagram: xarray takes its time to import
+if "xarray" in _sys.modules:  # else with the first diagram: xarray takes its time to import
     from layerflow import _accessor as _accessor
 
 __version__ = "0.2.0"

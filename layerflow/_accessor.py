@@ -8,10 +8,10 @@ import xarray
 from jaxtyping import ArrayLike
 
 from layerflow._again import replay, retry
-from layerflow._asked import CellFunction
 from layerflow._boundary import boundary
 from layerflow._card import Card
-from layerflow._failures import failures, status_of
+from layerflow._cell_function import CellFunction
+from layerflow._failures import axes_of, failures
 from layerflow._provenance import provenance
 from layerflow._trajectory import Trajectory
 from layerflow.methods import Method
@@ -82,7 +82,7 @@ class DiagramAccessor:
         Raises:
             ValueError: As these do; select or reduce what dimensions are left over.
         """
-        array, axes = chosen(self._diagram, variable), status_of(self._diagram).dims
+        array, axes = chosen(self._diagram, variable), axes_of(self._diagram)
         long = [dim for dim, size in array.sizes.items() if size > 1 and dim != "seed"]
         if len(long) != 2 or not set(long) <= set(axes):
             return curves(array, **how)

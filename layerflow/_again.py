@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from layerflow._asked import Asked, CellFunction, match_arguments
+from layerflow._asked import Asked
+from layerflow._cell_function import CellFunction, match_arguments, without_jit
 from layerflow._diagram import RETRIED, variables_of
 from layerflow._failures import has_failed, status_of
-from layerflow._numerics import full_precision
+from layerflow._numerics import full_precision, undisturbed
 from layerflow._rebuilt import asked_again, check_settings, grid_again, method_again, position, wanted_again
 from layerflow._record import Record, method_facts, root_of, velocity_of
 from layerflow._run import chunks_of, progress_bar, solved
@@ -69,7 +70,7 @@ def replay(
         >>> lf.replay(cell, diagram, lam=3.0, seed=1).status.item()
         0
     """
-    asked = asked_again(diagram)
+    asked, cell = asked_again(diagram), without_jit(cell)
     check_settings(asked)
     grid = grid_again(asked, diagram, axes)
     values = {name: given[i] for axis, i in position(grid, coordinates) for name, given in axis.arguments.items()}
@@ -83,6 +84,7 @@ def replay(
 
 
 @full_precision
+@undisturbed
 def retry(
     cell: CellFunction,
     diagram: "xarray.Dataset",
@@ -128,7 +130,7 @@ def retry(
     """
     if not has_failed(status_of(diagram).values).any():
         raise ValueError("No cell of the diagram failed, so there is nothing to retry.")
-    asked = asked_again(diagram)
+    asked, cell = asked_again(diagram), without_jit(cell)
     check_settings(asked)
     grid, wanted = grid_again(asked, diagram, axes), wanted_again(asked, observe, summary)
     method, names = checked_method(method), [name for a in grid.axes if a.name != "seed" for name in a.arguments]

@@ -1,7 +1,6 @@
 """What a sweep is asked for: everything checked, and traced to batches that run."""
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from layerflow._checks import collect
-from layerflow._diagram import RESERVED, axes_and_arguments
+from layerflow._cell_function import CellFunction, bound_by_partial, match_arguments, without_jit
+from layerflow._checks import check_known, check_ordered, collect, named_apart, spelled
+from layerflow._diagram import RESERVED, axes_and_arguments, names_of, variables_of
 from layerflow._problem import Problem
 from layerflow._solve import Observe, Summarise, Times, as_key, checked_method, checked_times, checked_wanted
 from layerflow.engine._cell import Cell, Wanted, take_apart
@@ -20,8 +20,6 @@ from layerflow.engine._grid import Axis, Grid, make_axis
 from layerflow.engine._program import freeze, say_floor
 from layerflow.engine._trace import trace
 from layerflow.methods import Exact, Method
-
-CellFunction = Callable[..., Problem | tuple[Problem, Method]]
 
 _CHECK_CHUNK = 2**16
 _FLOOR_CELLS = 2**10  # enough to find what to say of a grid
@@ -66,7 +64,8 @@ class Asked:
         verify: bool,
     ) -> "Asked":
         """The arguments of `sweep`, checked."""
-        wanted = checked_wanted(observe, summary, ts)
+        cell, wanted = without_jit(cell), checked_wanted(observe, summary, ts)
+        check_ordered(ts, "Argument `ts`")
         if not paths and not wanted.summary:
             raise ValueError("With paths=False a sweep keeps what summaries say, but there is none: give `summary`.")
         grid, takes_key = _grid(cell, axes or {}, seeds)
@@ -76,15 +75,16 @@ class Asked:
 
     def batches(self) -> list[Batch]:
         """The cells of each combination of static values, traced; raises where they cannot be one diagram."""
+        check_known((self.method, self.ts, self.root), "its method, `ts` or root key")
         batches = [_batch(self, chosen) for chosen, _ in self.grid.combinations()]
         kinds = {type(batch.frozen.program.method) for batch in batches}
         if self.ts is not None and len(kinds) > 1:
             raise TypeError(
                 "`ts` are times for Flow and steps for Descent: sweep the two apart, or measure at the end."
             )
-        _check_variables(
-            [(words, b.kept) for (_, words), b in zip(self.grid.combinations(), batches, strict=True)], self.grid
-        )
+        _check_shapes([(words, b.kept) for (_, words), b in zip(self.grid.combinations(), batches, strict=True)])
+        _check_names(names_of(batches[0]), self.grid)
+        variables_of(self.grid, batches[0])  # raises where names of dimensions collide
         return batches
 
     def judge(self, batches: list[Batch]) -> None:
@@ -111,53 +111,46 @@ def _grid(cell: CellFunction, axes: Mapping[str, Any], seeds: int | None) -> tup
         )
     if not isinstance(axes, Mapping):
         raise TypeError(f'Argument `axes` is a dict, {{"lam": values}}, but it is a {type(axes).__name__}.')
-    made = [make_axis(name, values) for name, values in axes.items()]
+    made = [make_axis(name, values) for name, values in named_apart(axes, "axis").items()]
     given = [argument for axis in made for argument in axis.arguments]
-    if len(set(given)) < len(given):
-        raise TypeError(
-            f"Each argument of the cell function belongs to one axis, but these are given: {sorted(given)}."
-        )
-    for name in ("seed", "t", "step", *RESERVED):
-        if name in axes or name in given:
-            raise ValueError(f"The name `{name}` belongs to the diagram itself. Rename this axis or argument.")
+    _check_axes_apart(made, given)
     takes_key = match_arguments(cell, given)
     if seeds is None:
         return Grid(tuple(made)), takes_key
     if not isinstance(seeds, int | np.integer) or seeds < 1:
         raise ValueError(f"Argument `seeds` counts repetitions and needs to be a positive whole number, not {seeds}.")
     if not takes_key:
-        raise TypeError("The cell function takes no `key`, so all seeds would be copies. Give it an argument `key`.")
+        bound = " but the one that functools.partial binds" if "key" in bound_by_partial(cell) else ""
+        raise TypeError(
+            f"The cell function takes no `key`{bound}, so all seeds would be copies. Give it an argument `key`."
+        )
     numbers = np.arange(seeds)
     seed = Axis("seed", {"seed": numbers}, numbers, {"long_name": "seed", "units": "1"})
     return Grid((*made, seed)), takes_key
 
 
-def match_arguments(cell: CellFunction, given: list[str]) -> bool:
-    """Whether the cell function takes a key; raises if its arguments and the axes differ."""
-    parameters = inspect.signature(cell).parameters.values()
-    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    named_ones = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
-    names = [p.name for p in named_ones]
-    if "key" in given:
-        raise TypeError("The argument `key` is made by the sweep from `seeds` and `root`; it cannot be an axis.")
-    surplus = [name for name in given if name not in names and not takes_all]
-    if surplus:
+def _check_axes_apart(axes: list[Axis], given: list[str]) -> None:
+    """Raise where axes, or the arguments that they give, take a name twice or one that is not theirs."""
+    names = [axis.name for axis in axes]
+    if len(set(given)) < len(given):
         raise TypeError(
-            f"The cell function does not take {', '.join(f'`{n}`' for n in surplus)}; it takes "
-            f"{', '.join(f'`{n}`' for n in names) or 'nothing'}. Axes are named after its arguments."
+            f"Each argument of the cell function belongs to one axis, but these are given: {sorted(given)}."
         )
-    missing = [p.name for p in named_ones if p.default is p.empty and p.name not in (*given, "key")]
-    if missing:
-        raise TypeError(
-            f"The cell function takes {', '.join(f'`{n}`' for n in missing)}, but no axis gives it. "
-            f"Axes: {', '.join(f'`{n}`' for n in given) or 'none'}. Add the axis, or give the argument a default."
-        )
-    return "key" in names or takes_all
+    for axis in axes:
+        other = next((argument for argument in axis.arguments if argument != axis.name and argument in names), None)
+        if other is not None:
+            raise ValueError(
+                f"The axis `{axis.name}` gives the argument `{other}`, and another axis is called so: the diagram "
+                f"could not tell the two apart. Rename that axis."
+            )
+    for name in ("seed", "t", "step", *RESERVED):
+        if name in names or name in given:
+            raise ValueError(f"The name `{name}` belongs to the diagram itself. Rename this axis or argument.")
 
 
 def _differentiable(names: Sequence[str], grid: Grid) -> tuple[str, ...]:
     """The axes to differentiate by, or an error."""
-    names = (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
+    names = tuple(map(spelled, (names,) if isinstance(names, str) else dict.fromkeys(names)))
     numbers = {n for axis in grid.inner for n, v in axis.arguments.items() if v.dtype.kind == "f" and v.ndim == 1}
     for name in names:
         if name not in numbers:
@@ -195,10 +188,11 @@ def _batch(asked: Asked, chosen: dict[str, Any]) -> Batch:
         ) from error
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError) as error:
         raise _decides_shape(error) from error
-    except TypeError as error:
-        if "concrete" not in str(error):
+    except (TypeError, IndexError) as error:  # a shape, a slice such as x[:n] or a mask such as x[x < n]
+        if not any(word in str(error) for word in ("concrete", "static integers", "static start/stop/step")):
             raise
         raise _decides_shape(error) from error
+    check_known(constants, "a number that the cell function closes over")
     leaves, method_arrays, _ = traced.outputs
     own: Method = found["apart"].static.method
     times = checked_times(asked.ts, type(own), None if method is None else method.end)
@@ -208,6 +202,7 @@ def _batch(asked: Asked, chosen: dict[str, Any]) -> Batch:
             "Leave `adjoint` out."
         )
     frozen = freeze(found["apart"], leaves, method_arrays, wanted, times, key_shape)
+    check_known(frozen.constants, "a number that an observable or the method closes over")
     (own if method is None else method).check_precision(frozen.program.start.outputs.dtype)
     batch = Batch(frozen, traced, constants, one, found["messages"], times, root, wanted, grid.seeds)
     _check_keys(batch.keys)
@@ -286,8 +281,8 @@ def _first_problem(cell: CellFunction, grid: Grid, takes_key: bool, root: PRNGKe
     return returned[0] if isinstance(returned, tuple) else returned
 
 
-def _check_variables(described: list[tuple[str, dict[str, Any]]], grid: Grid) -> None:
-    """Raise where the variables of the combinations of static values differ, or take a name that is not theirs."""
+def _check_shapes(described: list[tuple[str, dict[str, Any]]]) -> None:
+    """Raise where the variables of the combinations of static values differ."""
     words, variables = described[0]
     for other_words, other in described[1:]:
         for name in {*variables, *other}:
@@ -299,11 +294,22 @@ def _check_variables(described: list[tuple[str, dict[str, Any]]], grid: Grid) ->
                     f"{other_words}. "
                     f"Reduce it to one shape, or sweep these values apart."
                 )
-    for name in variables:
+
+
+def _check_names(names: list[str], grid: Grid) -> None:
+    """Raise where variables take a name that is not theirs, or two take one."""
+    for name in names:
         if name in (*RESERVED, "t", "step") or name in axes_and_arguments(grid):
             raise ValueError(
-                f"The observable `{name}` has the name of an axis or of the diagram's own variables "
+                f"The variable `{name}` has the name of an axis or of the diagram's own variables "
                 f"({', '.join(RESERVED)}). Name it apart: observe={{'my_{name}': f}}."
+            )
+        if not name or "/" in name:
+            raise ValueError(f"A variable is called {name!r}, but files of diagrams need a name without `/`.")
+        if names.count(name) > 1:
+            raise ValueError(
+                f"The diagram would hold two variables called `{name}`: of the functions in `observe` and `summary`, "
+                f"and of what `derivative` and `verify` add. Name yours apart: observe={{'my_{name}': f}}."
             )
 
 

@@ -39,9 +39,10 @@ def boundary(
 
         y = slope * x + intercept    and    |y| = prefactor * |x|^exponent,
 
-    both in the values of the axes, whether these are drawn evenly or geometrically.
-
-    To fit one side of an arch, or one range, select it first: diagram.loss.sel(lam=slice(0, None)).
+    both in the values of the axes, whether these are drawn evenly or geometrically, each with the share of
+    the variance of y, or of log |y|, that it explains: `slope_r2` and `exponent_r2`, 1 where the branch is
+    such a line. A branch that rises and falls, an arch, is neither: its fits are NaN, and the shares alone
+    remain. To fit one side of an arch, or one range, select it first: diagram.loss.sel(lam=slice(0, None)).
 
     The band is the middle half of the seeds: each seed has a line of its own by the same rule, and the
     band's edges are the quartiles of how far these lie from the line, along its normal in grid
@@ -265,12 +266,12 @@ def _value_at(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
 def _fits(line: np.ndarray, moves: np.ndarray, x: "xarray.DataArray", y: "xarray.DataArray") -> dict[str, float]:
     """Straight line and power law through one branch, and how they differ from seed to seed."""
     slope, intercept = _straight(*_placed([line], None, x, y))
-    exponent, logarithm = _power(line, None, x, y)
+    exponent, logarithm = _straight(*_logarithms(line, None, x, y))
     whole = [shift for shift in moves if np.isfinite(shift).all()]
     slopes = [_straight(*_placed([line], shift, x, y))[0] for shift in whole]
-    exponents = [_power(line, shift, x, y)[0] for shift in whole]
+    exponents = [_straight(*_logarithms(line, shift, x, y))[0] for shift in whole]
     spread = lambda values: float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
-    return {
+    fits = {
         "slope": slope,
         "slope_error": spread(slopes),
         "intercept": intercept,
@@ -278,17 +279,22 @@ def _fits(line: np.ndarray, moves: np.ndarray, x: "xarray.DataArray", y: "xarray
         "exponent_error": spread(exponents),
         "prefactor": float(np.exp(logarithm)),
     }
+    shares = {
+        "slope_r2": _explained(*_placed([line], None, x, y)),
+        "exponent_r2": _explained(*_logarithms(line, None, x, y)),
+    }
+    return (dict.fromkeys(fits, np.nan) if _lines.is_arch(line) else fits) | shares
 
 
-def _power(
+def _logarithms(
     line: np.ndarray, shift: np.ndarray | None, x: "xarray.DataArray", y: "xarray.DataArray"
-) -> tuple[float, float]:
-    """Exponent and logarithm of the prefactor of |y| over |x|."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Logarithms of |x| and |y| along a branch, of which a power law is a straight line; NaN if a sign changes."""
     kept = _off_zero(x.values, line[:, 0]) & _off_zero(y.values, line[:, 1])
     xs, ys = (values[kept] for values in _placed([line], shift, x, y))
     if any(len(set(np.sign(values))) != 1 or (values == 0).any() for values in (xs, ys)):
-        return np.nan, np.nan
-    return _straight(np.log(np.abs(xs)), np.log(np.abs(ys)))
+        return np.full(1, np.nan), np.full(1, np.nan)
+    return np.log(np.abs(xs)), np.log(np.abs(ys))
 
 
 def _off_zero(values: np.ndarray, steps: np.ndarray) -> np.ndarray:
@@ -307,3 +313,10 @@ def _straight(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
         return np.nan, np.nan
     slope = (from_mean * y).sum() / spread
     return float(slope), float(y.mean() - slope * x.mean())
+
+
+def _explained(x: np.ndarray, y: np.ndarray) -> float:
+    """The share of the variance of y that the least-squares line explains; NaN if there is none."""
+    slope, intercept = _straight(x, y)
+    varied = ((y - y.mean()) ** 2).sum()
+    return float(1 - ((y - slope * x - intercept) ** 2).sum() / varied) if varied > 0 else np.nan

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike
 
 from layerflow._card import Card, Carded
-from layerflow._checks import collect
+from layerflow._checks import collect, plain
 from layerflow._trajectory import Trajectory
 
 _REFUSED = 1e6  # misfit, relative to the size of the curve, of values that the closed form does not take
@@ -152,6 +152,8 @@ def _curve_of(trajectory: Any, of: str | None) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"Name one of {', '.join(f'`{n}`' for n in trajectory.observed)}: of=..., not {of!r}.")
         ts, values = np.asarray(trajectory.ts, float), np.asarray(trajectory.observed[of], float)
     else:
+        for part in trajectory if isinstance(trajectory, tuple | list) else ():
+            plain(part, "The curve")
         try:
             ts, values = (np.asarray(array, float) for array in trajectory)
         except (TypeError, ValueError) as error:

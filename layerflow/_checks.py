@@ -1,7 +1,8 @@
 """Checks on values that may still be traced when the check is written down."""
 
 import contextlib
-from collections.abc import Generator
+import unicodedata
+from collections.abc import Generator, Iterator, Mapping, Set
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +13,7 @@ import jax.extend.core as jec
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike
+from jaxtyping import Array, ArrayLike, PyTree
 
 
 @dataclass
@@ -90,12 +91,70 @@ def is_concrete(value: Any) -> bool:
     return not isinstance(value, Tracer)
 
 
+def spelled(name: Any) -> Any:
+    """A name as Python spells it in code, by NFKC: the two characters for epsilon are one there."""
+    return unicodedata.normalize("NFKC", name) if isinstance(name, str) else name
+
+
+def named_apart(values: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """`values` by names as Python spells them, or an error where two are one."""
+    for name in values:
+        if not isinstance(name, str):
+            raise TypeError(f"Names are text, but one {what} is called {name!r}, of type {type(name).__name__}.")
+    names = [spelled(name) for name in values]
+    twice = [f"`{given}`" for given, name in zip(values, names, strict=True) if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"Python takes the names {' and '.join(twice)} for one. Rename one {what}.")
+    return dict(zip(names, values.values(), strict=True))
+
+
+def plain(value: Any, what: str) -> Any:
+    """`value` as JAX takes it: bytes in this machine's order, an error if some of its numbers are masked."""
+    parts = value if isinstance(value, list | tuple) else (value,)
+    if any(isinstance(part, np.ma.MaskedArray) and np.ma.is_masked(part) for part in parts):
+        raise ValueError(
+            f"{what} needs all of its numbers, but some are masked, and masks are not kept. Drop those, as in "
+            f"values.compressed(), or fill them in, as in values.filled(0.0)."
+        )
+    value = np.ma.getdata(value) if isinstance(value, np.ma.MaskedArray) else value
+    dtype = getattr(value, "dtype", None)
+    if isinstance(dtype, np.dtype) and not dtype.isnative:
+        return np.asarray(value).astype(dtype.newbyteorder("="))
+    return value
+
+
+def plain_leaves(tree: PyTree, what: str) -> PyTree:
+    """`tree` with every array in it plain; itself where they are so already."""
+    leaves, structure = jax.tree.flatten(tree)
+    converted = [plain(leaf, what) for leaf in leaves]
+    same = all(new is old for new, old in zip(converted, leaves, strict=True))
+    return tree if same else jax.tree.unflatten(structure, converted)
+
+
+def check_ordered(values: Any, what: str) -> None:
+    """Raise for values that have no order, or can be run through only once."""
+    if isinstance(values, Set | Iterator):
+        kind, mend = ("set, which has no order", "sorted") if isinstance(values, Set) else ("generator", "list")
+        raise TypeError(f"{what} needs a list or an array, but it is a {kind}. Write {mend}(...) around it.")
+
+
+def check_known(tree: PyTree, what: str) -> None:
+    """Raise if a transformation of JAX's traces a number that has to be known."""
+    if not all(map(is_concrete, jax.tree.leaves(tree))):
+        raise TypeError(
+            f"A diagram is computed of known numbers, but inside jax.grad, jax.vmap, jax.jit or a cell function "
+            f"numbers are traced, here {what}. For derivatives by an axis call lf.sweep(..., derivative=...) outside; "
+            f"what can be differentiated, mapped and compiled is lf.solve, of one problem."
+        )
+
+
 def real_array(value: ArrayLike, name: str) -> Array:
     """`value` as an array of floating point numbers, integers converted."""
+    value = plain(value, f"Argument `{name}`")
     if isinstance(value, bool | int | float):  # of JAX's own dtype at once: converting would compile a program
         value = np.asarray(value, jnp.result_type(float))
     try:
-        array = jnp.asarray(np.asarray(value) if isinstance(value, list | tuple) else value)
+        array = jnp.asarray(plain(np.asarray(value), name) if isinstance(value, list | tuple) else value)
     except (TypeError, ValueError) as error:
         raise TypeError(f"Argument `{name}` needs numbers, but it is {value!r}.") from error
     if jnp.issubdtype(array.dtype, jnp.complexfloating):

@@ -39,22 +39,22 @@ def variables_of(grid: Grid, batch: Batch) -> dict[str, Variable]:
     """All variables of a diagram by name, as the cells of any combination of static values have them."""
     wanted, time_name, time_label = batch.wanted, *_time(batch)
     variables: dict[str, Variable] = {}
-    # Axes and time keep their names to themselves: no dimension of an observable has size -1.
-    sizes = dict.fromkeys([*axes_and_arguments(grid), "t", "step"], -1)
+    slopes = _slopes(batch)
+    # Axes, time and variables keep their names to themselves: no dimension of an observable has size -1.
+    sizes = dict.fromkeys([*axes_and_arguments(grid), "t", "step", *RESERVED, *names_of(batch)], -1)
     for name, kept in batch.kept.items():
         if name in batch.frozen.verified and not name.endswith("_error"):
             variables[name] = _variable((), kept.shape, kept.dtype, **_OF_VERIFICATION[name])
             continue
-        by = next((axis for axis in wanted.derivative if name.endswith(f"_d_{axis}")), None)
-        of = name if by is None else name.removesuffix(f"_d_{by}")
+        of, by = slopes.get(name, (name, None))
         of = of.removesuffix("_error") if name in batch.frozen.verified else of
         labels = _labels(of, {**wanted.observe, **wanted.summary})
         times = [] if batch.ts is None or of in batch.frozen.summaries else [time_name]
         own = kept.shape[len(times) :]
         dims = labels["dims"] if len(labels["dims"]) == len(own) else ()
-        # A name that means something else here, or another size, gives way to numbers.
-        if len(dims) < len(own) or any(sizes.get(dim, size) != size for dim, size in zip(dims, own, strict=True)):
-            dims = [f"{name}_{i}" for i in range(len(own))]
+        # A name that stands twice, means something else here, or another size, gives way to numbers.
+        unfit = len(set(dims)) < len(own) or any(sizes.get(d, size) != size for d, size in zip(dims, own, strict=True))
+        dims = _numbered(name, len(own), sizes) if unfit else dims
         sizes |= dict(zip(dims, own, strict=True))
         attrs = {key: labels[key] for key in ("long_name", "units")}
         if name in batch.frozen.verified:
@@ -85,6 +85,36 @@ def _status_variable(long_name: str) -> Variable:
         "flag_meanings": " ".join(code.name.lower() for code in codes),
     }
     return _variable((), (), np.uint8, int(Status.MISSING), long_name=long_name, **flags)
+
+
+def _numbered(name: str, count: int, taken: Mapping[str, int]) -> tuple[str, ...]:
+    """Names for the dimensions of a variable that has none of its own, or an error where they are taken."""
+    dims = tuple(f"{name}_{i}" for i in range(count))
+    for dim in dims:
+        if dim in taken:
+            raise ValueError(
+                f"The dimensions of the variable `{name}` are numbered {', '.join(dims)}, but `{dim}` is the name of "
+                f"an axis, a variable or another dimension. Rename that one, or name these: "
+                f"@lf.observable(dims=(...))."
+            )
+    return dims
+
+
+def names_of(batch: Batch) -> list[str]:
+    """Names of the variables that hold what was measured of cells; a name stands twice if two are called so."""
+    wanted, values = batch.wanted, _measured(batch)
+    slopes = [f"{name}_d_{axis}" for axis in wanted.derivative for name in values]
+    return [*values, *slopes, *batch.frozen.verified, *(["verified"] if wanted.verify else [])]
+
+
+def _slopes(batch: Batch) -> dict[str, tuple[str, str]]:
+    """For every derivative in a diagram the variable and the axis that it is of and by."""
+    return {f"{name}_d_{axis}": (name, axis) for axis in batch.wanted.derivative for name in _measured(batch)}
+
+
+def _measured(batch: Batch) -> list[str]:
+    """Names of observables and summaries that are kept."""
+    return [*(batch.frozen.variables if batch.wanted.paths else ()), *batch.frozen.summaries]
 
 
 def _variable(dims: tuple[str, ...], shape: tuple[int, ...], dtype: Any, fill: Any = np.nan, **attrs: Any) -> Variable:

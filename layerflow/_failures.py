@@ -22,7 +22,7 @@ def failures(diagram: "xarray.Dataset") -> "pandas.DataFrame":
         `reason` in words. Cells that are not computed yet are no failures.
 
     Raises:
-        ValueError: If the dataset has no `status`.
+        ValueError: If the dataset has no `status`, or one that holds no codes, as after a mean over seeds.
 
     Example:
         >>> import jax.numpy as jnp, layerflow as lf
@@ -49,14 +49,39 @@ def failures(diagram: "xarray.Dataset") -> "pandas.DataFrame":
     return pandas.DataFrame({**{n: [value] * len(codes) for n, value in fixed.items()}, **columns, **said})
 
 
-def status_of(diagram: "xarray.Dataset") -> "xarray.DataArray":
-    """The status of every cell, or an error."""
+def axes_of(diagram: "xarray.Dataset") -> tuple[Any, ...]:
+    """The axes of a diagram, which are those of its status, or an error."""
     if "status" not in getattr(diagram, "data_vars", {}):
         raise ValueError(
             "A diagram as lf.sweep or lf.open_diagram returns it is needed, with its variable `status`, but a "
             f"{type(diagram).__name__} without one came."
         )
-    return diagram["status"]
+    return diagram["status"].dims
+
+
+def status_of(diagram: "xarray.Dataset") -> "xarray.DataArray":
+    """The status of every cell, or an error where something was computed with the codes."""
+    axes_of(diagram)
+    status = diagram["status"]
+    if not _are_codes(status):
+        raise ValueError(
+            f"The variable `status` holds one code per cell (lf.Status), but here it holds numbers computed with "
+            f"them, of dtype {status.dtype}, and a mean of codes is no code. Give the diagram as lf.sweep or "
+            f"lf.open_diagram returned it, or a selection of it. The share of cells that failed is "
+            f"(diagram.status >= 3).mean(...)."
+        )
+    return status
+
+
+def _are_codes(status: "xarray.DataArray") -> bool:
+    """Whether a status holds codes still. Those of sweeps are not read, as a store may hold many of them."""
+    if status.dtype in (np.uint8, np.int8):  # the latter in a netCDF 3 file
+        return True
+    # Where cells are masked or added, xarray turns codes into float32 and NaN; means and the like are float64, and
+    # may be whole numbers by chance.
+    if status.dtype.kind not in "iu" and status.dtype != np.float32:
+        return False
+    return bool(np.isin(status.values[~np.isnan(status.values)], list(Status)).all())
 
 
 def has_failed(status: np.ndarray) -> np.ndarray:

@@ -41,6 +41,20 @@ def normals(line: np.ndarray) -> np.ndarray:
     return left / np.linalg.norm(left, axis=1, keepdims=True)
 
 
+def is_arch(line: np.ndarray) -> bool:
+    """Whether a line rises and falls, or falls and rises: it leaves both its ends by two steps, and not by noise.
+
+    Noise leaves them by little of the length of the line, and no parabola fits it better than a straight line.
+    """
+    across, up = line[:, 0] - line[:, 0].mean(), line[:, 1]
+    ends = up[0], up[-1]
+    away = max(up.max() - max(ends), min(ends) - up.min())
+    if away < _SMALLEST or np.ptp(across) < _SPACING:
+        return False
+    straight, bent = (((up - np.polyval(np.polyfit(across, up, order), across)) ** 2).sum() for order in (1, 2))
+    return bool(bent < straight / 2 or away >= _SMALL_SHARE * np.ptp(line, axis=0).max())
+
+
 def nearest(points: np.ndarray, lines: list[np.ndarray]) -> np.ndarray:
     """The point of any of `lines` nearest to each of `points`."""
     start = np.concatenate([line[:-1] for line in lines])

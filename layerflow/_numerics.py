@@ -1,4 +1,7 @@
-"""Care for digits: functions that stay finite where the textbook form does not, and the precision of products."""
+"""Care for digits: functions that stay finite where the textbook form does not, and the precision of products.
+
+And what of JAX's settings compiled programs do without.
+"""
 
 import functools
 from collections.abc import Callable
@@ -40,3 +43,18 @@ def full_precision(function: Callable[Parameters, Result]) -> Callable[Parameter
             return function(*args, **kwargs)
 
     return at_full_precision
+
+
+def undisturbed(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """`function` without what helps to debug code of one's own, `jax.disable_jit`, `jax_debug_nans` and `_infs`.
+
+    Whole programs are compiled all the same, and a cell that fails says so in its status, is NaN and leaves the
+    others alone.
+    """
+
+    @functools.wraps(function)
+    def without(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+        with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
+            return function(*args, **kwargs)
+
+    return without

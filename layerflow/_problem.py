@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from layerflow._card import Card, Carded
-from layerflow._checks import is_concrete, real_array
+from layerflow._checks import is_concrete, plain_leaves, real_array
 from layerflow.networks import LinearisedNetwork, is_weight, linearise
 from layerflow.tasks import Task
 
@@ -63,8 +63,13 @@ class Problem(Carded, eqx.Module):
                     f"Argument `{name}` needs a task (Modes, Moments, Samples, or your own subclass of lf.Task), but "
                     f"it is of type {type(given).__name__}.{_how_to_draw(given)}"
                 )
-            if given is not None:
-                _check_task(name, given, start)
+        start, task, test = (
+            plain_leaves(tree, f"A problem's {name}")
+            for name, tree in (("start", start), ("task", task), ("test task", test))
+        )
+        _check_task("task", task, start)
+        if test is not None:
+            _check_task("test", test, start)
         self.start, self.task, self.test = start, task, test
         self.decay, self.rates = _as_coefficients("decay", decay), _as_coefficients("rates", rates)
         _check_coefficients("decay", self.decay, start)

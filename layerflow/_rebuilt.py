@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerflow._failures import status_of
+from layerflow._checks import check_known, named_apart
+from layerflow._failures import axes_of
 from layerflow._record import Record, public_function
 from layerflow._solve import Observe, Summarise, checked_wanted
 from layerflow.engine._cell import Wanted
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 def asked_again(diagram: "xarray.Dataset") -> Record:
     """What the sweep was asked for."""
-    status_of(diagram)
+    axes_of(diagram)
     if "asked" not in diagram.attrs:
         raise ValueError(
             "The diagram does not say how it was made, as computing with it takes its `attrs` away. Give it as "
@@ -79,7 +80,8 @@ def check_settings(asked: Record) -> None:
 
 def grid_again(asked: Record, diagram: "xarray.Dataset", axes: Mapping[str, Any] | None) -> Grid:
     """The grid of a diagram, or of the part of it that is given."""
-    return Grid(tuple(_axis(known, diagram, axes or {}) for known in asked["axes"]))
+    given = named_apart(axes or {}, "axis")
+    return Grid(tuple(_axis(known, diagram, given) for known in asked["axes"]))
 
 
 def _axis(known: Record, diagram: "xarray.Dataset", axes: Mapping[str, Any]) -> Axis:
@@ -107,7 +109,8 @@ def _axis(known: Record, diagram: "xarray.Dataset", axes: Mapping[str, Any]) -> 
 
 def position(grid: Grid, coordinates: Mapping[str, Any]) -> Iterator[tuple[Axis, int]]:
     """Where a cell lies along each axis."""
-    names = {axis.name for axis in grid.axes}
+    names, coordinates = {axis.name for axis in grid.axes}, named_apart(coordinates, "coordinate")
+    check_known(coordinates, "a coordinate")
     surplus = sorted(set(coordinates) - names)
     missing = sorted(a.name for a in grid.axes if a.name not in coordinates and len(a) > 1)
     if surplus or missing:

@@ -129,7 +129,7 @@ def _axis(axis: Axis) -> Record:
     """An axis by what its coordinate may not show: a digest of what it gives to each argument."""
     if axis.static:
         labels = zip(axis.arguments[axis.name], axis.coordinate.tolist(), strict=True)
-        same = all(isinstance(value, int | float | str) and value == label for value, label in labels)
+        same = all(isinstance(value, int | float | str | np.integer) and value == label for value, label in labels)
         return {"name": axis.name, "static": True, "arguments": {}, "labelled": not same, "size": len(axis)}
     return {"name": axis.name, "static": False, "arguments": {n: digest([v]) for n, v in axis.arguments.items()}}
 

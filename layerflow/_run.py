@@ -9,6 +9,7 @@ import numpy as np
 
 from layerflow._asked import cells_of
 from layerflow._diagram import measured
+from layerflow._numerics import undisturbed
 from layerflow.engine._chunks import Batch, Plan
 from layerflow.engine._devices import Ask, pull
 from layerflow.engine._grid import Grid
@@ -40,11 +41,14 @@ def solved(
     The bar names cells that take many steps.
     """
 
+    @undisturbed  # in threads of devices too
     def solve(device: Device, cells: np.ndarray, ask: Ask) -> dict[str, Any]:
         tell = lambda slow: bar.set_postfix_str(_slow_in_words(grid, cells, slow))
         return measured(batch, *batch.run(device, cells_of(grid, cells, plan.size), plan, ask, tell))
 
-    yield from pull(on.devices_for(grid.cells, plan.size), chunks, functools.partial(batch.compile, plan), solve)
+    yield from pull(
+        on.devices_for(grid.cells, plan.size), chunks, undisturbed(functools.partial(batch.compile, plan)), solve
+    )
 
 
 def _slow_in_words(grid: Grid, cells: np.ndarray, slow: np.ndarray) -> str:

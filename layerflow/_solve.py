@@ -1,5 +1,6 @@
 """Solve one problem."""
 
+import contextlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -9,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
-from layerflow._checks import is_concrete, is_key, require
-from layerflow._numerics import full_precision
+from layerflow._checks import check_ordered, is_concrete, is_key, named_apart, plain, require
+from layerflow._numerics import full_precision, undisturbed
 from layerflow._problem import Problem
 from layerflow._trajectory import Trajectory
 from layerflow.engine._cell import Cell, Wanted, take_apart
@@ -25,6 +26,7 @@ Summarise = Observe
 
 
 @full_precision
+@undisturbed
 def solve(
     problem: Problem,
     method: Method,
@@ -97,9 +99,18 @@ def solve(
 
 
 def as_key(key: Any, name: str) -> PRNGKeyArray:
-    """A key from a key, an old-style key or a whole number, or an error."""
+    """A key from a key, an old-style key or a whole number, or an error.
+
+    A number beyond 32 bits gives the same key with and without float64: JAX alone would drop its upper half without.
+    """
     if isinstance(key, int | np.integer):
-        return jax.random.key(int(key))
+        if not -(2**63) <= key < 2**63:
+            raise ValueError(
+                f"Argument `{name}` makes a key of a whole number of 64 bits, from -2^63 to 2^63 - 1, but it is {key}. "
+                f"Shorten it, as in {name}=number % 2**63."
+            )
+        with contextlib.nullcontext() if -(2**31) <= key < 2**32 else jax.enable_x64(True):
+            return jax.random.key(int(key))
     if is_key(key):
         return jax.random.wrap_key_data(key) if key.dtype == jnp.uint32 else key
     raise TypeError(f"Argument `{name}` needs a key, jax.random.key(0), or a whole number, but it is {key!r}.")
@@ -134,7 +145,7 @@ def checked_wanted(observe: Observe, summary: Summarise | None, ts: Times | None
 def named(given: Observe, argument: str, of: str) -> dict[str, Callable[..., Any]]:
     """Functions by name, or an error that names the argument and what its functions are functions of."""
     if isinstance(given, Mapping):
-        functions = dict(given)
+        functions = named_apart(given, f"function in `{argument}`")
     else:
         if not callable(given) and not isinstance(given, Sequence):
             raise TypeError(f"Argument `{argument}` needs functions of {of}, but it is {given!r}.")
@@ -157,7 +168,7 @@ def named(given: Observe, argument: str, of: str) -> dict[str, Callable[..., Any
                 )
             functions[name] = function
     for name, function in functions.items():
-        if not isinstance(name, str) or not callable(function):
+        if not callable(function):
             raise TypeError(
                 f"Argument `{argument}` needs functions of {of}, or a dict of them by name, but `{name}` is of type "
                 f"{type(function).__name__}."
@@ -187,7 +198,9 @@ def checked_times(ts: Times | None, kind: type[Method], end: Array | None) -> Ar
     """`ts` as an array of times or steps, or an error; `end` is None where it varies from cell to cell."""
     if ts is None:
         return None
-    times = np.asarray(ts) if isinstance(ts, Sequence) else ts
+    check_ordered(ts, "Argument `ts`")
+    ts = plain(ts, "Argument `ts`")
+    times = plain(np.asarray(ts), "ts") if isinstance(ts, Sequence) else ts
     if getattr(times, "dtype", np.dtype(float)).kind not in "biuf":
         raise TypeError(f"Argument `ts` needs real numbers, but it is {ts!r}.")
     times = jnp.asarray(times)
@@ -198,7 +211,10 @@ def checked_times(ts: Times | None, kind: type[Method], end: Array | None) -> Ar
         )
     if kind is Descent:
         whole = require(
-            times, times == jnp.round(times), "Under Descent `ts` counts steps: whole numbers, but some are not."
+            times,
+            times == jnp.round(times),
+            "Under Descent `ts` counts steps: whole numbers, but some are not. Round them to steps: "
+            "ts=jnp.round(ts).astype(int).",
         )
         times = whole.astype(int)
     elif not jnp.issubdtype(times.dtype, jnp.floating):

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from layerflow._asked import Asked, CellFunction
+from layerflow._asked import Asked
+from layerflow._cell_function import CellFunction
 from layerflow._diagram import Results, coordinates_of, variables_of
-from layerflow._numerics import full_precision
+from layerflow._numerics import full_precision, undisturbed
 from layerflow._record import asked_of, device_in_words, facts_of
 from layerflow._run import chunks_of, facts_of_run, progress_bar, solved
 from layerflow._solve import Observe, Summarise, Times
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 
 @full_precision
+@undisturbed
 def sweep(
     cell: CellFunction,
     axes: Mapping[str, Any] | None = None,
@@ -52,7 +54,7 @@ def sweep(
         method: How to travel, unless the cell says so.
         seeds: Repeat each cell with that many keys. Seed s has the key fold_in(root, s), the
             same in every cell. Without it there is one key and no dimension `seed`.
-        root: Root key, or a number to make it from.
+        root: Root key, or a whole number of at most 64 bits to make it from.
         ts: Where to measure: times for Flow, steps for Descent. Only at the end if not given.
         observe: An observable, several, or a dict of them by name.
         summary: A function of a cell's whole trajectory (see `lf.Trajectory`), several, or a dict of
@@ -78,9 +80,10 @@ def sweep(
         `num_steps` and `end`. A failed cell is NaN. `attrs` say how it was made.
 
     Raises:
-        TypeError: If axes and the arguments of `cell` do not match, or it returns no Problem.
-        ValueError: If an axis is empty or not finite, or a start cannot exist; if the store is of another
-            sweep.
+        TypeError: If axes and the arguments of `cell` do not match, or it returns no Problem; if numbers are
+            traced, as inside `jax.grad`.
+        ValueError: If an axis is empty, masked or not finite, or a start cannot exist; if names of axes,
+            variables and dimensions collide; if the store is of another sweep.
         MemoryError: If the diagram does not fit the memory.
         FileExistsError: If `store` is a file, or holds something else.
         BlockingIOError: If another process writes to the store.

@@ -28,7 +28,8 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
     """Keep compiled programs between runs and workers: compiling is most of the time."""
-    lf.enable_compile_cache(config.cache.mkdir("jax"))
+    if hasattr(config, "cache"):  # pytest -p no:cacheprovider has none
+        lf.enable_compile_cache(config.cache.mkdir("jax"))
 
 
 @pytest.fixture

@@ -349,3 +349,44 @@ def test_axes_of_one_label_are_not_the_other_way_round():
     field = xarray.DataArray(np.subtract.outer(np.arange(4.0), np.arange(5.0)), coords, ("a", "b"), name="loss")
 
     assert lf.plot.boundary(lf.boundary(field, 0.5), ax=lf.plot.heatmap(field)).lines
+
+
+ARCHES = {
+    "parabola": lambda q: 3 - (q - 5) ** 2 / 4,
+    "roof": lambda q: 3 - 1.5 * np.abs(q - 4),
+    "valley": lambda q: (q - 5.5) ** 2 / 4 - 2,
+    "gentle slope and steep": lambda q: np.minimum(0.4 * q, 43.0 - 5 * q),
+}
+LINES = {
+    "level": lambda q: 0 * q,
+    "steep": lambda q: 1.2 * q - 6,
+    "curved": np.log,
+    "saturating": lambda q: 4 - 8 * np.exp(1 - q),
+}
+
+
+@pytest.mark.parametrize("arch", ARCHES)
+def test_an_arch_is_neither_a_straight_line_nor_a_power_law(arch):
+    """Least squares would give some slope, which says nothing of a line that rises and falls."""
+    line = lf.boundary(field(lambda lam, q: lam - ARCHES[arch](q), EVEN, AXES["even"]), 0.0)
+
+    assert line.sizes["branch_number"] == 1
+    for fit in ("slope", "slope_error", "intercept", "exponent", "exponent_error", "prefactor"):
+        assert np.isnan(line[fit]).all()
+    assert (line.slope_r2 < 0.5).all()
+    side = lf.boundary(field(lambda lam, q: lam - ARCHES[arch](q), EVEN, AXES["even"]).sel(q=slice(None, 4.0)), 0.0)
+    assert np.isfinite(side.slope).all()
+
+
+@pytest.mark.parametrize("shape", LINES)
+def test_lines_that_do_not_turn_back_keep_their_fits(shape):
+    """Noise of half a step turns a level line back many times, and yet it is level."""
+    rng = np.random.default_rng(2)
+    noise = 0.125 * rng.normal(size=AXES["even"].size)
+    values = field(lambda lam, q: lam - LINES[shape](q) - noise, EVEN, AXES["even"])
+
+    line = lf.boundary(values, 0.0)
+
+    assert np.isfinite(line.slope).all()
+    share = np.corrcoef(line.q, line.lam)[0, 1] ** 2
+    assert line.slope_r2.item() == pytest.approx(share, abs=1e-9)

@@ -6,8 +6,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
-from jaxtyping import Array
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
 
+from layerflow._checks import is_concrete
 from layerflow._problem import Problem
 from layerflow._trajectory import Trajectory
 from layerflow.methods import Method
@@ -42,6 +45,9 @@ class Cell(eqx.Module):
     @classmethod
     def of(cls, problem: Problem, method: Method) -> "Cell":
         """The cell of a problem as the user states it."""
+        _check_floating(problem.start)
+        if getattr(method, "until", None) == "converged":
+            problem = _plain_zeros(problem)
         return cls(problem, problem.task.reduced(problem.start), method)
 
 
@@ -68,6 +74,26 @@ class Apart:
 
 
 _ARRAY: Any = jax.ShapeDtypeStruct((), bool)
+
+
+def _check_floating(network: PyTree) -> None:
+    """Raise for a network all of whose numbers are whole."""
+    arrays = [leaf for leaf in jax.tree.leaves(network) if eqx.is_array(leaf)]
+    whole = [array for array in arrays if jnp.issubdtype(array.dtype, jnp.integer)]
+    if whole and len(whole) == len(arrays):
+        raise ValueError(
+            f"Nothing moves: all arrays of a {type(network).__name__} are of whole numbers, {whole[0].dtype}, and "
+            f"weights move by less. Cast them to floating point numbers: "
+            f"jax.tree.map(lambda w: w.astype(float), network)."
+        )
+
+
+def _plain_zeros(problem: Problem) -> Problem:
+    """The problem without a decay that is zero; `jax.jit` makes an array of a plain zero that it hands on."""
+    leaves = jax.tree.leaves(problem.decay)
+    if all(is_concrete(leaf) and np.all(leaf == 0) for leaf in leaves):
+        return eqx.tree_at(lambda p: p.decay, problem, jax.tree.map(lambda _: 0.0, problem.decay))
+    return problem
 
 
 def take_apart(cell: Cell) -> tuple[Apart, list[Array], list[Array]]:

@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+
+from layerflow._checks import check_known, check_ordered, named_apart, plain
 
 # Standard names of the field, for the labels of axes.
 _LABELS = {
@@ -24,7 +27,7 @@ _LABELS = {
 class Axis:
     """One dimension of a diagram: the values it gives to one or more arguments of the cell function."""
 
-    name: str
+    name: str  # as Python spells it
     arguments: dict[str, Any]  # per argument its values along the axis
     coordinate: np.ndarray
     attrs: dict[str, str] = field(default_factory=dict)
@@ -37,12 +40,9 @@ class Axis:
 class Static:
     """Values that change shapes or structure; see `static`."""
 
-    def __init__(self, values: Mapping[str, Any] | Sequence[Any]) -> None:
-        if isinstance(values, Mapping):
-            self.labels, self.values = [_plain(label) for label in values], list(values.values())
-        else:
-            self.values = list(values)
-            self.labels = [_plain(value) for value in self.values]
+    def __init__(self, values: Any) -> None:
+        self.values = list(values.values() if isinstance(values, Mapping) else values)
+        self.labels = [_label(label) for label in (values if isinstance(values, Mapping) else self.values)]
 
 
 class Paired:
@@ -51,18 +51,21 @@ class Paired:
     def __init__(self, values: Mapping[str, Any], labels: Sequence[Any] | None) -> None:
         if not isinstance(values, Mapping) or not values:
             raise ValueError('lf.paired needs a dict of arguments to values, paired({"a": [1, 2], "b": [3, 4]}).')
-        self.values = {name: checked_values(name, array, many=True) for name, array in values.items()}
+        self.values = named_apart({n: checked_values(n, array, many=True) for n, array in values.items()}, "argument")
         lengths = {name: len(array) for name, array in self.values.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"Arguments paired along one axis need values of one length, but have {lengths}.")
         (self.length,) = set(lengths.values())
+        check_ordered(labels, "Argument `labels`")
         if labels is not None and len(labels) != self.length:
             raise ValueError(f"lf.paired needs one label per position, {self.length}, but {len(labels)} came.")
-        self.labels = None if labels is None else [_plain(label) for label in labels]
+        self.labels = None if labels is None else [_label(label) for label in labels]
 
 
-def _plain(label: Any) -> Any:
-    """A label that a coordinate can hold."""
+def _label(label: Any) -> Any:
+    """A label that a coordinate can hold: numbers as numbers, of NumPy and JAX too."""
+    if isinstance(label, np.generic | jax.Array) and label.ndim == 0 and label.dtype.kind in "biuf":
+        return np.asarray(label)[()]
     return label if isinstance(label, int | float | str | bool) else str(label)
 
 
@@ -80,9 +83,12 @@ def static(values: Mapping[str, Any] | Sequence[Any]) -> Static:
         >>> lf.static({"funnel": (4, 2, 2), "anti-funnel": (2, 2, 4)}).labels
         ['funnel', 'anti-funnel']
     """
-    if not isinstance(values, Mapping | Sequence | np.ndarray) or isinstance(values, str):
+    if not isinstance(values, Mapping | Sequence | np.ndarray | jax.Array) or isinstance(values, str):
         raise TypeError(f"lf.static needs a list of values or a dict of them by label, but it is {values!r}.")
-    axis = Static(values)
+    check_known(values, "the values of lf.static")
+    if not isinstance(values, Mapping):
+        values = plain(values, "lf.static")
+    axis = Static(np.asarray(values) if isinstance(values, jax.Array) else values)
     if not axis.values:
         raise ValueError("lf.static needs at least one value, but it is empty.")
     return axis
@@ -109,6 +115,9 @@ def paired(values: Mapping[str, Any], *, labels: Sequence[Any] | None = None) ->
 
 def checked_values(name: str, values: Any, *, many: bool = False) -> np.ndarray:
     """The values of an axis as an array of numbers, or an error."""
+    check_ordered(values, f"Axis `{name}`")
+    check_known(values, f"the values of axis `{name}`")
+    values = plain(values, f"Axis `{name}`")
     try:
         array = np.asarray(values)
     except ValueError as error:
@@ -127,7 +136,9 @@ def checked_values(name: str, values: Any, *, many: bool = False) -> np.ndarray:
         )
     if array.shape[0] == 0:
         raise ValueError(f"Axis `{name}` is empty: give it at least one value.")
-    given, array = array, np.asarray(jnp.asarray(array))  # in the dtype that JAX computes in
+    given, computed = array, jnp.asarray(plain(array, name))  # in the dtype that JAX computes in
+    check_known(computed, f"the values of axis `{name}`")
+    array = np.asarray(computed)
     if array.dtype.kind in "iu" and (array != given).any():
         raise ValueError(f"Axis `{name}` holds whole numbers beyond {array.dtype}, such as {given[array != given][0]}.")
     finite = np.isfinite(array)

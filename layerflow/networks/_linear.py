@@ -4,9 +4,9 @@ import functools
 import itertools
 
 import equinox as eqx
-import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from layerflow._checks import real_array
 from layerflow.networks._fields import as_layers, constant
 
 
@@ -96,5 +96,5 @@ def linear_model(weight: ArrayLike) -> LinearNetwork:
         >>> lf.linear_model(jnp.zeros(5)).widths
         (5, 1)
     """
-    weight = jnp.asarray(weight)
+    weight = real_array(weight, "weight")
     return LinearNetwork((weight[None, :] if weight.ndim == 1 else weight,))

@@ -65,7 +65,8 @@ def neural_collapse(network: PyTree, problem: Problem) -> dict[str, Float[Array,
 
     and the first two of the classifier's rows too. Classes are where the target is largest. Without
     bias and with one-hot labels nc3 tends to 2 - 2 sqrt(1 - 1/c), not to 0: the classifier aligns with
-    the means before centring.
+    the means before centring. A class without a sample has no mean, so all that the means decide, nc1 to
+    nc4, is then NaN; leave its output out of the targets to measure the other classes.
 
     Returns:
         Dict of arrays of shape (): the five above, `classifier_equinorm` and `classifier_equiangular`.
@@ -90,6 +91,7 @@ def neural_collapse(network: PyTree, problem: Problem) -> dict[str, Float[Array,
     means = (member.T @ h) / jnp.sum(member, axis=0)[:, None]
     centred = means - jnp.mean(means, axis=0)[None, :]
     scatter = h - means[label]
+    all_there = jnp.all(jnp.any(member > 0, axis=0))
     nearest = jnp.argmin(jnp.sum((h[:, None, :] - means[None, :, :]) ** 2, axis=2), axis=1)
     predicted = jnp.argmax(jax.vmap(network)(task.x), axis=1)
     unit = lambda matrix: matrix / jnp.linalg.norm(matrix)
@@ -100,7 +102,7 @@ def neural_collapse(network: PyTree, problem: Problem) -> dict[str, Float[Array,
         "nc2_equinorm": equinorm,
         "nc2_equiangular": equiangular,
         "nc3": jnp.sum((unit(network.classifier) - unit(centred)) ** 2),
-        "nc4": jnp.mean((nearest != predicted).astype(h.dtype)),
+        "nc4": jnp.where(all_there, jnp.mean((nearest != predicted).astype(h.dtype)), jnp.nan),
         "classifier_equinorm": w_equinorm,
         "classifier_equiangular": w_equiangular,
     }

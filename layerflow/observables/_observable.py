@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, PyTree
 
+from layerflow._checks import spelled
 from layerflow._problem import Problem
 
 Observable = Callable[[Any, Problem], Any]
@@ -36,7 +37,8 @@ def observable(
     """
 
     def mark(function: Callable[..., Any]) -> Any:
-        for name, value in (("dims", dims), ("long_name", long_name), ("units", units), ("follow", follow)):
+        spelt = tuple(map(spelled, dims))
+        for name, value in (("dims", spelt), ("long_name", long_name), ("units", units), ("follow", follow)):
             setattr(function, name, value)
         return function
 

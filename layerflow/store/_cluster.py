@@ -21,7 +21,7 @@ from distributed import Client, KilledWorker, WorkerPlugin, as_completed
 
 from layerflow._asked import Asked, cells_of
 from layerflow._diagram import measured
-from layerflow._numerics import full_precision
+from layerflow._numerics import full_precision, undisturbed
 from layerflow._record import device_in_words
 from layerflow.engine._chunks import Batch, Plan
 from layerflow.engine._identity import SETTINGS, setting
@@ -217,6 +217,7 @@ def _open(package: Package) -> tuple[Asked, list[Batch]]:
 
 
 @full_precision
+@undisturbed
 def _plan(package: Package, how: dict[str, Any]) -> list[Plan]:
     """How a worker computes chunks."""
     from layerflow.store._into import plans
@@ -226,6 +227,7 @@ def _plan(package: Package, how: dict[str, Any]) -> list[Plan]:
 
 
 @full_precision
+@undisturbed
 def _work(run: str, url: str, chunk: Chunk) -> None:
     """Compute and write one chunk, unless it is there."""
     with _one_at_a_time:

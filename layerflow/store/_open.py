@@ -73,9 +73,11 @@ def _in_file(path: str | os.PathLike[str]) -> "xarray.Dataset":
 
     from layerflow._dataset import Diagram
     from layerflow._failures import status_of
+    from layerflow.methods import Status
 
     read = xarray.load_dataset(path)
-    status = status_of(read).astype("uint8")  # netCDF 3 has signed bytes alone
+    # netCDF 3 has signed bytes alone; masked cells are NaN.
+    status = status_of(read).fillna(int(Status.MISSING)).astype("uint8")
     facts = {name: np.asarray(value).tolist() for name, value in read.attrs.items()}
     return Diagram({**read.data_vars, "status": status}, read.coords, facts)
 

@@ -5,6 +5,8 @@ import abc
 import equinox as eqx
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
+from layerflow._checks import plain
+
 
 class Task(eqx.Module):
     """Something to be learned. Subclass it and give `loss` to make your own.
@@ -63,6 +65,11 @@ class Task(eqx.Module):
     def null_loss(self) -> Float[Array, ""]:
         """The loss of the zero function, the scale against which "small" is judged."""
         raise TypeError(f"{type(self).__name__} does not know the loss of the zero function.")
+
+
+def factors(input: ArrayLike, target: ArrayLike) -> tuple[ArrayLike, ArrayLike]:
+    """What `rescale` multiplies inputs and targets by, as JAX takes it."""
+    return plain(input, "Argument `input`"), plain(target, "Argument `target`")
 
 
 def linear_map(network: PyTree, task: Task, shape: tuple[int, int]) -> Float[Array, "out inp"]:

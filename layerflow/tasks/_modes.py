@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from layerflow._checks import real_array
-from layerflow.tasks._base import Task, linear_map
+from layerflow.tasks._base import Task, factors, linear_map
 
 
 class Modes(Task):
@@ -58,6 +58,7 @@ class Modes(Task):
 
     def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> "Modes":
         """Inputs times `input` and targets (values of f*) times `target`."""
+        input, target = factors(input, target)
         return eqx.tree_at(
             lambda task: (task.variance, task.target),
             self,

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from layerflow._checks import is_concrete, real_array, require
+from layerflow._checks import is_concrete, plain, real_array, require
 from layerflow._numerics import product
-from layerflow.tasks._base import Task, linear_map
+from layerflow.tasks._base import Task, factors, linear_map
 
 
 class Moments(Task):
@@ -68,8 +68,8 @@ class Moments(Task):
             # Variances below rounding of the largest count as zero.
             inverse = jnp.linalg.pinv(xx, rtol=xx.shape[0] * jnp.finfo(xx.dtype).eps, hermitian=True)
             xx, floor = _checked_floor(xx, yx, yy, inverse)
-        self.inverse = jnp.asarray(inverse)
-        self.xx, self.yx, self.yy, self.floor = xx, yx, yy, jnp.asarray(floor)
+        self.inverse = jnp.asarray(plain(inverse, "Argument `inverse`"))
+        self.xx, self.yx, self.yy, self.floor = xx, yx, yy, jnp.asarray(plain(floor, "Argument `floor`"))
 
     @classmethod
     def from_samples(cls, x: ArrayLike, y: ArrayLike) -> "Moments":
@@ -117,6 +117,7 @@ class Moments(Task):
 
     def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> "Moments":
         """Inputs times `input` and targets times `target`."""
+        input, target = factors(input, target)
         return eqx.tree_at(
             lambda m: (m.xx, m.yx, m.yy, m.inverse, m.floor),
             self,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
 from layerflow.networks import is_linear
-from layerflow.tasks._base import Task, linear_map
+from layerflow.tasks._base import Task, factors, linear_map
 from layerflow.tasks._moments import Moments, sample_pair
 
 
@@ -73,6 +73,7 @@ class Samples(Task):
 
     def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> "Samples":
         """Inputs times `input` and targets times `target`."""
+        input, target = factors(input, target)
         return eqx.tree_at(lambda task: (task.x, task.y), self, (self.x * input, self.y * target))
 
     def batch(self, key: PRNGKeyArray, step: Array, size: int, replace: bool = False) -> "Samples":
