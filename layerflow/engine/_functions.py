@@ -269,6 +269,13 @@ def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         raise TypeError(
             f"`{name}` hands a JAX array to NumPy or Python, which cannot be compiled. Use jax.numpy: {error}"
         ) from error
+    except IndexError as error:
+        if "static" not in str(error) and "concrete" not in str(error):
+            raise
+        raise TypeError(
+            f"`{name}` takes part of an array, as in x[:n], by a number that is traced. A shape has to be the same in "
+            f"every cell: make that number an axis lf.static([...]), or weigh by jnp.where. JAX says: {error}"
+        ) from error
 
 
 def _add(variables: dict[str, Array], kind: str, name: str, value: Any) -> None:

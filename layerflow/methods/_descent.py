@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from layerflow._checks import is_concrete, require, whole
+from layerflow._checks import is_concrete, plain, require, whole
 from layerflow.methods._course import Course, Loop, Path, Peaks, Status, failed, higher, loop_of, masked
 
 
@@ -65,19 +65,25 @@ class Descent(eqx.Module):
                 "lf.Descent(optax.sgd, learning_rate=0.01, steps=1000), not optax.sgd(0.01)."
             )
         if not isinstance(steps, int) and not hasattr(steps, "dtype"):
-            raise TypeError(f"Argument `steps` is a whole number, but it is {steps!r}.")
+            raise TypeError(
+                f"Argument `steps` is a whole number, but it is {steps!r}. Round it: steps=round(t1 / rate)."
+            )
         self.loop = loop_of(adjoint, steps)  # of the plain number, which under jit the array is no more
-        steps = jnp.asarray(steps)
+        steps = jnp.asarray(plain(steps, "Argument `steps`"))
         if not jnp.issubdtype(steps.dtype, jnp.integer) or steps.shape != ():
             raise ValueError(
-                f"Argument `steps` is a whole number, but it has dtype {steps.dtype} and shape {steps.shape}."
+                f"Argument `steps` is a whole number, but it has dtype {steps.dtype} and shape {steps.shape}. Round a "
+                f"fraction: jnp.round(t1 / rate).astype(int)."
             )
         if batch is not None and (not whole(batch) or batch < 1):
-            raise ValueError(f"Argument `batch` counts samples: a whole number of at least 1, not {batch!r}.")
+            raise ValueError(
+                f"Argument `batch` counts samples: a whole number of at least 1, such as int(n), not {batch!r}."
+            )
         self.steps = require(steps, steps > 0, f"Argument `steps` needs to be positive, but it is {steps}.")
         self.optimiser, self.batch, self.replace = optimiser, batch, replace
         number = lambda value: isinstance(value, float) or (eqx.is_array_like(value) and hasattr(value, "dtype"))
-        self.hyperparameters = {k: jnp.asarray(v) if number(v) else v for k, v in hyperparameters.items()}
+        given = {name: plain(value, f"Argument `{name}`") for name, value in hyperparameters.items()}
+        self.hyperparameters = {name: jnp.asarray(v) if number(v) else v for name, v in given.items()}
         for name, function in {"optimiser": optimiser, **self.hyperparameters}.items():
             if _hides_traced(function):
                 raise TypeError(
