@@ -280,7 +280,7 @@ class Stepper:
         """The lane, with how long ago its gap last halved."""
         assert lane.lowest is not None
         halved = goal.gap <= 0.5 * lane.lowest
-        since = jnp.where(halved, 0, jnp.asarray(lane.since) + lane.at.running)
+        since = jnp.where(halved, 0, jnp.asarray(lane.since) + lane.at.running.astype(int))
         counted = (jnp.where(halved, goal.gap, lane.lowest), since)
         return eqx.tree_at(lambda lane: (lane.lowest, lane.since), lane, counted)
 
