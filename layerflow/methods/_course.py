@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_batching import custom_vmap
-from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
 from layerflow._checks import is_concrete
 
@@ -102,7 +102,7 @@ class Course(eqx.Module):
         """Whether a twin follows the network."""
         return self.own < self.start.shape[0]
 
-    def of_twin(self, vector: Float[Array, " size"]) -> Float[Array, " twin"]:
+    def of_twin(self, vector: Shaped[Array, " size"]) -> Shaped[Array, " twin"]:
         """What of a flat vector is the twin's."""
         return vector[self.own :]
 
