@@ -24,7 +24,7 @@ import numpy as np
 from layerflow._checks import is_concrete
 from layerflow.engine._origin import chains, closed_over, is_installed, name_of, offered_as, version_of
 
-_PLAIN = (bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, types.NotImplementedType)
+_PLAIN = {bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, types.NotImplementedType}
 _UNREADABLE = {
     "globals",
     "locals",
@@ -49,36 +49,40 @@ class Reader:
 
     def __init__(self) -> None:
         self.strange: set[str] = set()
-        self.functions = 0  # read so far: what they read may change behind a program that holds them
-        self._known: dict[int, tuple[Any, bytes]] = {}  # with the value, so that its address stays its own
+        self.own = (
+            0  # functions and objects of the user's met so far, which may change behind a program that holds them
+        )
+        self._known: dict[int, tuple[Any, bytes, int]] = {}  # with the value, so that its address stays its own
         self._within: dict[int, int] = {}
 
     def read(self, value: Any) -> bytes:
         """The digest of a value."""
-        kind = type(value)
-        if kind in _PLAIN:
-            return _hash(kind.__name__.encode(), repr(value).encode())
+        if _is_plain(value):
+            return f"{type(value).__name__} {value!r}".encode()
         if id(value) in self._known:
-            return self._known[id(value)][1]
+            _, found, own = self._known[id(value)]
+            self.own += own
+            return found
         if id(value) in self._within:  # it holds itself
             return _hash(b"within", str(self._within[id(value)]).encode())
-        self._within[id(value)] = len(self._within)
+        before, self._within[id(value)] = self.own, len(self._within)
         try:
             found = _hash(*self._words(value))
         finally:
             del self._within[id(value)]
-        self._known[id(value)] = value, found
+        self._known[id(value)] = value, found, self.own - before
         return found
 
     def _words(self, value: Any) -> Iterator[bytes]:
         """What makes a value what it is."""
-        reading = next((read for kinds, read in _READINGS if isinstance(value, kinds)), None)
+        reading = _reading_of(type(value))
         if reading is not None:
             yield reading.__name__.encode()
             yield from reading(self, value)
         elif is_installed(type(value)) and (name := offered_as(value)):
             yield from (b"offered", name.encode())
         elif _has_fields(value):
+            self.own += not is_installed(type(value))
             yield b"instance"
             yield self.read(type(value))
             yield from self.entries(_fields(value))
@@ -94,6 +98,7 @@ class Reader:
 
     def token(self, value: Any) -> Iterator[bytes]:
         """A name for the very object, which no other has in any process."""
+        self.own += 1
         name = getattr(value, "__qualname__", None)
         self.strange.add(str(name) if isinstance(name, str) else f"a {type(value).__qualname__}")
         yield from (b"token", _PROCESS, str(_number_of(value)).encode())
@@ -121,7 +126,7 @@ class Reader:
         if plain.dtype.hasobject:
             yield from (str(plain.shape).encode(), *map(self.read, plain.ravel().tolist()))
         else:
-            yield from (f"{value.dtype} {value.shape}".encode(), plain.tobytes())
+            yield from (f"{value.dtype} {value.shape}".encode(), hashlib.sha256(plain).digest())
 
     def text(self, value: Any) -> Iterator[bytes]:
         yield from (name_of(type(value)).encode(), str(value).encode())
@@ -150,14 +155,11 @@ class Reader:
         yield from self.entries({k: v for k, v in vars(value).items() if k not in _NOT_OF_A_CLASS})
 
     def function(self, value: Any) -> Iterator[bytes]:
-        self.functions += 1
         if name := offered_as(value):
             yield from (b"offered", name.encode())
             return
-        while (
-            name_of(value).startswith("jax.") and "_memoize." in value.__qualname__
-        ):  # JAX's memory of what it computed
-            value = closed_over(value)["fn"]
+        if "_memoize." in value.__qualname__ and name_of(value).startswith("jax."):
+            value = closed_over(value)["fn"]  # without what JAX remembers of it
         closed = closed_over(value)
         code = value.__code__
         yield from self.code(code)
@@ -166,6 +168,7 @@ class Reader:
         if version := version_of(value.__module__):
             yield version.encode()
         else:
+            self.own += 1
             yield from self.globals_read(value)
 
     def globals_read(self, function: Any) -> Iterator[bytes]:
@@ -186,12 +189,8 @@ class Reader:
                 found = getattr(found, attribute)
             yield from (name.encode(), self.read(found))
 
-    def code(self, code: types.CodeType) -> Iterator[bytes]:
-        numbers = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
-        names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
-        yield repr((*numbers, *names)).encode()
-        yield from (code.co_code, getattr(code, "co_exceptiontable", b""))
-        yield from map(self.read, code.co_consts)
+    def code(self, value: types.CodeType) -> Iterator[bytes]:
+        yield _code(value)
 
     def method(self, value: Any) -> Iterator[bytes]:
         yield from map(self.read, (value.__func__, value.__self__))
@@ -212,12 +211,10 @@ class Reader:
 
     def wrapped_fun(self, value: Any) -> Iterator[bytes]:
         """A function as JAX hands it about, with what it has been transformed by."""
-        self.functions += 1
         yield from map(self.read, (value.f, value.transforms, value.params))
 
     def closed_rule(self, value: Any) -> Iterator[bytes]:
         """A rule of batching, as JAX hands it about."""
-        self.functions += 1
         yield self.read(value.rule)
 
     def passing(self, value: Any) -> Iterator[bytes]:
@@ -231,9 +228,9 @@ class Reader:
         """
         if jaxpr in _digests:
             return _digests[jaxpr]
-        before = self.functions, len(self.strange)
+        before = self.own
         found = _hash(*self._steps(jaxpr))
-        if before == (self.functions, len(self.strange)):
+        if before == self.own:
             _digests[jaxpr] = found
         return found
 
@@ -280,11 +277,16 @@ def _number_of(value: Any) -> int:
 
 def _hash(*words: bytes) -> bytes:
     """A digest of words, each told from the next."""
-    found = hashlib.sha256()
-    for word in words:
-        found.update(b"%d " % len(word))
-        found.update(word)
-    return found.digest()
+    return hashlib.sha256(repr(words).encode()).digest()
+
+
+@functools.lru_cache(maxsize=4096)
+def _code(code: types.CodeType) -> bytes:
+    """What code does, wherever it was written."""
+    numbers = (code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, code.co_flags)
+    names = (code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars)
+    body = (code.co_code, getattr(code, "co_exceptiontable", b""))
+    return _hash(repr((*numbers, *names)).encode(), *body, *map(Reader().read, code.co_consts))
 
 
 @functools.lru_cache(maxsize=1024)
@@ -296,6 +298,23 @@ def _context(context: Any) -> bytes:
 def _kind(aval: Any) -> bytes:
     """Shape, dtype and whether it promotes, which the text may leave out."""
     return f"{aval} {getattr(aval, 'weak_type', None)}".encode()
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether the text of a value says all of it."""
+    return all(map(_is_plain, value)) if type(value) is tuple else _is_plain_kind(type(value))
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_plain_kind(kind: type) -> bool:
+    placed = (jax.sharding.Sharding, jax.sharding.Mesh, _JAX["UnspecifiedValue"])
+    return kind in _PLAIN or issubclass(kind, (np.dtype, *placed))
+
+
+@functools.lru_cache(maxsize=4096)
+def _reading_of(kind: type) -> Any:
+    """How values of a kind are read; None if their fields or their text say what they are."""
+    return next((read for kinds, read in _READINGS if issubclass(kind, kinds)), None)
 
 
 def _has_fields(value: Any) -> bool:
@@ -315,12 +334,13 @@ def _fields(value: Any) -> dict[str, Any]:
 
 def _jax_classes() -> dict[str, Any]:
     """Classes of JAX that have no public name: of rules, and of what it notes while it traces."""
-    from jax._src import core, custom_batching, linear_util
+    from jax._src import core, custom_batching, linear_util, sharding_impls
 
     return {
         "WrappedFun": linear_util.WrappedFun,
         "Store": (linear_util.Store, linear_util.EqualStore),
         "ClosedRule": custom_batching.ClosedRule,
+        "UnspecifiedValue": sharding_impls.UnspecifiedValue,
         "passing": (core.Trace, core.DebugInfo, core.Var),
     }
 
@@ -333,8 +353,8 @@ _READINGS: tuple[tuple[Any, Any], ...] = (
     ((*_JAX["passing"], *_JAX["Store"]), Reader.passing),
     (_JAX["WrappedFun"], Reader.wrapped_fun),
     (_JAX["ClosedRule"], Reader.closed_rule),
-    ((jax.Array, np.ndarray, np.generic), Reader.array),
-    ((np.dtype, jax.core.AbstractValue, jax.sharding.Sharding, jax.sharding.Mesh, range, slice), Reader.text),
+    ((jax.Array, jax.core.Tracer, np.ndarray, np.generic), Reader.array),
+    ((jax.core.AbstractValue, range, slice), Reader.text),
     (enum.Enum, Reader.enum_),
     (jax.tree_util.PyTreeDef, Reader.structure),
     ((tuple, list), Reader.sequence),

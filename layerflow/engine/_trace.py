@@ -7,6 +7,7 @@ same sweep on other data of the same shape, finds its program already compiled.
 
 import dataclasses
 import functools
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -175,10 +176,15 @@ def _factorises(jaxpr: jec.Jaxpr) -> bool:
 
 def _keys(jaxpr: jec.Jaxpr) -> frozenset[str]:
     """Kinds of random keys in the steps of a program."""
-    avals: list[Any] = [atom.aval for step in jaxpr.eqns for atom in (*step.invars, *step.outvars)]
-    dtypes = [aval.dtype for aval in avals if hasattr(aval, "dtype")]
-    own = frozenset(str(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jax.dtypes.prng_key))
-    return own.union(*(_keys(inner) for step in jaxpr.eqns for inner, _ in inner_programs(step)))
+    if jaxpr not in _key_kinds:
+        avals: list[Any] = [atom.aval for step in jaxpr.eqns for atom in (*step.invars, *step.outvars)]
+        dtypes = {aval.dtype for aval in avals if hasattr(aval, "dtype")}
+        own = frozenset(str(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jax.dtypes.prng_key))
+        _key_kinds[jaxpr] = own.union(*(_keys(inner) for step in jaxpr.eqns for inner, _ in inner_programs(step)))
+    return _key_kinds[jaxpr]
+
+
+_key_kinds: "weakref.WeakKeyDictionary[jec.Jaxpr, frozenset[str]]" = weakref.WeakKeyDictionary()
 
 
 def inner_programs(step: Any) -> Iterator[tuple[jec.Jaxpr, list[Any]]]:
