@@ -203,8 +203,8 @@ def _header(path: pathlib.Path, archive: zipfile.ZipFile, name: str) -> Header:
     size = header.begin + math.prod(header.shape) * header.dtype.itemsize
     if min(header.shape) < 0 or member.file_size != size:
         raise ValueError(
-            f"{path} is damaged or was changed: the header of `{name}` says shape {_shape(header.shape)} of {header.dtype}, "
-            f"but its {member.file_size:,} bytes hold something else. Copy or write it again."
+            f"{path} is damaged or was changed: the header of `{name}` says shape {_shape(header.shape)} of "
+            f"{header.dtype}, but its {member.file_size:,} bytes hold something else. Copy or write it again."
         )
     return header
 
