@@ -9,7 +9,6 @@ import resource
 import shutil
 import sys
 import types
-import zipfile
 
 import google_crc32c
 import jax
@@ -22,7 +21,6 @@ import zarr
 from numcodecs import Zstd
 
 import layerflow as lf
-from layerflow._datafile import read_data
 from layerflow.cli import main
 from layerflow.cli._shared import Saved
 from layerflow.plot._data import label
@@ -402,7 +400,7 @@ RECORDS = {
     "a log that is none": ("_layerflow/log", ["attributes", "runs"], "x", r"'x' stands where a list belongs"),
     "a run that is none": ("_layerflow/log", ["attributes", "runs", 0], 5, r"a run is 5 in place of named values"),
     "a run of another kind": ("_layerflow/log", ["attributes", "runs", 0, "pid"], "x", r"'pid' of a run"),
-    "a run beyond its end": ("_layerflow/log", ["attributes", "runs", 0, "done"], 10**9, r"of a run cannot be"),
+    "a run before its begin": ("_layerflow/log", ["attributes", "runs", 0, "done"], -1, r"of a run cannot be"),
     "a retry by no method": ("_layerflow/retries/1", ["attributes", "method"], "x", r"the method is 'x' in place of"),
     "a retry without a solver": ("_layerflow/retries/1", ["attributes", "method", "solver"], None, r"`solver` of the"),
 }
@@ -491,39 +489,6 @@ def test_a_file_that_is_no_netcdf_is_refused_in_words(content, tmp_path):
     (tmp_path / "d.nc").write_bytes(content)
     with pytest.raises((ValueError, OSError), match=r"d\.nc"):
         lf.open_diagram(tmp_path / "d.nc")
-
-
-def test_headers_of_a_data_file_are_read_or_refused_in_words(tmp_path):
-    """Three hundred changed headers of NPY, and bytes of the archive about them."""
-    path, ends = tmp_path / "data.npz", []
-    x = np.arange(6.0).tobytes()
-    for seed in range(300):
-        rng = np.random.default_rng(seed)
-        header = "{'descr': '<f8', 'fortran_order': False, 'shape': (3, 2), }"
-        pieces = ["'<f8'", "False", "(3, 2)", "'descr'", "}", "3", "2"]
-        strange = [
-            "'|O'",
-            "'<U99999999'",
-            "True",
-            "(3, -2)",
-            f"({10**20},)",
-            "(3, 2, 0)",
-            "None",
-            "('<f8', 9)",
-            "[[",
-            "",
-        ]
-        header = header.replace(str(rng.choice(pieces)), str(rng.choice(strange))).encode()
-        npy = bytearray(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + x)
-        if rng.random() < 0.3:
-            npy[rng.integers(12)] ^= int(rng.integers(1, 256))
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("x.npy", bytes(npy))
-            archive.writestr("y.npy", bytes(npy))
-        ends.append(ending(read_data, path))
-    words = [said for said in ends if said is not None]
-    assert len(words) > 200
-    assert all(str(path) in said for said in words)
 
 
 # Names in pictures

@@ -99,13 +99,13 @@ class Place:
 
     def _check_links(self, folder: pathlib.Path) -> None:
         """Raise if a folder of the store, or its lock, is a link: what is written there would be written elsewhere."""
-        for here, folders, _ in os.walk(folder):
-            for path in [*(os.path.join(here, name) for name in folders), os.path.join(folder, OWN, "lock")]:
-                if os.path.islink(path):
-                    raise FileExistsError(
-                        f"The store {self} holds a link, {path}, and nothing is written through links. Put what it "
-                        f"leads to in its place."
-                    )
+        folders = (os.path.join(here, name) for here, names, _ in os.walk(folder) for name in names)
+        for path in (*folders, os.path.join(folder, OWN, "lock")):
+            if os.path.islink(path):
+                raise FileExistsError(
+                    f"The store {self} holds a link, {path}, and nothing is written through links. Put what it leads "
+                    f"to in its place."
+                )
 
     def _upwards(self) -> Iterator[pathlib.Path]:
         assert self.local is not None
