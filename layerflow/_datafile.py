@@ -1,21 +1,25 @@
 """Data files: NPZ archives of inputs `x` and targets `y`, with or without `x_test` and `y_test`."""
 
 import contextlib
+import math
 import os
 import pathlib
 import uuid
 import zipfile
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import numpy.lib.format as npy
 from jaxtyping import Array, Float
 
+from layerflow._memory import check_room
 from layerflow._targets import Targets, as_rows, check_targets
 from layerflow.tasks import Samples
 
 NAMES = ("x", "y", "x_test", "y_test")
+_BLOCK = 2**17  # numbers that are unpacked and turned into float64 at once
 
 # What the arrays are called elsewhere, without case, "_" and "-".
 ALIASES = {
@@ -36,6 +40,24 @@ class Data:
     y_test: Float[np.ndarray, "m out"] | None = None
 
 
+class Header(NamedTuple):
+    """What a member of the archive says of its array."""
+
+    name: str
+    member: zipfile.ZipInfo
+    shape: tuple[int, ...]
+    columns_first: bool
+    dtype: np.dtype
+    begin: int  # of the numbers, in bytes
+
+
+class Held(NamedTuple):
+    """An array as it was read, and the shape that it has in the file."""
+
+    shape: tuple[int, ...]
+    matrix: Float[np.ndarray, "n width"]
+
+
 def read_data(path: str | os.PathLike[str], *, targets: Targets = "values") -> Data:
     """Read the arrays of an NPZ file, and check them for what would fail later.
 
@@ -54,8 +76,9 @@ def read_data(path: str | os.PathLike[str], *, targets: Targets = "values") -> D
 
     Raises:
         ValueError: If the file is no NPZ, is damaged, or lacks `x` or `y`; if an array is empty, a
-            single number, no real numbers or not finite; if lengths or widths differ; if the
-            targets are not what `targets` says.
+            single number, no real numbers or not finite; if an array is there twice or its header
+            does not fit it; if lengths or widths differ; if the targets are not what `targets` says.
+        MemoryError: If the arrays have no room; nothing but their headers has been read then.
         OSError: If there is no such file or it cannot be read.
 
     Example:
@@ -69,10 +92,12 @@ def read_data(path: str | os.PathLike[str], *, targets: Targets = "values") -> D
         ((3, 16), [[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
     """
     check_targets(targets)
-    arrays = _read(pathlib.Path(path))
+    held = _read(pathlib.Path(path))
+    matrices = {name: one.matrix for name, one in held.items()}
     try:
-        matrices = {name: _matrix(array, name) for name, array in arrays.items()}
-        _check_sizes(arrays, matrices)
+        for name, matrix in matrices.items():
+            _check_finite(matrix, name)
+        _check_sizes(held)
         y, y_test = as_rows(matrices["y"], matrices.get("y_test"), targets)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
@@ -132,19 +157,24 @@ def _single(x: Array, name: str) -> np.ndarray:
     return single
 
 
-def _read(path: pathlib.Path) -> dict[str, np.ndarray]:
+def _read(path: pathlib.Path) -> dict[str, Held]:
     """Those of the four arrays that the file holds, or an error that says what it is instead."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder. Name a data file, an NPZ, in it.")
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise OSError(f"{path} is no regular file. Name a data file, an NPZ.")
     with _in_plain_words(path):
         file = path.open("rb")
-    with file:  # NumPy would leave a file open that it opens itself and then cannot read
+    with file:
         _check_archive(path, file)
         with _in_plain_words(path):
-            archive = np.load(file, allow_pickle=False)
+            archive = zipfile.ZipFile(file)
         with archive:
-            _check_names(path, archive.files)
-            return {name: _member(path, archive, name) for name in NAMES if name in archive.files}
+            held = [member.filename.removesuffix(".npy") for member in archive.infolist()]
+            _check_names(path, held)
+            headers = {name: _header(path, archive, name) for name in NAMES if name in held}
+            _check_room(path, headers)
+            return {name: Held(header.shape, _numbers(path, archive, header)) for name, header in headers.items()}
 
 
 def _check_archive(path: pathlib.Path, file: BinaryIO) -> None:
@@ -160,16 +190,80 @@ def _check_archive(path: pathlib.Path, file: BinaryIO) -> None:
     raise ValueError(f"{path} needs to be an NPZ file, but is {what}. Write it with np.savez(path, x=x, y=y).")
 
 
-def _member(path: pathlib.Path, archive: Any, name: str) -> np.ndarray:
-    with _in_plain_words(path, name):
-        array = archive[name]
-    if not isinstance(array, np.ndarray):  # NumPy hands on the bytes of what is no array
-        raise ValueError(_damaged(path))
-    return array
+def _header(path: pathlib.Path, archive: zipfile.ZipFile, name: str) -> Header:
+    """What a member says of its array, checked: nothing of the array is read before."""
+    (member,) = (one for one in archive.infolist() if one.filename.removesuffix(".npy") == name)
+    with _in_plain_words(path), archive.open(member) as file:
+        version = npy.read_magic(file)
+        read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+        header = None if read is None else Header(name, member, *read(file), file.tell())
+    if header is None:  # version 3 is of field names beyond Latin-1 alone
+        raise ValueError(f"{path}: Array `{name}` needs real numbers, but holds records (NPY version {version[0]}).")
+    _check_kind(path, header)
+    size = header.begin + math.prod(header.shape) * header.dtype.itemsize
+    if min(header.shape) < 0 or member.file_size != size:
+        raise ValueError(
+            f"{path} is damaged or was changed: the header of `{name}` says shape {_shape(header.shape)} of "
+            f"{header.dtype}, but its {member.file_size:,} bytes hold something else. Copy or write it again."
+        )
+    return header
+
+
+def _check_kind(path: pathlib.Path, header: Header) -> None:
+    """Raise unless an array holds real numbers, one row per sample."""
+    name, dtype = header.name, header.dtype
+    if dtype.hasobject:
+        raise ValueError(
+            f"{path}: Array `{name}` needs numbers, but holds Python objects (dtype object), which are never "
+            f"loaded. Write it as np.asarray({name}, float)."
+        )
+    if dtype.kind not in "buif":
+        text = dtype.kind in "US" and name[0] == "y"
+        hint = " Number the classes: np.unique(y, return_inverse=True)[1]." if text else ""
+        raise ValueError(f"{path}: Array `{name}` needs real numbers, but its dtype is {dtype}.{hint}")
+    if not header.shape:
+        raise ValueError(f"{path}: Array `{name}` needs one row per sample, but it is a single number.")
+    if 0 in header.shape:
+        raise ValueError(
+            f"{path}: Array `{name}` needs at least one sample and one number in each, but its shape is "
+            f"{_shape(header.shape)}."
+        )
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    # A header may say any shape, even one that would fill the screen.
+    text = str(shape)
+    return text if len(text) <= 60 else f"{text[:50]}..."
+
+
+def _check_room(path: pathlib.Path, headers: dict[str, Header]) -> None:
+    """Raise if the arrays have no room in memory: all in float64, and one twice where its columns come first."""
+    sizes = [8 * math.prod(header.shape) for header in headers.values()]
+    again = max((size for size, h in zip(sizes, headers.values(), strict=True) if h.columns_first), default=0)
+    largest = max(headers.values(), key=lambda header: math.prod(header.shape))
+    check_room(
+        sum(sizes) + again,
+        f"{path}: Reading its arrays in float64, the largest `{largest.name}` of shape {_shape(largest.shape)},",
+        "Keep fewer samples or inputs.",
+    )
+
+
+def _numbers(path: pathlib.Path, archive: zipfile.ZipFile, header: Header) -> Float[np.ndarray, "n width"]:
+    """The array in float64 with one row per sample; a block at a time, so that nothing is held twice."""
+    rows, dtype = header.shape[0], header.dtype
+    numbers = np.empty(math.prod(header.shape))
+    with _in_plain_words(path), archive.open(header.member) as file, np.errstate(over="ignore"):
+        file.read(header.begin)
+        for begin in range(0, numbers.size, _BLOCK):
+            into = numbers[begin : begin + _BLOCK]
+            into[:] = np.frombuffer(file.read(into.size * dtype.itemsize), dtype)
+        if header.columns_first:
+            numbers = numbers.reshape(header.shape, order="F")
+    return numbers.reshape(rows, -1)
 
 
 @contextlib.contextmanager
-def _in_plain_words(path: pathlib.Path, name: str = "") -> Generator[None]:
+def _in_plain_words(path: pathlib.Path) -> Generator[None]:
     """Turn what the system, zipfile and NumPy raise into one line on the file."""
     try:
         yield
@@ -180,11 +274,6 @@ def _in_plain_words(path: pathlib.Path, name: str = "") -> Generator[None]:
     except OSError as error:
         raise OSError(f"{path} cannot be read: {_reason(error)}.") from error
     except Exception as error:  # there are a dozen errors for damaged bytes
-        if name and "Object arrays" in str(error):
-            raise ValueError(
-                f"{path}: Array `{name}` needs numbers, but holds Python objects (dtype object), which are never "
-                f"loaded. Write it as np.asarray({name}, float)."
-            ) from None
         raise ValueError(_damaged(path)) from error
 
 
@@ -197,7 +286,12 @@ def _reason(error: OSError) -> str:
 
 
 def _check_names(path: pathlib.Path, held: list[str]) -> None:
-    """Raise if `x` or `y` is missing, a test array is alone, or an array goes by another name."""
+    """Raise if `x` or `y` is missing, a test array is alone, one goes by another name, or one is there twice."""
+    twice = [name for name in NAMES if held.count(name) > 1]
+    if twice:
+        raise ValueError(
+            f"{path} holds `{twice[0]}` {held.count(twice[0])} times. Write it again, with each array once."
+        )
     near = {name: [other for other in held if _plain(other) in ALIASES[name]] for name in NAMES if name not in held}
     # A test task under another name would be left alone without a word.
     tested = any(name in held or near[name] for name in NAMES[2:])
@@ -222,23 +316,8 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
 
 
-def _matrix(array: np.ndarray, name: str) -> Float[np.ndarray, "n width"]:
-    """The array in float64 with one row per sample, or an error."""
-    if array.dtype.kind not in "buif":
-        hint = (
-            " Number the classes: np.unique(y, return_inverse=True)[1]."
-            if array.dtype.kind in "US" and name[0] == "y"
-            else ""
-        )
-        raise ValueError(f"Array `{name}` needs real numbers, but its dtype is {array.dtype}.{hint}")
-    if array.ndim == 0:
-        raise ValueError(f"Array `{name}` needs one row per sample, but it is a single number.")
-    if array.size == 0:
-        raise ValueError(
-            f"Array `{name}` needs at least one sample and one number in each, but its shape is {array.shape}."
-        )
-    with np.errstate(over="ignore"):
-        matrix = array.astype(np.float64).reshape(array.shape[0], -1)
+def _check_finite(matrix: Float[np.ndarray, "n width"], name: str) -> None:
+    """Raise unless all numbers are finite."""
     finite = np.isfinite(matrix)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
@@ -246,20 +325,19 @@ def _matrix(array: np.ndarray, name: str) -> Float[np.ndarray, "n width"]:
             f"Array `{name}` needs finite numbers, but holds {matrix[row, column]} at sample {row}"
             f"{f' and {(~finite).sum() - 1} more such' if (~finite).sum() > 1 else ''}."
         )
-    return matrix
 
 
-def _check_sizes(arrays: dict[str, np.ndarray], matrices: dict[str, np.ndarray]) -> None:
+def _check_sizes(held: dict[str, Held]) -> None:
     """Raise unless inputs and targets have one length, and training and test samples one width."""
     for x, y in (NAMES[:2], NAMES[2:]):
-        if x in arrays and len(arrays[x]) != len(arrays[y]):
+        if x in held and len(held[x].matrix) != len(held[y].matrix):
             raise ValueError(
                 f"Inputs and targets need one row per sample, so the same length, but `{x}` has shape "
-                f"{arrays[x].shape} and `{y}` has shape {arrays[y].shape}. If samples are columns, transpose both."
+                f"{held[x].shape} and `{y}` has shape {held[y].shape}. If samples are columns, transpose both."
             )
     for train, test in (("x", "x_test"), ("y", "y_test")):
-        if test in matrices and matrices[train].shape[1] != matrices[test].shape[1]:
+        if test in held and held[train].matrix.shape[1] != held[test].matrix.shape[1]:
             raise ValueError(
-                f"Samples for training and for testing need one width, but `{train}` has shape {arrays[train].shape} "
-                f"and `{test}` has shape {arrays[test].shape}."
+                f"Samples for training and for testing need one width, but `{train}` has shape {held[train].shape} "
+                f"and `{test}` has shape {held[test].shape}."
             )

@@ -68,7 +68,7 @@ def status_of(diagram: "xarray.Dataset") -> "xarray.DataArray":
             f"The variable `status` holds one code per cell (lf.Status), but here it holds numbers computed with "
             f"them, of dtype {status.dtype}, and a mean of codes is no code. Give the diagram as lf.sweep or "
             f"lf.open_diagram returned it, or a selection of it. The share of cells that failed is "
-            f"(diagram.status >= 3).mean(...)."
+            f"diagram.failed.mean(...)."
         )
     return status
 

@@ -4,6 +4,8 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from layerflow._memory import check_room
+
 Targets = Literal["values", "classes", "one-hot", "centred"]
 
 MEANING = {
@@ -37,6 +39,11 @@ def as_rows(y: np.ndarray, y_test: np.ndarray | None, targets: Targets) -> tuple
             f"The classes are those of `y`, {_shown(classes)}, but `y_test` holds {y_test[row, 0]:g} at sample {row}. "
             f"Leave such samples out, or train on some of that class too."
         )
+    check_room(
+        9 * classes.size * (len(y) + (0 if y_test is None else len(y_test))),  # float64, and the comparison
+        f"One-hot rows over the {classes.size:,} classes of `y`",
+        'Merge classes, or leave the numbers as they are, targets="values".',
+    )
     return _one_hot(y, classes), None if y_test is None else _one_hot(y_test, classes)
 
 

@@ -1,6 +1,8 @@
 """The command `layerflow`: what it draws, says and refuses."""
 
 import html
+import io
+import os
 import re
 import signal
 import sys
@@ -13,6 +15,7 @@ import pytest
 import xarray
 
 import layerflow as lf
+from layerflow import figures
 from layerflow.cli import main
 from layerflow.figures import FIGURES
 
@@ -59,7 +62,7 @@ def test_figures_are_drawn_saved_and_reported(tmp_path, capsys):
         assert dict(read.sizes) == {"lam": 4, "weight_to_target": 4, "seed": 2}
 
 
-def broken(**_):
+def broken(*_, **__):
     raise RuntimeError("the <pen> broke")
 
 
@@ -291,7 +294,7 @@ def test_a_missing_file_is_named(tmp_path, capsys):
 def test_a_stored_diagram_is_resumed_told_of_and_its_failures_listed(file, tmp_path, capsys, monkeypatch):
     """From another folder, after an interrupt; the flags are those of the first call."""
     monkeypatch.chdir(tmp_path)
-    store, flags = "d.zarr", ["--grid", "30", "--lam", "-1", "1", "--t1", "1", "--seeds", "2", "--out", "drawn"]
+    store, flags = "d.zarr", ["--grid", "30", "--lam", "-1", "1", "--t1", "1", "--seeds", "2", "--out", "elsewhere"]
     drawn = tmp_path / "drawn/mine.nc"
     from layerflow.engine._chunks import Batch
 
@@ -318,7 +321,7 @@ def test_a_stored_diagram_is_resumed_told_of_and_its_failures_listed(file, tmp_p
     assert re.search(r"rate +[\d,]+ cells a second", said)
     assert re.search(r"left +0:", said)
     monkeypatch.chdir(tmp_path.parent)
-    main(["resume", str(tmp_path / store)])
+    main(["resume", str(tmp_path / store), "--out", str(drawn.parent)])
     assert "mine: 3-2-2 from λ-balanced starts, at t = 1" in capsys.readouterr().out
     main(["status", str(tmp_path / store)])
     said = capsys.readouterr().out
@@ -331,6 +334,109 @@ def test_a_stored_diagram_is_resumed_told_of_and_its_failures_listed(file, tmp_p
         assert np.isfinite(read.loss).all()
     main(["failures", str(tmp_path / store)])
     assert capsys.readouterr().out == "No cell failed.\n"
+
+
+def undrawn(arguments, capsys):
+    """What a command says that could not draw: of the numbers, and at its end."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    said = capsys.readouterr()
+    assert stop.value.code == 2
+    assert "picture   could not be drawn" in said.out
+    assert re.search(r"layerflow: The picture could not be drawn: .*The numbers are kept in .*\.nc\.\n", said.err)
+    return said
+
+
+FEW = ["--grid", "2", "--t1", "1", "--strength", "0.5"]
+
+
+@pytest.mark.parametrize("step", ["layerflow.plot._panels.panels", "matplotlib.figure.Figure.savefig"])
+def test_a_drawing_that_fails_costs_the_drawing_alone(step, file, tmp_path, capsys, monkeypatch):
+    """Drawing or writing it; a picture of an earlier run is not left to pass for this one's."""
+    (tmp_path / "mine.png").write_bytes(b"of yesterday")
+
+    def fail(*_, **__):
+        raise RuntimeError("the pen\nbroke.")
+
+    monkeypatch.setattr(step, fail)
+    said = undrawn(["diagram", file(x=X, y=Y), *FEW, "--out", str(tmp_path)], capsys)
+
+    assert "RuntimeError: the pen broke." in said.err
+    assert "4 done, 0 failed" in said.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.nc", "mine.npz"]
+    with xarray.open_dataset(tmp_path / "mine.nc", engine="scipy") as read:
+        assert np.isfinite(read.loss).all()
+
+
+def drawless(**_):
+    return xarray.Dataset({"loss": ("lam", [1.0, 2.0])})
+
+
+def test_a_figure_that_cannot_be_drawn_keeps_its_numbers(tmp_path, capsys, monkeypatch):
+    registered(monkeypatch, mine=drawless)
+    vars(figures.FIGURES["mine"]).update(agreement=lambda _: ["Yes."], draw=broken)
+    said = undrawn(["figure", "mine", "--out", str(tmp_path)], capsys)
+    assert "agrees?   Yes." in said.out
+    assert f"file      {tmp_path / 'figure_mine.nc'}" in said.out
+
+    with pytest.raises(SystemExit):
+        main(["figure", "all", "--out", str(tmp_path)])
+    page = (tmp_path / "index.html").read_text("utf-8")
+    assert "RuntimeError: the &lt;pen&gt; broke" in page
+    assert 'href="figure_mine.nc"' in page
+    assert "figure_mine.png" not in page
+
+
+NAMES = {"mathematics": b"cost$a_$b^.npz", "no text": b"caf\xe9.npz"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_data_of_any_name_are_drawn(name, tmp_path, capsys):
+    np.savez(os.fsdecode(os.path.join(os.fsencode(tmp_path), NAMES[name])), x=X, y=Y)
+    (path,) = tmp_path.iterdir()
+
+    main(["diagram", str(path), *FEW, "--out", str(tmp_path / "drawn")])
+
+    assert "4 done, 0 failed" in capsys.readouterr().out
+    assert {file.suffix for file in (tmp_path / "drawn").iterdir()} == {".png", ".pdf", ".nc"}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("cp1252", marks=pytest.mark.slow)])
+def test_a_screen_without_greek_letters_shows_the_rest(encoding, file, tmp_path, monkeypatch):
+    """What is shown, and what is refused; the letter that is not there is a question mark."""
+    screens = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+    monkeypatch.setattr("sys.stdout", screens[0])
+    monkeypatch.setattr("sys.stderr", screens[1])
+    main(["list"])
+    with pytest.raises(SystemExit) as helped:
+        main(["diagram", "--help"])
+    with pytest.raises(SystemExit):
+        main(["diagram", file(x=X, y=Y), "--target-scale", "0", "λ"])
+    main(["diagram", file(x=X, y=Y), *FEW, "--out", str(tmp_path)])
+    shown, refused = (screen.buffer.getvalue().decode(encoding) for screen in screens if screen.flush() is None)
+    assert helped.value.code == 0
+    assert "the output sums the products along all paths" in shown
+    assert "--target-scale" in shown
+    assert "3-2-2 from ?-balanced starts" in shown
+    assert "layerflow: " in refused
+
+
+def test_the_home_of_the_user_is_found_where_no_shell_did(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    file(x=X, y=Y)
+
+    main(["diagram", "~/mine.npz", *FEW, "--out", "~/drawn", "--store", "~/d.zarr"])
+    main(["resume", "~/d.zarr", "--out", "~/again"])
+    main(["status", "~/d.zarr"])
+    main(["failures", "~/d.zarr"])
+
+    assert "No cell failed." in capsys.readouterr().out
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names >= {"mine.npz", "drawn", "again", "d.zarr"}
+    assert "~" not in names
+    assert dict(lf.open_diagram("~/d.zarr").sizes) == {"lam": 2, "target_scale": 2, "seed": 1}
+    assert dict(lf.open_diagram("~/drawn/mine.nc").sizes) == {"lam": 2, "target_scale": 2, "seed": 1}
 
 
 def test_failures_of_a_store_are_listed(tmp_path, capsys):

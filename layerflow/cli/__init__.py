@@ -30,24 +30,25 @@ Command = (
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; errors end it with one line and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        # Some encodings lack λ: a "?" in its place is no reason to lose what was computed.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
-        run_command(arguments)
+        parsed(arguments).run()
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
     except (UserError, ValueError, TypeError, ImportError, MemoryError, OSError) as error:
-        print(f"layerflow: {' '.join(str(error).split())}", file=sys.stderr)
+        words = " ".join(str(error).split())
+        # What is quoted in it may come from a file, and is not to colour the screen.
+        print("layerflow:", "".join(one if one.isprintable() else "?" for one in words), file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:
         print(f"layerflow: {stop or 'interrupted'}", file=sys.stderr)
         sys.exit(130)
 
 
-def run_command(arguments: list[str] | None) -> None:
-    """Run one command; its errors are raised."""
-    _parsed(arguments).run()
-
-
-def _parsed(arguments: list[str] | None) -> Figure | List | Diagram | Data | Resume | Status | Failures:
+def parsed(arguments: list[str] | None) -> Figure | List | Diagram | Data | Resume | Status | Failures:
     """The command as typed; tyro's boxed complaint is brought down to one line."""
     said = io.StringIO()
     try:

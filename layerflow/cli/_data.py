@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from layerflow.cli._shared import set_up
+from layerflow.cli._shared import plain, set_up
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class Data:
         from layerflow._datafile import write_data
 
         train, test = digits(self.labels, train=self.train, seed=self.seed)
-        write_data(self.out, train, test)
-        print(f"{self.out}")
+        out = plain(self.out)
+        write_data(out, train, test)
+        print(out)
         print(f"  train     {train}, labels {self.labels}")
         print(f"  test      {test}")

@@ -1,6 +1,7 @@
 """`layerflow diagram`: layer imbalance against target scale, for data of the user's own."""
 
 import dataclasses
+import os
 import pathlib
 import time
 from collections.abc import Callable
@@ -10,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from layerflow.cli._shared import Dtype, MethodName, UserError, check_positive, report, save, set_up, writable
+from layerflow._memory import check_room
+from layerflow.cli._shared import (
+    Dtype,
+    MethodName,
+    UserError,
+    check_positive,
+    draw,
+    keep,
+    plain,
+    report,
+    set_up,
+    writable,
+)
 
 if TYPE_CHECKING:
     import xarray
@@ -28,6 +41,8 @@ Observable = Literal[
     "effective_rank",
     "sharpness",
 ]
+
+OUT = pathlib.Path("diagrams")
 
 
 @dataclass(frozen=True)
@@ -74,7 +89,7 @@ class Diagram:
     """Of descent; 0.01 if not given."""
     dtype: Dtype = "float64"
     """Precision of all numbers."""
-    out: pathlib.Path = pathlib.Path("diagrams")
+    out: pathlib.Path = OUT
     """Folder for the picture (PNG, PDF) and the numbers (NetCDF), named after the data."""
     store: str | None = None
     """Folder or URL to keep every finished chunk in; `layerflow resume` goes on from there."""
@@ -87,24 +102,34 @@ class Diagram:
         set_up(self.dtype)
         from layerflow._datafile import read_data
 
-        data = read_data(self.data, targets=self.targets)
+        data = read_data(plain(self.data), targets=self.targets)
         self._check_observables(data)
         train, test = self._tasks(data)
         widths = self._all_widths(train.x.shape[1], train.y.shape[1])
         diagram = self._sweep(train, test, widths)
         network = "-".join(map(str, widths))
-        title = f"{self.data.stem}: {network} from {_STARTS[self.start]}, at t = {self._horizon:g}"
+        title = f"{self._name}: {network} from {_STARTS[self.start]}, at t = {self._horizon:g}"
+        numbers = keep(diagram, folder / self.data.stem)
         line, notes = self._line(diagram)
         notes += _on_failures(diagram)
-        files = save(self._draw(diagram, title, line), diagram, folder / self.data.stem)
-        report(title, diagram, notes, files, begin)
+        saved = draw(lambda: self._draw(diagram, title, line), numbers)
+        report(title, diagram, notes, saved, begin)
+        saved.check()
         if bool((diagram.status >= 3).all()):
             raise UserError("Every cell failed; the files hold why. Try --whiten, or a smaller --t1.")
+
+    @property
+    def _name(self) -> str:
+        """What the data are called: the name of their file, as far as it is text."""
+        return os.fsencode(self.data.stem).decode(errors="replace")
 
     def _check(self) -> None:
         """Raise for numbers that no run can have."""
         counts = {name: getattr(self, name) for name in ("depth", "grid", "seeds", "components")}
         check_positive(**counts, strength=self.strength, t1=self.t1, learning_rate=self.learning_rate)
+        check_room(8 * self.grid**2 * self.seeds, "Such a diagram", "Take a smaller --grid or fewer --seeds.")
+        weights = self.depth * max(self.widths, default=1) ** 2
+        check_room(8 * weights, "Such a network", "Take a smaller --depth or --widths.")
         if self.method != "descent" and self.learning_rate is not None:
             raise UserError("--learning-rate belongs to --method descent. Give both or neither.")
         if self.method == "descent" and self._rate > self.t1:
@@ -175,7 +200,7 @@ class Diagram:
             rescaled = None if test is None else test.rescale(target=target_scale)
             return lf.Problem(start, train.rescale(target=target_scale), test=rescaled)
 
-        cell.__name__ = self.data.stem
+        cell.__name__ = self._name
         try:
             with begun_by(self._words()):
                 return lf.sweep(
@@ -192,8 +217,8 @@ class Diagram:
             raise UserError(f"{error} Or take other --lam or --widths, or --start gaussian.") from None
 
     def _words(self) -> list[str]:
-        """The flags that make this command again, wherever it is called; those of the store apart."""
-        words = [str(self.data.absolute()), "--out", str(self.out.absolute())]
+        """The flags that make this command again, wherever it is called; what it writes to is for the caller to say."""
+        words = [str(plain(self.data).absolute())]
         for field in dataclasses.fields(self):
             value, flag = getattr(self, field.name), f"--{field.name.replace('_', '-')}"
             if field.name in ("data", "out", "store") or value == field.default:
@@ -239,13 +264,14 @@ class Diagram:
 
     def _draw(self, diagram: "xarray.Dataset", title: str, line: "xarray.Dataset | None") -> Any:
         """One panel per observable."""
+        from layerflow.plot._data import verbatim
         from layerflow.plot._panels import over_seeds, panels
 
         drawn = []
         for name in self.observe:
             log = name not in _LINEAR
             drawn.append((over_seeds(diagram[name], log=log), {"log": True} if log else {"cmap": "cividis"}))
-        return panels(drawn, x="target_scale", title=title, line=line)
+        return panels(drawn, x="target_scale", title=verbatim(title), line=line)
 
 
 _LINEAR = ("accuracy", "test_accuracy", "effective_rank")  # drawn to a linear scale

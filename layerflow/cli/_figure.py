@@ -11,19 +11,21 @@ from typing import Annotated, Any, get_args
 
 import tyro
 
+from layerflow._memory import check_room
 from layerflow.cli._shared import (
     Dtype,
     MethodName,
     UserError,
-    check_fits,
     check_positive,
+    draw,
+    keep,
     report,
-    save,
     set_up,
     writable,
 )
 
 ALL = "all"
+_NUMBERS_PER_POINT = 100  # that figures hold at least for each point of an axis: times, or the other axis
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Figure:
         """Compute, draw, save and report."""
         folder = writable(self.out)
         check_positive(grid=self.grid, seeds=self.seeds)
-        check_fits(self.grid, self.seeds)
+        numbers = _NUMBERS_PER_POINT * (self.grid or 1) * (self.seeds or 1)
+        check_room(8 * numbers, "Such a figure", "Take a smaller --grid or fewer --seeds.")
         set_up(self.dtype or "float64")  # before anything is imported that could ask for a device
         from layerflow.figures import FIGURES
 
@@ -61,9 +64,10 @@ class Figure:
         name = _known(self.name, FIGURES)
         parameters = _parameters(f"Figure {name}", FIGURES[name], self._given)
         begin = time.perf_counter()
-        diagram, files = self._drawn(name, FIGURES[name], parameters, folder)
+        diagram, saved = self._drawn(name, FIGURES[name], parameters, folder)
         figure = FIGURES[name]
-        report(f"Figure {name}: {figure.TITLE}", diagram, figure.NOTES, files, begin, figure.agreement(diagram))
+        report(f"Figure {name}: {figure.TITLE}", diagram, figure.NOTES, saved, begin, figure.agreement(diagram))
+        saved.check()
 
     @property
     def _given(self) -> dict[str, Any]:
@@ -72,10 +76,10 @@ class Figure:
         return {flag: value for flag, value in flags.items() if value is not None}
 
     def _drawn(self, name: str, figure: ModuleType, parameters: dict[str, Any], folder: pathlib.Path) -> Any:
-        """Compute, draw and save one figure, in its precision; the diagram and its files."""
+        """Compute, save and draw one figure, in its precision; the diagram and what was saved."""
         set_up(self.dtype or getattr(figure, "DTYPE", "float64"))
         diagram = figure.compute(**parameters)
-        return diagram, save(figure.draw(diagram), diagram, folder / f"figure_{name}")
+        return diagram, draw(lambda: figure.draw(diagram), keep(diagram, folder / f"figure_{name}"))
 
     def _draw_all(self, figures: dict[str, ModuleType], folder: pathlib.Path) -> None:
         """One figure after the other; one that fails is told on the page and costs the others nothing."""
@@ -95,8 +99,8 @@ class Figure:
                 begin = time.perf_counter()
                 entry = Entry(name, figure.TITLE, tuple(figure.NOTES), _all_parameters(figure, parameters[name]))
                 try:
-                    diagram, files = self._drawn(name, figure, parameters[name], folder)
-                    entry = entry.done(diagram, files, tuple(figure.agreement(diagram)))
+                    diagram, saved = self._drawn(name, figure, parameters[name], folder)
+                    entry = entry.done(diagram, saved, tuple(figure.agreement(diagram)))
                 except Exception as error:  # whatever it is, the other figures are worth having
                     entry = entry.failed("".join(traceback.format_exception_only(error)).strip())
                 entries.append(entry.after(time.perf_counter() - begin))

@@ -8,6 +8,8 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from layerflow.cli._shared import Saved
+
 if TYPE_CHECKING:
     import xarray
 
@@ -26,11 +28,11 @@ class Entry:
     error: str = ""
     seconds: float = 0.0
 
-    def done(self, diagram: "xarray.Dataset", files: Iterable[pathlib.Path], agreement: tuple[str, ...]) -> "Entry":
-        """With its picture, its data and what agrees."""
-        return dataclasses.replace(
-            self, files=tuple(f.name for f in files), agreement=agreement, made=made_in_words(diagram)
-        )
+    def done(self, diagram: "xarray.Dataset", saved: Saved, agreement: tuple[str, ...]) -> "Entry":
+        """With its data and what agrees, and with its picture or why there is none."""
+        files = tuple(file.name for file in saved.files)
+        made = made_in_words(diagram)
+        return dataclasses.replace(self, files=files, agreement=agreement, made=made, error=saved.undrawn)
 
     def failed(self, error: str) -> "Entry":
         """With what went wrong."""
@@ -62,7 +64,7 @@ def _section(entry: Entry) -> str:
         anchor=_anchor(entry),
         name=escape(entry.name),
         title=escape(entry.title),
-        body=_error(entry) if entry.error else _picture(entry),
+        body=(_error(entry) if entry.error else _picture(entry)) + _links(entry),
         agreement=_listing("Agrees with the paper?", entry.agreement),
         notes=_listing("Caption", entry.notes),
         facts=_facts(entry),
@@ -70,13 +72,22 @@ def _section(entry: Entry) -> str:
 
 
 def _picture(entry: Entry) -> str:
-    """The picture, which leads to the one for print, and all files."""
-    by_ending = {name.rsplit(".", 1)[1]: quote(name) for name in entry.files}
-    words = {"png": "PNG", "pdf": "PDF", "nc": "data (NetCDF)"}
-    links = " · ".join(f'<a href="{by_ending[end]}">{word}</a>' for end, word in words.items() if end in by_ending)
+    """The picture, which leads to the one for print."""
+    files = _by_ending(entry)
     alt = escape(f"Figure {entry.name}: {entry.title}", quote=True)
-    image = f'<img src="{by_ending["png"]}" alt="{alt}" loading="lazy">'
-    return f'<a href="{by_ending["pdf"]}">{image}</a>\n<p class="files">{links}</p>'
+    return f'<a href="{files["pdf"]}"><img src="{files["png"]}" alt="{alt}" loading="lazy"></a>'
+
+
+def _links(entry: Entry) -> str:
+    """All files that there are."""
+    files = _by_ending(entry)
+    words = {"png": "PNG", "pdf": "PDF", "nc": "data (NetCDF)"}
+    links = " · ".join(f'<a href="{files[end]}">{word}</a>' for end, word in words.items() if end in files)
+    return f'\n<p class="files">{links}</p>' if links else ""
+
+
+def _by_ending(entry: Entry) -> dict[str, str]:
+    return {name.rsplit(".", 1)[1]: quote(name) for name in entry.files}
 
 
 def _error(entry: Entry) -> str:

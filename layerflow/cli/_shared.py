@@ -5,7 +5,8 @@ import os
 import pathlib
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -41,23 +42,9 @@ def check_positive(**values: float | int | None) -> None:
             raise UserError(f"--{name.replace('_', '-')} needs to be positive, but it is {value}.")
 
 
-_NUMBERS_PER_POINT = 100  # that figures hold at least for each point of an axis: times, or the other axis
-
-
-def check_fits(grid: int | None, seeds: int | None) -> None:
-    """Raise for a grid that cannot fit the memory, whatever the figure; a sweep checks its own cells besides."""
-    import psutil
-
-    size, free = 8 * _NUMBERS_PER_POINT * (grid or 1) * (seeds or 1), psutil.virtual_memory().available
-    if size > 0.5 * free:
-        raise UserError(
-            f"Such a grid takes {size / 2**30:.1f} GiB at least, but {free / 2**30:.1f} GiB are free. "
-            f"Take a smaller --grid or fewer --seeds."
-        )
-
-
 def writable(folder: pathlib.Path) -> pathlib.Path:
     """`folder`, made and tried out before anything is computed."""
+    folder = plain(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -67,21 +54,55 @@ def writable(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def save(picture: "Figure", diagram: "xarray.Dataset", stem: pathlib.Path) -> list[pathlib.Path]:
-    """Write the picture and the numbers; returns the files."""
-    png, pdf, nc = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "pdf", "nc"))
-    picture.savefig(png, dpi=200)
-    picture.set_layout_engine("none")  # keep the layout just found
-    picture.savefig(pdf, dpi=200)
-    diagram.to_netcdf(nc, engine="scipy")
-    return [png, pdf, nc]
+def plain(path: pathlib.Path) -> pathlib.Path:
+    """`path` with the user's home for a leading ~, which a shell leaves alone in --out=~/drawn."""
+    return pathlib.Path(os.path.expanduser(path))
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What was saved of a diagram, and why its picture was not."""
+
+    files: list[pathlib.Path]
+    undrawn: str = ""
+
+    def check(self) -> None:
+        """Raise if there is no picture."""
+        if self.undrawn:
+            raise UserError(f"The picture could not be drawn: {self.undrawn} The numbers are kept in {self.files[0]}.")
+
+
+def keep(diagram: "xarray.Dataset", stem: pathlib.Path) -> pathlib.Path:
+    """Write the numbers, which comes before anything is drawn; returns the file."""
+    file = stem.with_name(f"{stem.name}.nc")
+    try:
+        diagram.to_netcdf(file, engine="scipy")
+    except (KeyError, TypeError, ValueError) as error:  # of labels that came from elsewhere
+        raise UserError(f"The numbers cannot be written to {file}: {error}") from error
+    return file
+
+
+def draw(picture: Callable[[], "Figure"], numbers: pathlib.Path) -> Saved:
+    """Draw and write the picture beside the numbers; what a drawing may fail of, it costs the picture alone."""
+    png, pdf = numbers.with_suffix(".png"), numbers.with_suffix(".pdf")
+    try:
+        figure = picture()
+        figure.savefig(png, dpi=200)
+        figure.set_layout_engine("none")  # keep the layout just found
+        figure.savefig(pdf, dpi=200)
+    except Exception as error:  # whatever it is, the numbers took longer
+        for file in (png, pdf):
+            with contextlib.suppress(OSError):
+                file.unlink()  # half a picture, or that of an earlier run, would pass for this one's
+        return Saved([numbers], f"{type(error).__name__}: {' '.join(str(error).split()).rstrip('.')}.")
+    return Saved([png, pdf, numbers])
 
 
 def report(
     title: str,
     diagram: "xarray.Dataset",
     notes: Iterable[str],
-    files: list[pathlib.Path],
+    saved: Saved,
     begin: float,
     agreement: Iterable[str] = (),
 ) -> None:
@@ -92,6 +113,8 @@ def report(
         print(f"  note      {note}")
     for sentence in agreement:
         print(f"  agrees?   {sentence}")
-    for file in files:
+    if saved.undrawn:
+        print("  picture   could not be drawn")
+    for file in saved.files:
         print(f"  file      {file}")
     print(f"  all in    {time.perf_counter() - begin:.1f} s")

@@ -1,11 +1,14 @@
 """`layerflow resume`, `status` and `failures`: sweeps kept in a store."""
 
+import dataclasses
 import datetime
+import pathlib
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
+from layerflow.cli._diagram import OUT, Diagram
 from layerflow.cli._shared import UserError
 
 _ROWS = 100  # of a table of failures; a terminal is no place for more
@@ -17,18 +20,40 @@ class Resume:
 
     path: Annotated[str, tyro.conf.Positional]
     """Folder or URL of the store."""
+    out: pathlib.Path = OUT
+    """Folder for the picture (PNG, PDF) and the numbers (NetCDF), named after the data."""
 
     def run(self) -> None:
         """Run the command that the store remembers again."""
-        from layerflow.cli import run_command
         from layerflow.store._place import Place
         from layerflow.store._store import Store
 
         command = Store(Place(self.path)).description["command"]
         if command is None:
             raise UserError(f"The store {self.path} was not begun by this command. Call lf.sweep again as before.")
-        # The store may have moved since; nothing but `diagram` is run, whatever the store says.
-        run_command(["diagram", *command, "--store", self.path])
+        # The store may have moved since, or have come from elsewhere: where to write is not for it to say.
+        dataclasses.replace(self._remembered(command), out=self.out, store=self.path).run()
+
+    def _remembered(self, command: list[str]) -> Diagram:
+        """The diagram of a store; nothing else is run, whatever its description says."""
+        from layerflow.cli import parsed
+
+        words = list(command)
+        if "--out" in words:  # that stores of layerflow 0.2 remember
+            at = words.index("--out")
+            del words[at : at + 2]
+        known = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(Diagram)} - {"--out", "--store"}
+        strange = [word for word in words[1:] if word.startswith("--") and word not in known]
+        try:
+            if strange or not words or words[0].startswith("-"):
+                raise UserError(f"`{strange[0]}` is none of its flags" if strange else "it names no data")
+            diagram = parsed(["diagram", *words])
+        except UserError as error:
+            raise UserError(
+                f"The store {self.path} remembers {words[:8]}, which is no `layerflow diagram`: {error}"
+            ) from None
+        assert isinstance(diagram, Diagram)
+        return diagram
 
 
 @dataclass(frozen=True)
@@ -50,12 +75,19 @@ class Status:
         print(f"  missing   {now.missing:,}")
         print(f"  rate      {rate}")
         if now.missing:
-            left = now.seconds_left
-            print(f"  left      {'unknown' if left is None else datetime.timedelta(seconds=round(left))}")
+            left = "unknown" if now.seconds_left is None else _duration(now.seconds_left)
+            print(f"  left      {left}")
         if now.last:
             last = now.last
             how = "ended" if last["ended"] else "under way, or was killed"
             print(f"  last run  process {last['pid']} on {last['host']}, last heard of {last['updated']}, {how}")
+
+
+def _duration(seconds: float) -> str:
+    try:
+        return str(datetime.timedelta(seconds=round(seconds)))
+    except OverflowError:
+        return "millions of years"
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerflow.plot._data import PALETTE, axes_or_new, chosen, label
+from layerflow.plot._data import PALETTE, axes_or_new, chosen, label, verbatim
 
 if TYPE_CHECKING:
     import xarray
@@ -63,7 +63,7 @@ def arrows(
     draw_arrows(ax, array, target=target, coordinate=coordinate)
     in_plane = array.sizes.get(coordinate) == 2
     if in_plane:
-        names = [f"{label(array[coordinate])} {value}" for value in array[coordinate].values]
+        names = [f"{label(array[coordinate])} {verbatim(value)}" for value in array[coordinate].values]
         ax.set(xlabel=names[0], ylabel=names[1])
     else:
         ax.set(xlabel=label(array))

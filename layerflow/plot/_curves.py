@@ -12,7 +12,9 @@ from layerflow.plot._data import (
     is_geometric,
     is_numeric,
     label,
+    long_name,
     tick_at_values,
+    verbatim,
     without_single,
 )
 
@@ -77,7 +79,7 @@ def curves(
         draw_band(ax, positions, members.transpose(band, x), color=colour, spread=spread, label=text)
     ax.set(xlabel=label(array[x]), ylabel=label(array))
     if not is_numeric(across):
-        ax.set(xticks=positions, xticklabels=[str(v) for v in across])
+        ax.set(xticks=positions, xticklabels=list(map(verbatim, across)))
     elif is_geometric(across):
         ax.set_xscale("log")
         tick_at_values(ax, "x", across)
@@ -93,9 +95,9 @@ def curves(
 def _name(hue: "xarray.DataArray", value: Any) -> str:
     """A line in the legend."""
     if not is_numeric(hue.values):
-        return str(value)
+        return verbatim(value)
     units = hue.attrs.get("units", "1")
-    return f"{hue.attrs.get('long_name', hue.name)} = {value:.3g}{'' if units == '1' else f' {units}'}"
+    return f"{long_name(hue)} = {value:.3g}{'' if units == '1' else f' {units}'}"
 
 
 def _across_and_hue(array: "xarray.DataArray", x: str | None, hue: str | None, band: str) -> tuple[str, str | None]:

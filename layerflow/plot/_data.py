@@ -1,5 +1,6 @@
 """From a diagram to what one picture shows."""
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -65,9 +66,27 @@ def tick_at_values(ax: "Axes", direction: str, values: np.ndarray) -> None:
 
 def label(array: "xarray.DataArray") -> str:
     """Long name and unit, as it stands on an axis."""
-    name = array.attrs.get("long_name") or str(array.name or "").replace("_", " ")
-    units = array.attrs.get("units", "1")
-    return name if units in ("1", "") else f"{name} ({units})"
+    units = _without_names(array, str(array.attrs.get("units", "1")))
+    return long_name(array) if units in ("1", "") else f"{long_name(array)} ({units})"
+
+
+def long_name(array: "xarray.DataArray") -> str:
+    """What a variable or an axis is called in a picture."""
+    given = array.attrs.get("long_name") or str(array.name or "").replace("_", " ")
+    return _without_names(array, str(given))
+
+
+def _without_names(array: "xarray.DataArray", text: str) -> str:
+    """A long name or a unit, which may hold mathtext, with the names that a sweep makes them of taken literally."""
+    names = str(array.name or "").removesuffix("_error").split("_d_")
+    literal = {name for one in names for name in (one, one.replace("_", " ")) if "$" in name}
+    pattern = "|".join(map(re.escape, sorted(literal, key=len, reverse=True)))
+    return re.sub(pattern, lambda found: verbatim(found[0]), text) if literal else text
+
+
+def verbatim(text: object) -> str:
+    """Text that is drawn as it is: between two dollar signs Matplotlib would read it as mathematics."""
+    return str(text).replace("$", r"\$")
 
 
 def is_numeric(values: np.ndarray) -> bool:

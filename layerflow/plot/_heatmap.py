@@ -12,6 +12,7 @@ from layerflow.plot._data import (
     is_numeric,
     label,
     tick_at_values,
+    verbatim,
     without_single,
 )
 
@@ -99,7 +100,7 @@ def _positions(ax: "Axes", array: "xarray.DataArray", dim: str, direction: str) 
     values = array[dim].values
     ax.set(**{f"{direction}label": label(array[dim])})
     if not is_numeric(values):
-        ax.set(**{f"{direction}ticks": range(len(values)), f"{direction}ticklabels": [str(v) for v in values]})
+        ax.set(**{f"{direction}ticks": range(len(values)), f"{direction}ticklabels": list(map(verbatim, values))})
         return np.arange(len(values) + 1) - 0.5
     if is_geometric(values):
         ax.set(**{f"{direction}scale": "log"})

@@ -57,13 +57,13 @@ def _seal(description: Mapping[str, Any]) -> str:
 
 
 def grid_of(description: Description) -> Grid:
-    """The grid: what it gives to each argument is known where that is a number."""
+    """The grid, without labels: what it gives to each argument is known where that is a number."""
     coordinates = coordinates_in(description)
     axes = []
     for axis in description["asked"]["axes"]:
-        _, values, attrs = coordinates[axis["name"]]
+        values = coordinates[axis["name"]][1]
         arguments = {name: coordinates[name][1] for name in axis["arguments"] if name in coordinates}
-        axes.append(Axis(axis["name"], arguments, values, attrs, axis["static"]))
+        axes.append(Axis(axis["name"], arguments, values, static=axis["static"]))
     return Grid(tuple(axes))
 
 

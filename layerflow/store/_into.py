@@ -35,10 +35,9 @@ def sweep_into(
     """Compute what the store lacks, or make it first; the diagram opened from it."""
     place = Place(path)
     there = description_at(place)
-    if there:
-        place.check_writable()
-    elif there is None:
+    if there is None:
         place.check_free()
+    place.check_writable()
     crew = _Here(asked, batches, on) if on.client is None else _There(asked, batches, on)
     here = describe(asked, batches, crew.device)
     if there:
@@ -102,13 +101,15 @@ def _opened_or_made(
     place: Place, asked: Asked, batches: list[Batch], here: Description, on: Machine, crew: _Here | _There
 ) -> Store:
     """The store, made if it is not there."""
-    there = description_at(place)  # anew: it may have been made since
+    there, variables = description_at(place), variables_of(asked.grid, batches[0])  # anew: it may have been made since
     if there:
         _check_same(place, there, here, on)
-        return Store(place, read_only=False)
+        store = Store(place, read_only=False)
+        store.check_holds(variables)
+        return store
     described = with_chunks(here, crew.plans()) | {"command": command()}
     try:
-        return Store.create(place, described, variables_of(asked.grid, batches[0]), asked.grid)
+        return Store.create(place, described, variables, asked.grid)
     except OSError as error:
         said = f"The store {place} could not be made: {error.strerror or error}. Make room, or name another folder"
         raise OSError(error.errno, said) from error

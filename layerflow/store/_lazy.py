@@ -1,5 +1,6 @@
 """Flat arrays of a store read as the labelled grid. Imported late, for xarray takes its time."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ class OnGrid(BackendArray):
     def _read(self, key: tuple[Any, ...]) -> np.ndarray:
         """Part of the grid: along every dimension a number, a slice or a vector of positions."""
         grid = self.store.grid
+        self._check_room(key)
         chosen = [np.arange(size)[k] for size, k in zip(self.shape, key, strict=True)]
         where = {axis.name: np.atleast_1d(at) for axis, at in zip(grid.axes, chosen, strict=False)}
         outer, inner = ([where[axis.name] for axis in axes] for axes in (grid.outer, grid.inner))
@@ -38,21 +40,30 @@ class OnGrid(BackendArray):
         values = values.transpose([*back, *range(len(back), values.ndim)])
         return np.asarray(values[tuple(0 if np.ndim(at) == 0 else slice(None) for at in chosen)])
 
+    def _check_room(self, key: tuple[Any, ...]) -> None:
+        """Raise if what is asked for, and positions of it, have no room in memory."""
+        sizes = [_count(size, k) for size, k in zip(self.shape, key, strict=True)]
+        cells = math.prod(sizes[: len(self.store.grid.axes)])
+        positions = 8 * (sum(self.shape) + cells * (4 if len(self.retries) else 1))
+        self.store.check_room(
+            self.name if self.array is not None else "status", positions + math.prod(sizes) * self.dtype.itemsize
+        )
+
     def _at(self, rows: np.ndarray, cells: np.ndarray, own: list[np.ndarray]) -> np.ndarray:
         """Values by combination of static values and cell."""
         if self.array is None:
             values = np.zeros((len(rows), len(cells)), self.dtype)
         else:
-            try:
-                values = np.asarray(self.array.oindex[tuple(_run(at) for at in (rows, cells, *own))])
-            except ValueError as error:
-                raise ValueError(
-                    f"A chunk of `{self.name}` in the store {self.store.place} is damaged: {error}. Call the sweep "
-                    f"again: it finds such chunks and computes them anew."
-                ) from error
+            array, where = self.array, tuple(_run(at) for at in (rows, cells, *own))
+            values = self.store.numbers(self.name, lambda: array.oindex[where])
         if len(self.retries):
             self.retries.lay_over(self.name, rows[:, None] * self.store.cells + cells, own, values)
         return values
+
+
+def _count(size: int, key: Any) -> int:
+    """How many positions a number, a slice or a vector asks for."""
+    return len(range(size)[key]) if isinstance(key, slice) else np.size(key)
 
 
 def _flat(positions: list[np.ndarray], shape: list[int]) -> np.ndarray:

@@ -6,9 +6,9 @@ import socket
 import time
 from typing import Any
 
-import zarr
-
 from layerflow._record import Record, now
+from layerflow.store._arrays import opened_group
+from layerflow.store._checked import Unlike, check_run, each
 from layerflow.store._place import OWN, Place
 
 _PATH = f"{OWN}/log"
@@ -16,11 +16,22 @@ _SECONDS = 1.0  # between records of a run under way
 
 
 def runs(place: Place) -> list[Record]:
-    """The records of all runs, the oldest first."""
+    """The records of all runs, the oldest first.
+
+    Raises:
+        ValueError: If they are none.
+    """
     try:
-        return list(zarr.open_group(place.zarr(read_only=True), path=_PATH, mode="r").attrs.get("runs", []))  # type: ignore[arg-type]
+        records: Any = opened_group(place, *_PATH.split("/")).attrs.get("runs", [])
+        each(records, check_run)
     except FileNotFoundError:
         return []
+    except Unlike as wrong:
+        raise ValueError(
+            f"The log of the store {place} is not one that layerflow writes: {wrong}. Delete {_PATH} there; it holds "
+            f"times alone."
+        ) from None
+    return records
 
 
 class Run:
@@ -33,8 +44,8 @@ class Run:
     """
 
     def __init__(self, place: Place, total: int, done: int) -> None:
-        self._group = zarr.open_group(place.zarr(), path=_PATH, mode="a")
         self._before = runs(place)
+        self._group = opened_group(place, *_PATH.split("/"), mode="a")
         self._begin = self._written = time.perf_counter()
         begin = now()
         whose = {"host": socket.gethostname(), "pid": os.getpid()}

@@ -41,6 +41,7 @@ def open_diagram(path: str | os.PathLike[str]) -> "xarray.Dataset":
         >>> dict(lf.open_diagram(path).sizes)
         {'lam': 5}
     """
+    path = os.path.expanduser(path)
     if os.path.isfile(path):
         return _in_file(path)
     from xarray import Variable
@@ -55,7 +56,8 @@ def open_diagram(path: str | os.PathLike[str]) -> "xarray.Dataset":
     from layerflow.store._store import Store
 
     place = Place(path)
-    store, retries = Store(place), Retries(place)
+    store = Store(place)
+    retries = Retries(store)
     axes = [axis.name for axis in store.grid.axes]
     read = lambda name: LazilyIndexedArray(OnGrid(store, retries, name))
     data = {
@@ -74,11 +76,22 @@ def _in_file(path: str | os.PathLike[str]) -> "xarray.Dataset":
     from layerflow._dataset import Diagram
     from layerflow._failures import status_of
     from layerflow.methods import Status
+    from layerflow.store._checked import Unlike, check_facts
 
-    read = xarray.load_dataset(path)
+    try:
+        read = xarray.load_dataset(path)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # there are a dozen errors for files of other kinds and for damaged ones
+        raise ValueError(f"The file {path} cannot be read as netCDF: {error}") from error
     # netCDF 3 has signed bytes alone; masked cells are NaN.
     status = status_of(read).fillna(int(Status.MISSING)).astype("uint8")
     facts = {name: np.asarray(value).tolist() for name, value in read.attrs.items()}
+    try:
+        if "chunk_bytes" in facts:  # as in all that comes of a sweep or a store
+            check_facts(facts)
+    except Unlike as wrong:
+        raise ValueError(f"The file {path} does not say how its diagram was made: {wrong}.") from None
     return Diagram({**read.data_vars, "status": status}, read.coords, facts)
 
 

@@ -14,7 +14,7 @@ class Place:
     """A folder or a URL, asked what is there and changed by nothing here but `clean` and `remove`.
 
     Args:
-        path: As the user gave it.
+        path: As the user gave it; a leading ~ is the user's home.
 
     Raises:
         ImportError: If the URL needs a package that is not installed.
@@ -24,7 +24,7 @@ class Place:
         import fsspec
 
         text = os.fspath(path).removeprefix("file://")
-        self.local = None if "://" in text or "::" in text else pathlib.Path(text).absolute()
+        self.local = None if "://" in text or "::" in text else pathlib.Path(os.path.expanduser(text)).absolute()
         self.url = text if self.local is None else str(self.local)
         try:
             self.fs, self.root = fsspec.url_to_fs(self.url)
@@ -38,9 +38,11 @@ class Place:
         """The place as zarr takes it."""
         from zarr.storage import FsspecStore, LocalStore
 
+        from layerflow.store._frames import Bounded
+
         if self.local is not None:
-            return LocalStore(self.local, read_only=read_only)
-        return FsspecStore.from_url(self.url, read_only=read_only)
+            return Bounded(LocalStore(self.local, read_only=read_only))
+        return Bounded(FsspecStore.from_url(self.url, read_only=read_only))
 
     def find(self, *parts: str) -> list[str]:
         """Names of all files below, relative to there; none if there is nothing."""
@@ -69,7 +71,7 @@ class Place:
                 left.unlink(missing_ok=True)
 
     def check_free(self) -> None:
-        """Raise if something is there that is no store of ours, or if nothing can be written there."""
+        """Raise if something is there that is no store of ours."""
         if self.fs.isfile(self.root):
             raise FileExistsError(f"A store needs a folder of its own, but {self} is a file. Name another folder.")
         foreign = [name for name in self.find() if not name.startswith(f"{OWN}/") and not name.endswith(_UNFINISHED)]
@@ -77,12 +79,12 @@ class Place:
             raise FileExistsError(
                 f"The folder {self} holds something that is no store of layerflow, {foreign[0]} say. Name another one."
             )
-        self.check_writable()
 
     def check_writable(self) -> None:
-        """Raise if the folder, or the one that it will lie in, lets nobody write."""
+        """Raise if the folder, or the one that it will lie in, lets nobody write, or a link leads out of it."""
         if self.local is None:
             return  # the first write will tell
+        self._check_links(self.local)
         there = next(folder for folder in self._upwards() if folder.exists())
         if not there.is_dir():
             raise NotADirectoryError(
@@ -94,6 +96,16 @@ class Place:
                 f"Nothing can be written to the folder {there}. Name another folder for the store",
                 str(self),
             )
+
+    def _check_links(self, folder: pathlib.Path) -> None:
+        """Raise if a folder of the store, or its lock, is a link: what is written there would be written elsewhere."""
+        folders = (os.path.join(here, name) for here, names, _ in os.walk(folder) for name in names)
+        for path in (*folders, os.path.join(folder, OWN, "lock")):
+            if os.path.islink(path):
+                raise FileExistsError(
+                    f"The store {self} holds a link, {path}, and nothing is written through links. Put what it leads "
+                    f"to in its place."
+                )
 
     def _upwards(self) -> Iterator[pathlib.Path]:
         assert self.local is not None

@@ -4,57 +4,76 @@ A chunk is never written over: killed in the midst, it would hold old and new. E
 own, of the cells that it ran alone, with a mark that comes last; readers lay them over the chunks.
 """
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 
+from layerflow._memory import check_room
 from layerflow._record import method_facts, now
 from layerflow.methods import Method
+from layerflow.store._arrays import CODECS, numbers_of, opened_array, opened_group
+from layerflow.store._checked import Unlike, check_method
 from layerflow.store._lock import locked
 from layerflow.store._place import OWN, Place
-from layerflow.store._store import CODECS, Store
+from layerflow.store._store import Store
 
 if TYPE_CHECKING:
     import xarray
 
 _WHOLE = "whole"
+MOST = 255  # retries of a store: their number marks a cell, in a byte
 
 
 class Retries:
     """All retries of a store, the later over the earlier.
 
     Args:
-        place: Of the store.
+        store: The store.
+
+    Raises:
+        ValueError: If one of them is not what `retry` writes.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, store: Store) -> None:
         self.methods: list[dict[str, Any]] = []
-        self._groups: list[tuple[Any, np.ndarray]] = []  # with its cells, in order
+        self._groups: list[tuple[Callable[[str], np.ndarray], np.ndarray]] = []  # of a variable, and the cells in order
+        place = store.place
         while place.exists(OWN, "retries", str(len(self._groups) + 1)):
-            group: Any = zarr.open_group(place.zarr(read_only=True), path=_path(len(self._groups) + 1), mode="r")
+            group = opened_group(place, *_path(len(self._groups) + 1).split("/"))
             if not group.attrs.get(_WHOLE):
                 break
-            self._groups.append((group, np.asarray(group["cells"][:])))
-            self.methods.append(dict(group.attrs["method"]))
+            try:
+                self._groups.append(_checked(store, group))
+                self.methods.append(_method_of(group))
+                if len(self._groups) > MOST:
+                    raise Unlike(f"there are more than {MOST}")
+            except Unlike as wrong:
+                where = _path(len(self.methods) + 1)
+                raise ValueError(
+                    f"The retry {where} of the store {place} is not one that layerflow writes: {wrong}. Delete it "
+                    f"and those of higher numbers; what the sweep computed is beside them."
+                ) from None
 
     def __len__(self) -> int:
         return len(self._groups)
 
     def lay_over(self, name: str, chosen: np.ndarray, own: list[np.ndarray], values: np.ndarray) -> None:
         """Write what retries found of a variable over the values of some cells, told by flat number."""
-        for number, (group, cells) in enumerate(self._groups, start=1):
+        for number, (read, cells) in enumerate(self._groups, start=1):
             place = np.minimum(np.searchsorted(cells, chosen), len(cells) - 1)
             hit = cells[place] == chosen
             if hit.any():
-                found: Any = number if name == "retried" else group[name][:][place[hit]]
+                found: Any = number if name == "retried" else read(name)[place[hit]]
                 values[hit] = found[np.ix_(np.arange(hit.sum()), *own)] if own else found
 
 
 def status_in(store: Store, retries: Retries) -> np.ndarray:
     """The status of every cell, by combination of static values and cell."""
-    status = np.asarray(store.arrays["status"][:])
+    store.check_room("status", 9 * store.combinations * store.cells)
+    status = store.numbers("status", lambda: store.arrays["status"][:])
     retries.lay_over("status", np.arange(status.size).reshape(status.shape), [], status)
     return status
 
@@ -67,8 +86,11 @@ def retry_in(diagram: "xarray.Dataset", method: Method, compute: Callable[[np.nd
     store = Store(place, read_only=False)
     if any(diagram.sizes.get(axis.name) != len(axis) for axis in store.grid.axes):
         raise ValueError(f"A retry in a store takes the whole diagram: lf.open_diagram({str(place)!r}).")
+    place.check_writable()
     with locked(place):
-        retries = Retries(place)
+        retries = Retries(store)
+        if len(retries) == MOST:
+            raise ValueError(f"The store {place} holds {MOST} retries, the most that it can.")
         (rows, cells), values = compute(status_in(store, retries))
         group = zarr.create_group(place.zarr(), path=_path(len(retries) + 1), overwrite=True)
         flat = rows * store.cells + cells
@@ -78,6 +100,33 @@ def retry_in(diagram: "xarray.Dataset", method: Method, compute: Callable[[np.nd
             group.create_array(name, data=np.asarray(own, dtype)[order], compressors=CODECS)
         group.attrs.put({"method": method_facts(method), "created": now(), _WHOLE: True})
     return open_diagram(place.url)
+
+
+def _checked(store: Store, group: Any) -> tuple[Callable[[str], np.ndarray], np.ndarray]:
+    """What reads a variable of a retry, and its cells in order."""
+    arrays = {name: opened_array(store.place, group, name) for name in ("cells", *store.arrays)}
+    count = arrays["cells"].shape[0]
+    for name, array in arrays.items():
+        own, dtype = ((), np.int64) if name == "cells" else (store.arrays[name].shape[2:], store.arrays[name].dtype)
+        if array.shape != (count, *own) or array.dtype != dtype:
+            raise Unlike(f"its array `{name}` has another shape or type than the store")
+
+    def read(name: str) -> np.ndarray:
+        array, what = arrays[name], f"`{name}` of {group.path} in the store {store.place}"
+        check_room(2 * math.prod(array.shape) * array.dtype.itemsize, f"Reading {what}", "Delete that retry.")
+        return numbers_of(lambda: array[:], what, "Delete that retry, and those of higher numbers.")
+
+    cells = read("cells")
+    if cells[0] < 0 or cells[-1] >= store.combinations * store.cells or (np.diff(cells) <= 0).any():
+        raise Unlike("its cells are not in order, or not of the grid")
+    return read, cells
+
+
+def _method_of(group: Any) -> dict[str, Any]:
+    """The facts of its method."""
+    facts = group.attrs.get("method")
+    check_method(facts)
+    return dict(facts)
 
 
 def _path(number: int) -> str:

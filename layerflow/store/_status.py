@@ -38,10 +38,11 @@ class Progress:
 def progress_of(path: str | os.PathLike[str]) -> Progress:
     """How far a sweep in a store is, finished or not."""
     place = Place(path)
-    store, retries = Store(place), Retries(place)
+    store = Store(place)
+    retries = Retries(store)
     done = failed = 0
     for chunk in sorted(store.done()):
-        status = store.read("status", chunk)
+        status = store.numbers("status", lambda chunk=chunk: store.read("status", chunk))
         retries.lay_over("status", chunk[0] * store.cells + store.cells_in(chunk), [], status)
         done += store.cells_of(chunk)
         failed += int(np.sum(has_failed(status)))

@@ -6,21 +6,22 @@ that was lost is told from one that is empty.
 """
 
 import math
+import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
 
 from layerflow._diagram import Variable
+from layerflow._memory import check_room
 from layerflow.engine._grid import Grid
+from layerflow.store._arrays import CODECS, FLAT, numbers_of, opened_arrays, opened_group
+from layerflow.store._checked import Unlike, check_description, check_name
 from layerflow.store._description import FORMAT, Description, grid_of, is_whole, sealed
 from layerflow.store._place import Place
 
 _DESCRIPTION = "layerflow"
-_FLAT = ("combination", "cell")
-CODECS = (ZstdCodec(level=1), Crc32cCodec())
-_WHOLE_FILES = {"write_empty_chunks": True}
 
 Chunk = tuple[int, int]  # combination of static values, and number of the chunk among its chunks
 
@@ -34,7 +35,7 @@ class Store:
 
     Raises:
         FileNotFoundError: If there is no store.
-        ValueError: If it is of a later version, or its description was damaged.
+        ValueError: If it is of a later version, or its description or its arrays are not what layerflow writes.
     """
 
     def __init__(self, place: Place, *, read_only: bool = True) -> None:
@@ -44,14 +45,20 @@ class Store:
             raise FileNotFoundError(f"There is no store of layerflow at {place}.")
         self.description: Description = description
         self.grid: Grid = grid_of(description)
-        group: Any = zarr.open_group(place.zarr(read_only=read_only), mode="r" if read_only else "r+")
-        self.arrays: dict[str, Any] = {name: group[name].with_config(_WHOLE_FILES) for name in description["variables"]}
+        self.arrays: dict[str, Any] = opened_arrays(
+            place, opened_group(place, mode="r" if read_only else "r+"), description
+        )
         self.combinations, self.cells = self.arrays["status"].shape
         self.size = description["chunk"]
 
     @classmethod
     def create(cls, place: Place, description: Description, variables: dict[str, Variable], grid: Grid) -> "Store":
         """Make an empty store; its description comes last, as the mark that it is whole."""
+        try:
+            for name in variables:
+                check_name(name)
+        except Unlike as wrong:
+            raise ValueError(f"The store {place} cannot be made: {wrong}. Name what is measured otherwise.") from None
         place.clear()  # of what an earlier making left that was cut off
         group = zarr.create_group(place.zarr(), attributes={_DESCRIPTION: None})
         shape = (math.prod(len(axis) for axis in grid.outer), grid.cells)
@@ -63,7 +70,7 @@ class Store:
                 dtype=variable.dtype,
                 fill_value=variable.fill,
                 compressors=CODECS,
-                dimension_names=(*_FLAT, *variable.dims),
+                dimension_names=(*FLAT, *variable.dims),
                 attributes=variable.attrs,
             )
         group.attrs[_DESCRIPTION] = sealed(description | {"variables": list(variables)})
@@ -87,6 +94,20 @@ class Store:
     def done(self) -> set[Chunk]:
         """The chunks that were written to their end."""
         return self._written("status")
+
+    def check_holds(self, variables: dict[str, Variable]) -> None:
+        """Raise unless it has arrays for these variables, and for no others."""
+        here = {name: (v.shape, v.dtype, v.dims) for name, v in variables.items()}
+        there = {
+            name: (array.shape[2:], array.dtype, array.metadata.dimension_names[2:])
+            for name, array in self.arrays.items()
+        }
+        differing = sorted(name for name in {*here, *there} if here.get(name) != there.get(name))
+        if differing:
+            raise ValueError(
+                f"The store {self.place} is of another sweep: its variable `{differing[0]}` is not that of this one, "
+                f"in shape, type or dimensions. Name another folder for this one."
+            )
 
     def check(self) -> set[Chunk]:
         """The chunks that are done and can be read; those of which something was lost or flipped are undone."""
@@ -113,14 +134,29 @@ class Store:
 
     def read(self, name: str, chunk: Chunk) -> np.ndarray:
         """One variable in one chunk."""
+        self.check_room(name, 0)
         number, begin = chunk[0], chunk[1] * self.size
         return np.asarray(self.arrays[name][number, begin : begin + self.cells_of(chunk)])
+
+    def numbers(self, name: str, read: Callable[[], Any]) -> np.ndarray:
+        """What `read` gives of a variable; a damaged chunk is told in words."""
+        mend = "Call the sweep again: it finds such chunks and computes them anew."
+        return numbers_of(read, f"`{name}` in the store {self.place}", mend)
+
+    def check_room(self, name: str, taken: int) -> None:
+        """Raise if a chunk of a variable, and the bytes that are taken of it, have no room in memory."""
+        array = self.arrays[name]
+        check_room(
+            math.prod(array.chunks) * array.dtype.itemsize + taken,
+            f"Reading `{name}` of the store {self.place}",
+            "Select a part of the diagram before its numbers are used.",
+        )
 
     def _reads(self, chunk: Chunk) -> bool:
         try:
             for name in self.arrays:
                 self.read(name, chunk)
-        except OSError:  # the disk or the net, not the chunk
+        except (OSError, MemoryError):  # the disk, the net or the machine, not the chunk
             raise
         except Exception:  # a checksum does not fit, or what it covers cannot be unpacked
             return False
@@ -128,8 +164,11 @@ class Store:
 
     def _written(self, name: str) -> set[Chunk]:
         """The chunks of a variable of which there is a file."""
-        parts = [file.split("/") for file in self.place.find(name, "c") if not file.endswith(".partial")]
-        return {(int(number), int(chunk)) for number, chunk, *_ in parts}
+        # Others may leave files of their own here, as those do that synchronise folders.
+        file = re.compile("(0|[1-9][0-9]*)/(0|[1-9][0-9]*)" + "/0" * (self.arrays[name].ndim - 2))
+        found = filter(None, map(file.fullmatch, self.place.find(name, "c")))
+        chunks = ((int(match[1]), int(match[2])) for match in found)
+        return {chunk for chunk in chunks if chunk[0] < self.combinations and chunk[1] * self.size < self.cells}
 
     def _file(self, name: str, chunk: Chunk) -> tuple[str, ...]:
         """Where the file of a variable and a chunk lies."""
@@ -139,14 +178,12 @@ class Store:
 def description_at(place: Place) -> Description | None:
     """What the store at a place says of itself; None if there is none, nothing if its making was cut off."""
     try:
-        group = zarr.open_group(place.zarr(read_only=True), mode="r")
+        attrs = opened_group(place).attrs
     except FileNotFoundError:
         return None
-    except ValueError as error:  # no JSON, or JSON of something else
-        raise ValueError(f"The file zarr.json in {place} cannot be read: {error}") from error
-    if _DESCRIPTION not in group.attrs:
+    if _DESCRIPTION not in attrs:
         raise FileExistsError(f"The zarr group {place} is no store of layerflow. Name another folder.")
-    description: Any = group.attrs[_DESCRIPTION]
+    description: Any = attrs[_DESCRIPTION]
     if description is None:
         return {}
     if not is_whole(description):
@@ -154,6 +191,5 @@ def description_at(place: Place) -> Description | None:
             f"The description of the store {place}, in its zarr.json, was changed since it was written. Bring that "
             f"file back from a copy, or sweep into another folder."
         )
-    if description["format"] > FORMAT:
-        raise ValueError(f"The store {place} was written by a later version of layerflow. Update layerflow.")
+    check_description(place, description, FORMAT)
     return dict(description)
