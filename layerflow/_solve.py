@@ -77,7 +77,8 @@ def solve(
         check_gauge(_gauge(frozen.program, frozen.constants, leaves, method_arrays), frozen.variables)
     path = _travel(frozen.program, frozen.constants, leaves, method_arrays, times, key)
     if isinstance(method, Exact) and is_concrete(path.status) and path.status == Status.OUTSIDE:
-        raise ValueError(f"{Exact.applies(problem)} Use lf.Flow(t1=...).")
+        at = method.times(times, path.end.dtype)
+        raise ValueError(f"{Exact.applies(problem, at)} Use lf.Flow(t1=...).")
     return Trajectory(
         problem=problem,
         ts=times,
