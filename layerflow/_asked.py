@@ -95,6 +95,7 @@ class Asked:
     def outside(self) -> ValueError:
         """The error of a diagram in which no cell fulfils what the closed form assumes."""
         problem, method = _first_cell(self)
+        assert isinstance(method, Exact)  # no other has cells outside
         at = method.times(None if self.ts is None else jnp.asarray(self.ts, float), method.t1.dtype)
         return ValueError(f"{Exact.applies(problem, at)} So it is in every cell. Use lf.Flow(t1=...).")
 
