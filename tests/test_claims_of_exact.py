@@ -176,3 +176,13 @@ def test_times_to_judge_at_are_times():
     for ts in (-1.0, np.zeros(0), np.ones((1, 1)), np.nan):
         with pytest.raises(ValueError, match=r"`ts` needs a time t >= 0 or a vector of them, such as t1=40.0"):
             lf.Exact.applies(two_layers(), ts)
+
+
+def test_a_negative_variance_of_one_mode_is_followed_backwards_by_a_linear_model():
+    """w' = E (S - w) has its solution at any sign of E; of moments no data have a negative variance."""
+    backwards = lf.Problem(lf.linear_model(jnp.array([0.5, 0.5])), lf.Modes(jnp.array([-1.0, 0.5]), 2.0))
+    no_data = lf.Moments(-jnp.eye(2), jnp.ones((1, 2)), 4 * jnp.eye(1))
+
+    expected = 2 - 1.5 * np.exp([3.0, -1.5])
+    np.testing.assert_allclose(by_closed_form(backwards, jnp.asarray(3.0))[0][0], expected, rtol=1e-12)
+    assert "no variance of the inputs is negative" in str(lf.Exact.applies(lf.Problem(backwards.start, no_data)))

@@ -71,17 +71,23 @@ class LinearModel(ClosedForm):
             return "its modes are coupled by data: only on Modes is a diagonal network one mode each"
         return None
 
+    def assumptions(
+        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None
+    ) -> list[Assumption]:
+        data = _data(problem)
+        return [] if isinstance(data, Modes) else [Assumption.not_negative(jnp.diagonal(data.xx))]
+
     def weights(self, problem: Problem, ts: Float[Array, " t"]) -> Layers:
         network, data = problem.start, _data(problem)
         (w,), scale = network.weights, jnp.asarray(network.output_scale, network.weights[0].dtype)
         if isinstance(data, Modes):  # each mode by itself: w has shape (inp,) or (1, inp)
-            variance, axes, slope, faint = data.variance, None, data.variance * data.target, 0.0
+            variance, axes, slope = data.variance, None, data.variance * data.target
+            excited = variance * scale != 0
         else:
             variance, axes = jnp.linalg.eigh(data.xx)
             w, slope = w @ axes, data.yx @ axes
-            faint = jnp.finfo(variance.dtype).eps * jnp.abs(variance).max()
+            excited = (variance > jnp.finfo(variance.dtype).eps * jnp.abs(variance).max()) & (variance * scale != 0)
         # With f = scale * w x a mode moves at E scale^2 to S / scale. Where nothing excites it, it stays.
-        excited = (jnp.abs(variance) > faint) & (variance * scale != 0)
         excited, variance, slope = (jnp.broadcast_to(array, w.shape) for array in (excited, variance, slope))
         target = jnp.where(excited, slope / jnp.where(excited, variance * scale, 1.0), 0.0)
         speed = jnp.where(excited, variance * scale**2, 0.0)
@@ -206,10 +212,7 @@ class BalancedNetwork(ClosedForm):
         self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None
     ) -> list[Assumption]:
         here = self._layers(problem)
-        if ts is None or layers is None:
-            violations = costs = here.violations
-        else:
-            violations, costs = violations_and_costs(here, ts, layers)
+        violations, costs = (here.violations,) * 2 if ts is None else violations_and_costs(here, ts)
         whitened = "the inputs are whitened, E[x x^T] = c I (random_regression(whiten=True), principal_components)"
         balanced = "the start is lambda-balanced, w2^T w2 - w1 w1^T = lam I (lambda_balanced, aligned)"
         return [
@@ -221,7 +224,7 @@ class BalancedNetwork(ClosedForm):
     def weights(self, problem: Problem, ts: Float[Array, " t"]) -> Layers:
         here = self._layers(problem)
         path, learns = here.nearest.path(here.times(ts)), here.root > 0  # at output scale 0 nothing does
-        unscaled = lambda layer, start: jnp.where(learns, layer / jnp.where(learns, here.root, 1.0), start[None])
+        unscaled = lambda layer, start: jnp.where(learns, layer / here.root, start[None])
         return tuple(map(unscaled, (path.w1, path.w2), problem.start.weights))
 
     def _layers(self, problem: Problem) -> TwoLayers:

@@ -80,41 +80,41 @@ class TwoLayers(NamedTuple):
             [jnp.abs(self.coloured).max(), jnp.abs(self.unbalanced).max() / jnp.where(size > 0, size, 1.0)]
         )
 
-    def costs(self, ts: Float[Array, " t"], answer: theory.Balanced) -> Float[Array, "2"]:
-        """The relative errors at the worst of `ts` that D and B cause, where the formula gives `answer`.
+    def costs(self, ts: Float[Array, " t"]) -> Float[Array, "2"]:
+        """The relative errors of the formula, at the worst of `ts`, that D and B cause.
 
         The flow of Q = [w1^T; w2] is that of the formula with the target moved by -W D, and with J Q B / 2 more,
-        where J Q / 2 is what moving lam adds. So formulas at targets moved by -W D, W being the start or where the
-        formula is by now, and at lam + |B| show what D and B do in the time.
+        where J Q / 2 is what moving lam adds. So formulas at targets moved by -W D, W being the start or as near the
+        target as the fastest rate may have brought it, and at lam + |B| show what D and B do in the time.
         """
         (w1, w2, lam, target), ts = self.nearest, self.times(ts)
-        by_now = answer.matrix @ self.coloured
-        at_first = jnp.broadcast_to(w2 @ w1 @ self.coloured, by_now.shape)
-        targets = target[None, None] - jnp.stack([by_now, at_first, jnp.zeros_like(by_now)])
-        size = self.root**2 * jnp.sqrt(jnp.sum(self.unbalanced**2))
-        lams = lam + jnp.stack([jnp.zeros_like(size), jnp.zeros_like(size), size])
+        start, size = w2 @ w1, self.root**2 * jnp.sqrt(jnp.sum(self.unbalanced**2))
+        fastest = jnp.sum(w1**2) + jnp.sum(w2**2) + jnp.abs(lam) + 2 * jnp.sqrt(jnp.sum(target**2))
+        way = jnp.minimum(fastest * ts, 1.0)[:, None, None] * (target - start)[None]
+        by_now, at_first = (start[None] + way) @ self.coloured, start[None] @ self.coloured + jnp.zeros_like(way)
+        none = jnp.zeros_like(way)
+        targets = target[None, None] - jnp.stack([none, none, by_now, at_first])
+        lams = lam + size * jnp.array([0.0, 1.0, 0.0, 0.0], size.dtype)
         at = lambda lam, target, t: jax.tree.map(lambda of_t: of_t[0], Balanced(w1, w2, lam, target).path(t[None]))
-        near = jax.vmap(jax.vmap(at, (None, 0, 0)), (0, 0, None))(lams, targets, ts)
-        gaps = jax.vmap(lambda path: _gap(path, answer))(near)
-        return jnp.stack([gaps[:2].max(), gaps[2]])
+        paths = jax.vmap(jax.vmap(at, (None, 0, 0)), (0, 0, None))(lams, targets, ts)
+        answer = jax.tree.map(lambda of_all: of_all[0], paths)
+        _, unbalanced, *coloured = jax.vmap(lambda path: _gap(path, answer))(paths)
+        return jnp.stack([jnp.stack(coloured).max(), unbalanced])
 
 
 @jax.jit  # traced once, not at every sweep
-def violations_and_costs(
-    here: TwoLayers, ts: Float[Array, " t"], layers: tuple[Float[Array, "t hid inp"], Float[Array, "t out hid"]]
-) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
-    """How far inputs are from whitened and layers from balanced, and what that costs the answer `layers`.
+def violations_and_costs(here: TwoLayers, ts: Float[Array, " t"]) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
+    """How far inputs are from whitened and layers from balanced, and what that costs the formula at `ts`.
 
     What is as small as rounding of the given numbers costs what rounding costs, and is not judged further.
     """
     violations = here.violations
     doubtful = violations > _ROUNDINGS * jnp.finfo(ts.dtype).eps
-    given = jax.lax.stop_gradient((here, ts, layers))
+    given = jax.lax.stop_gradient((here, ts))
 
     def judge(state: Any) -> Any:
-        _, (here, ts, layers), _ = state
-        answer = theory.Balanced(*(here.root * layer for layer in layers))
-        return jnp.asarray(False), jax.tree.map(jnp.zeros_like, given), here.costs(ts, answer)
+        _, (here, ts), _ = state
+        return jnp.asarray(False), jax.tree.map(jnp.zeros_like, given), here.costs(ts)
 
     # A loop in place of a condition: a batch without cells to be judged takes no turn. Its state holds all that is
     # given, and changes: what stays the same from turn to turn is computed ahead of the loop, needed or not.
