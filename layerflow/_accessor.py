@@ -109,6 +109,6 @@ class DiagramAccessor:
         return retry(cell, self._diagram, method, **how)
 
     @_hands_on_to(provenance)
-    def provenance(self) -> None:
-        """Print a paragraph for the appendix of a paper."""
-        provenance(self._diagram)
+    def provenance(self) -> str:
+        """Say how it was made, in a paragraph for the appendix of a paper."""
+        return provenance(self._diagram)

@@ -99,8 +99,10 @@ class Asked:
 
     def outside(self) -> ValueError:
         """The error of a diagram in which no cell fulfils what the closed form assumes."""
-        first = _first_problem(self.cell, self.grid, self.takes_key, self.root)
-        return ValueError(f"{Exact.applies(first)} So it is in every cell. Use lf.Flow(t1=...).")
+        problem, method = _first_cell(self)
+        assert isinstance(method, Exact)  # no other has cells outside
+        at = method.times(None if self.ts is None else jnp.asarray(self.ts, float), method.t1.dtype)
+        return ValueError(f"{Exact.applies(problem, at)} So it is in every cell. Use lf.Flow(t1=...).")
 
 
 def _grid(cell: CellFunction, axes: Mapping[str, Any], seeds: int | None) -> tuple[Grid, bool]:
@@ -273,12 +275,12 @@ def _arguments(grid: Grid, cells: np.ndarray) -> tuple[dict[str, Array], Array]:
     return jax.tree.map(jnp.asarray, _values_and_seeds(grid, cells))
 
 
-def _first_problem(cell: CellFunction, grid: Grid, takes_key: bool, root: PRNGKeyArray) -> Problem:
-    """The problem of the first cell, of known numbers."""
-    chosen, _ = next(grid.combinations())
-    values = {name: jnp.asarray(array[0]) for name, array in grid.values(np.zeros(1, int)).items() if name != "seed"}
-    returned = cell(**chosen, **values, **({"key": jax.random.fold_in(root, 0)} if takes_key else {}))
-    return returned[0] if isinstance(returned, tuple) else returned
+def _first_cell(asked: Asked) -> tuple[Problem, Method]:
+    """The problem of the first cell, of known numbers, and its method."""
+    chosen, _ = next(asked.grid.combinations())
+    values = {n: jnp.asarray(v[0]) for n, v in asked.grid.values(np.zeros(1, int)).items() if n != "seed"}
+    key = {"key": jax.random.fold_in(asked.root, 0)} if asked.takes_key else {}
+    return _returned(asked.cell(**chosen, **values, **key), asked.method)
 
 
 def _check_shapes(described: list[tuple[str, dict[str, Any]]]) -> None:

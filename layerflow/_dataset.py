@@ -1,5 +1,6 @@
 """The type of a diagram, and the card it shows. Imported late, for xarray takes its time."""
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,7 +10,10 @@ import xarray
 from layerflow import _accessor as _accessor  # noqa: PLC0414  where there are diagrams, there is diagram.lf
 from layerflow._card import Card
 from layerflow._failures import has_failed, status_of
+from layerflow._rebuilt import asked_again
 from layerflow.methods import Status
+
+_USUAL_STEPS = 100_000  # of a cell at most, unless given
 
 
 class Diagram(xarray.Dataset):
@@ -21,8 +25,11 @@ class Diagram(xarray.Dataset):
     __slots__ = ()
 
     def __str__(self) -> str:
-        """The card, or xarray's own text where a reduction or a selection left the facts behind."""
-        return str(card_of(self)) if _says_all(self) else repr(self)
+        """The card, or xarray's own text where the facts are no longer there, or no longer those of all cells."""
+        try:
+            return str(card_of(self)) if _says_all(self) else repr(self)
+        except ValueError:  # put together from several sweeps
+            return repr(self)
 
 
 def _says_all(diagram: xarray.Dataset) -> bool:
@@ -39,6 +46,8 @@ def card_of(diagram: xarray.Dataset) -> Card:
             "The diagram does not say how it was made, as computing with it takes its `attrs` away. Ask for the card "
             "of what lf.sweep or lf.open_diagram returned, or of a selection of it."
         )
+    if "asked" in attrs:
+        asked_again(diagram)  # raises where the facts are not those of all cells
     if status.size == 0:
         return Card(f"Diagram of `{attrs['title']}`: no cells", ())
     sizes = " x ".join(f"{size} {name}" for name, size in status.sizes.items())
@@ -46,7 +55,9 @@ def card_of(diagram: xarray.Dataset) -> Card:
         ("axes", ", ".join(map(_range, (diagram[name] for name in status.dims if name in diagram.coords)))),
         ("measured", ", ".join(_measured(diagram))),
         ("method", method_in_words(attrs)),
+        ("settings", ", ".join(settings_in_words(attrs))),
         ("cells", _cells(status.values)),
+        ("stopped", stopped_early(diagram)),
         ("verified", _verified(diagram)),
         (
             "steps",
@@ -76,6 +87,54 @@ def method_in_words(attrs: dict[str, Any]) -> str:
     batch = f", batches of {attrs['batch']}" if "batch" in attrs else ""
     taken = "" if steps is None else f"{steps} step{'' if steps == 1 else 's'} of "
     return f"{taken}{attrs['optimiser']}{_at_rate(rate)}{batch}"
+
+
+def settings_in_words(attrs: dict[str, Any]) -> list[str]:
+    """What else of the method decides numbers, as far as it is not as usual."""
+    told = [
+        f"{attrs.get(of)} with {_listed(attrs[f'{of}_settings'])}" if f"{of}_settings" in attrs else name
+        for of, name in (("solver", ""), ("controller", attrs.get("controller", "PIDController")))
+    ]
+    told = [words for words in told if words not in ("", "PIDController")]
+    if "dt0" in attrs:
+        told.append(f"{'steps of' if attrs.get('controller') == 'ConstantStepSize' else 'first step'} {attrs['dt0']:g}")
+    if attrs.get("max_steps", _USUAL_STEPS) != _USUAL_STEPS:
+        told.append(f"at most {attrs['max_steps']:,} steps a cell")
+    if "until" in attrs:
+        until = attrs["until"]
+        told.append(f"until {until}" if isinstance(until, str) else f"until the loss is at most {until:g}")
+    if "optimiser_settings" in attrs:
+        given = json.loads(attrs["optimiser_settings"])
+        rest = {name: value for name, value in given.items() if name != "learning_rate" or not _is_number(value)}
+        told += [f"{name}={_short(value)}" for name, value in rest.items()]
+    return told + (["batches drawn with replacement"] if "replace" in attrs else [])
+
+
+def stopped_early(diagram: xarray.Dataset) -> str:
+    """How many cells met `until`, and when the median cell stopped; nothing if none did."""
+    status = diagram["status"].values
+    if "end" not in diagram or not (status == Status.CONVERGED).any():
+        return ""
+    ended = diagram["end"].values[~has_failed(status) & (status != Status.MISSING)]
+    met = int((status == Status.CONVERGED).sum())
+    return f"{met:,} of {status.size:,} cells met `until`, the median cell stopped at t = {np.median(ended):.4g}"
+
+
+def _listed(settings: str) -> str:
+    """Settings in a row, from JSON."""
+    return ", ".join(f"{name}={_short(value)}" for name, value in json.loads(settings).items())
+
+
+def _short(value: Any) -> str:
+    """A setting as short as its digits allow; a nested one with its own in brackets."""
+    if isinstance(value, dict) and "name" in value:
+        rest = {key: own for key, own in value.items() if key != "name"}
+        return f"{value['name']}({_listed(json.dumps(rest))})"
+    return f"{value:g}" if _is_number(value) else str(value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _verified(diagram: xarray.Dataset) -> str:

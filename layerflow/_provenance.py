@@ -1,6 +1,7 @@
 """A paragraph on how a diagram was made."""
 
 import json
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,39 +13,47 @@ if TYPE_CHECKING:
     import xarray
 
 
-def provenance(diagram: "xarray.Dataset") -> None:
-    """Print a paragraph for the appendix of a paper: what was computed, how, by what, and what failed.
+def provenance(diagram: "xarray.Dataset") -> str:
+    """Say in a paragraph for the appendix of a paper what was computed, how, by what, and what failed.
 
     Args:
         diagram: What `sweep` or `open_diagram` returned.
 
+    Returns:
+        The paragraph, in lines of 120 characters, to print or to write to a file.
+
     Raises:
-        ValueError: If it does not say how it was made.
+        ValueError: If the diagram does not say how it was made, or is put together from several sweeps.
 
     Example:
         >>> import jax.numpy as jnp, layerflow as lf
         >>> def cell(target):
         ...     return lf.Problem(lf.linear_model(jnp.zeros(1)), lf.Modes(jnp.ones(1), target))
         >>> diagram = lf.sweep(cell, {"target": [1.0, 2.0]}, method=lf.Flow(t1=9.0))
-        >>> lf.provenance(diagram)  # doctest: +ELLIPSIS
+        >>> print(lf.provenance(diagram))  # doctest: +ELLIPSIS
         The diagram of `cell` spans target (2 values, 1 to 2): 2 cells. Each was solved by gradient flow to t...
     """
-    import textwrap
+    from layerflow._rebuilt import asked_again
 
-    status, attrs = status_of(diagram).values, diagram.attrs
-    if "asked" not in attrs:
-        raise ValueError("The diagram does not say how it was made. Give it as the sweep returned it.")
-    sentences = [_what(diagram, status), _seeds(attrs), _ended(status), _retries(attrs), _made(attrs)]
-    print(textwrap.fill(" ".join(filter(None, sentences)), 120))
+    asked, status, attrs = asked_again(diagram), status_of(diagram).values, diagram.attrs
+    sentences = [
+        _what(diagram, asked, status),
+        _measured(asked, attrs),
+        _settings(attrs),
+        _seeds(asked, attrs),
+        _ended(diagram, status),
+        _retries(attrs),
+        _made(attrs),
+    ]
+    return textwrap.fill(" ".join(filter(None, sentences)), 120)
 
 
-def _what(diagram: "xarray.Dataset", status: np.ndarray) -> str:
-    """Cells, method and measurements."""
+def _what(diagram: "xarray.Dataset", given: dict[str, Any], status: np.ndarray) -> str:
+    """Cells, method and what they gave."""
     from layerflow._dataset import method_in_words
 
     attrs = diagram.attrs
     axes = ", ".join(_axis(diagram[name]) for name in diagram["status"].dims) or "a single cell"
-    given = json.loads(attrs["asked"])
     measured = ", ".join([*given["observe"], *given["summary"]])
     tolerance = f", atol {attrs['atol']:g}" if "atol" in attrs else ""
     cells = f"{status.size:,} cell{'' if status.size == 1 else 's'}"
@@ -60,26 +69,52 @@ def _axis(axis: Any) -> str:
     return f"{axis.name} ({axis.size} values, {ends(axis)})" if axis.size > 1 else f"{axis.name} ({ends(axis)})"
 
 
-def _seeds(attrs: dict[str, Any]) -> str:
+def _measured(asked: dict[str, Any], attrs: dict[str, Any]) -> str:
+    """Where along the path, by what summaries and derivatives, and against what."""
+    ts, by = asked["ts"], "step" if attrs["method"] == "Descent" else "t"
+    parts = [
+        f"measured at {len(ts)} values of {by} from {ts[0]:g} to {ts[-1]:g}" if ts else "",
+        f"summed up by {', '.join(asked['summary'])}" if asked["summary"] else "",
+        f"differentiated by {', '.join(asked['derivative'])}" if asked["derivative"] else "",
+        "held against closed forms and conservation laws" if asked["verify"] else "",
+    ]
+    told = ", ".join(filter(None, parts))
+    return f"Cells were {told}." if told else ""
+
+
+def _settings(attrs: dict[str, Any]) -> str:
+    """What else of the method decides numbers."""
+    from layerflow._dataset import settings_in_words
+
+    told = ", ".join(settings_in_words(attrs))
+    return f"Settings that are not the defaults: {told}." if told else ""
+
+
+def _seeds(asked: dict[str, Any], attrs: dict[str, Any]) -> str:
     """Where random numbers come from."""
-    keys, root = json.loads(attrs["asked"])["keys"], attrs["root"]
+    keys, root = asked["keys"], attrs["root"]
     return f"Seed s has the key fold_in(root, s), the same in every cell, with the {keys} root {root}."
 
 
-def _ended(status: np.ndarray) -> str:
+def _ended(diagram: "xarray.Dataset", status: np.ndarray) -> str:
     """How many cells ended how."""
+    from layerflow._dataset import stopped_early
+
     codes, counts = np.unique(status[has_failed(status)], return_counts=True)
     how = ", ".join(f"{n:,} {Status(int(code)).meaning}" for code, n in zip(codes, counts, strict=True))
     missing = int((status == Status.MISSING).sum())
     said = f"{int(counts.sum()):,} cells failed ({how})" if how else "No cell failed"
-    return f"{said}; {missing:,} are not computed yet." if missing else f"{said}."
+    said = f"{said}; {missing:,} are not computed yet." if missing else f"{said}."
+    early = stopped_early(diagram)
+    return f"{early}. {said}" if early else said
 
 
 def _retries(attrs: dict[str, Any]) -> str:
     """What was run again."""
-    from layerflow._dataset import method_in_words
+    from layerflow._dataset import method_in_words, settings_in_words
 
-    again = [method_in_words(method) for method in json.loads(attrs.get("retries", "[]"))]
+    methods = json.loads(attrs.get("retries", "[]"))
+    again = [", ".join([method_in_words(method), *settings_in_words(method)]) for method in methods]
     return f"Cells that had failed before were run again by {'; then by '.join(again)}." if again else ""
 
 

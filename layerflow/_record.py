@@ -1,13 +1,13 @@
-"""What a diagram says of how it was made, as plain text and numbers, and what can be told back from that."""
+"""What a diagram says of how it was made, as plain text and numbers, and what is read from that."""
 
 import datetime
 import functools
 import hashlib
+import json
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,8 +19,10 @@ from layerflow.engine._grid import Axis
 from layerflow.engine._identity import identity, settings
 from layerflow.methods import Method
 from layerflow.methods._recipe import NoRecipe, recipe_of
+from layerflow.methods._settings import plain
 
 Record = dict[str, Any]
+_MOST_VALUES = 4096  # of an axis that a record holds
 VERSIONS = ("layerflow", "jax", "jaxlib", "diffrax", "optax", "numpy")
 
 
@@ -46,9 +48,15 @@ def _versions() -> dict[str, str]:
 
 def method_facts(method: Any) -> Record:
     """A method by its name and numbers; what varies from cell to cell is left out."""
-    given = {name: value for name, value in method.facts().items() if value is not None}
-    numbers = {name: np.asarray(v).item() if eqx.is_array_like(v) else str(v) for name, v in given.items()}
-    return {"method": type(method).__name__, **numbers}
+    given = {name: plain(value) for name, value in method.facts().items() if value is not None}
+    return {"method": type(method).__name__, **{name: _in_file(value) for name, value in given.items()}}
+
+
+def _in_file(value: Any) -> int | float | str:
+    """A value as every file format holds it: netCDF knows no truth values, lists and dicts."""
+    if isinstance(value, list | dict):
+        return json.dumps(value)
+    return str(value) if isinstance(value, bool) else value
 
 
 def device_in_words() -> str:
@@ -126,12 +134,21 @@ def method_record(method: Method | None) -> Record | None:
 
 
 def _axis(axis: Axis) -> Record:
-    """An axis by what its coordinate may not show: a digest of what it gives to each argument."""
+    """An axis by its values, which a diagram may lose, and by what they do not show, a digest of each argument."""
+    own = {"name": axis.name, "static": axis.static, "values": _values(axis)}
     if axis.static:
         labels = zip(axis.arguments[axis.name], axis.coordinate.tolist(), strict=True)
         same = all(isinstance(value, int | float | str | np.integer) and value == label for value, label in labels)
-        return {"name": axis.name, "static": True, "arguments": {}, "labelled": not same, "size": len(axis)}
-    return {"name": axis.name, "static": False, "arguments": {n: digest([v]) for n, v in axis.arguments.items()}}
+        return own | {"arguments": {}, "labelled": not same, "size": len(axis)}
+    return own | {"arguments": {n: digest([v]) for n, v in axis.arguments.items()}}
+
+
+def _values(axis: Axis) -> Record | list[Any]:
+    """The values of an axis; of a very long one the ends and their number."""
+    values = axis.coordinate
+    if len(values) <= _MOST_VALUES:
+        return values.tolist()
+    return {"first": values[0].item(), "last": values[-1].item(), "count": len(values)}
 
 
 def _public_name(function: Callable[..., Any]) -> str | None:

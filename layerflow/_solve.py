@@ -84,7 +84,8 @@ def solve(
     travel = programs.get(("travel", frozen.program.identity), lambda: jax.jit(frozen.program.travel))
     path: Path = travel(frozen.constants, leaves, method_arrays, times, key)
     if isinstance(method, Exact) and is_concrete(path.status) and path.status == Status.OUTSIDE:
-        raise ValueError(f"{Exact.applies(problem)} Use lf.Flow(t1=...).")
+        at = method.times(times, path.end.dtype)
+        raise ValueError(f"{Exact.applies(problem, at)} Use lf.Flow(t1=...).")
     return Trajectory(
         problem=problem,
         ts=times,

@@ -17,7 +17,7 @@ from layerflow.engine._cell import Apart, Cell, Wanted
 from layerflow.methods import (
     Descent,
     Exact,
-    assumed_within,
+    allowed_cost,
     closed_form,
     conserved_drift,
     exact_weights,
@@ -185,10 +185,11 @@ class Functions:
         return ravel_pytree(problem.split(network)[0])[0]
 
     def exact(self, ts: Array, leaves: list[Array]) -> tuple[Array, Array]:
-        """The movement at `ts` by the closed form, and whether its assumptions hold."""
+        """The movement at `ts` by the closed form, and whether its assumptions hold as far as that needs them."""
         (form, problem), (start, _, _) = self.closed(leaves), self.ravelled(leaves)
-        weights = jax.vmap(lambda layers: self.flat(problem, layers))(exact_weights(form, problem, ts))
-        held = [a.violation <= assumed_within(start.dtype) for a in form.assumptions(problem)]
+        layers = exact_weights(form, problem, ts)
+        weights = jax.vmap(lambda layers: self.flat(problem, layers))(layers)
+        held = [a.cost <= allowed_cost(start.dtype) for a in form.assumptions(problem, ts, layers)]
         return weights - start[None, :], jnp.all(jnp.stack([jnp.asarray(True), *held]))
 
     def verify(

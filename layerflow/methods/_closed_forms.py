@@ -1,10 +1,10 @@
-"""Which closed form holds for a problem, how far its assumptions are violated, and the weights it gives.
+"""Which closed form holds for a problem, what it assumes, and the weights it gives.
 
 `layerflow.theory` has the formulas, of arrays; here they meet networks and tasks.
 """
 
 import abc
-import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -14,22 +14,13 @@ from jaxtyping import Array, Float, PyTree
 from layerflow import theory
 from layerflow._checks import collect
 from layerflow._problem import Problem
+from layerflow.methods._assumptions import Assumption, cost_of_spread
+from layerflow.methods._two_layers import TwoLayers, violations_and_costs
 from layerflow.networks import DiagonalNetwork, LayerwiseNetwork, LinearNetwork
 from layerflow.observables import layer_imbalance
 from layerflow.tasks import Modes, Moments
 
-
-@dataclasses.dataclass(frozen=True)
-class Assumption:
-    """What a closed form assumes of the numbers of a problem.
-
-    Attributes:
-        needs: What needs to hold, in words, and how to have it.
-        violation: How far it is from holding, relative; zero if it does.
-    """
-
-    needs: str
-    violation: Float[Array, ""]
+Layers = tuple[Float[Array, "t ..."], ...]
 
 
 class ClosedForm(abc.ABC):
@@ -47,17 +38,28 @@ class ClosedForm(abc.ABC):
     def unfit(self, problem: Problem) -> str | None:
         """Why the kind of network or task does not fit; None if it does."""
 
-    def assumptions(self, problem: Problem) -> list[Assumption]:
-        """What is assumed of the numbers, with its violation."""
+    def assumptions(
+        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None
+    ) -> list[Assumption]:
+        """What is assumed of the numbers, and what its violation costs.
+
+        Args:
+            problem: Whose numbers are judged.
+            ts: Where the answer is wanted; its worst time counts. Not given, at any time.
+            layers: The answer there, `weights(problem, ts)`.
+        """
         return []
 
     @abc.abstractmethod
-    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> tuple[Float[Array, "t ..."], ...]:
+    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> Layers:
         """Every layer at the times `ts`."""
 
 
 class LinearModel(ClosedForm):
-    """One layer on any data: every axis of the inputs learns exponentially (Eq. 10)."""
+    """One layer on any data: every axis of the inputs learns exponentially (Eq. 10).
+
+    Of Moments, axes whose variance is below rounding of the largest count as zero, as in the task itself.
+    """
 
     name = "exponential modes of a linear model (Eq. 10)"
 
@@ -69,16 +71,23 @@ class LinearModel(ClosedForm):
             return "its modes are coupled by data: only on Modes is a diagonal network one mode each"
         return None
 
-    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> tuple[Float[Array, "t ..."], ...]:
+    def assumptions(
+        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None
+    ) -> list[Assumption]:
+        data = _data(problem)
+        return [] if isinstance(data, Modes) else [Assumption.not_negative(jnp.diagonal(data.xx))]
+
+    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> Layers:
         network, data = problem.start, _data(problem)
         (w,), scale = network.weights, jnp.asarray(network.output_scale, network.weights[0].dtype)
         if isinstance(data, Modes):  # each mode by itself: w has shape (inp,) or (1, inp)
             variance, axes, slope = data.variance, None, data.variance * data.target
+            excited = variance * scale != 0
         else:
             variance, axes = jnp.linalg.eigh(data.xx)
             w, slope = w @ axes, data.yx @ axes
+            excited = (variance > jnp.finfo(variance.dtype).eps * jnp.abs(variance).max()) & (variance * scale != 0)
         # With f = scale * w x a mode moves at E scale^2 to S / scale. Where nothing excites it, it stays.
-        excited = variance * jnp.abs(scale) > jnp.finfo(variance.dtype).eps * jnp.abs(variance).max()
         excited, variance, slope = (jnp.broadcast_to(array, w.shape) for array in (excited, variance, slope))
         target = jnp.where(excited, slope / jnp.where(excited, variance * scale, 1.0), 0.0)
         speed = jnp.where(excited, variance * scale**2, 0.0)
@@ -98,7 +107,12 @@ class LayerPairs(ClosedForm):
             return "it is no diagonal network of two layers"
         return None if isinstance(_data(problem), Modes) else "its modes are coupled: give the task as Modes"
 
-    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> tuple[Float[Array, "t ..."], ...]:
+    def assumptions(
+        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None
+    ) -> list[Assumption]:
+        return [Assumption.not_negative(_data(problem).variance)]
+
+    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> Layers:
         task, (a, b) = _data(problem), problem.start.weights
         z = 1 / jnp.asarray(problem.start.output_scale, a.dtype)
         # A mode is a scalar network of width 1; there the output scale has its place.
@@ -119,18 +133,28 @@ class DeepModes(ClosedForm):
             return "its output scale is not 1"
         return None if isinstance(_data(problem), Modes) else "its modes are coupled: give the task as Modes"
 
-    def assumptions(self, problem: Problem) -> list[Assumption]:
-        layers, target = jnp.stack(problem.start.weights), _data(problem).target
-        strength = jnp.prod(layers, axis=0)
-        size = jnp.abs(layers).max()
-        spread = jnp.abs(jnp.abs(layers) - jnp.abs(layers[:1])).max() / jnp.where(size > 0, size, 1.0)
-        outside = jnp.maximum(-strength, strength - target).max()
+    def assumptions(
+        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None
+    ) -> list[Assumption]:
+        task, signed = _data(problem), jnp.stack(problem.start.weights)
+        strength, sizes = jnp.prod(signed, axis=0), jnp.abs(signed)
+        largest = sizes.max(axis=0)
+        spread = (largest - sizes.min(axis=0)) / jnp.where(largest > 0, largest, 1.0)
+        outside = jnp.maximum(-strength, strength - task.target).max()
+        inside = (strength > 0) & (strength < task.target)
+        # A mode outside has no answer that layers of another size could cost.
+        sizes, target = jnp.where(inside[None, :], sizes, 0.5), jnp.where(inside, task.target, 1.0)
+        now = None if layers is None else jnp.where(inside[None, :], functools.reduce(jnp.multiply, layers), 0.5)
         return [
-            Assumption("all layers of a mode are equal in size", spread),
-            Assumption("every mode starts between 0 and its target", jnp.where(outside < 0, 0.0, 1.0 + outside)),
+            Assumption(
+                "all layers of a mode are equal in size",
+                spread.max(),
+                cost_of_spread(sizes, target, task.variance, ts, now),
+            ),
+            Assumption.strict("every mode starts between 0 and its target", jnp.where(outside < 0, 0.0, 1.0 + outside)),
         ]
 
-    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> tuple[Float[Array, "t ..."], ...]:
+    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> Layers:
         task, layers = _data(problem), problem.start.weights
         start = problem.start.strengths
         inside = (start > 0) & (start < task.target)
@@ -153,7 +177,13 @@ class ScalarNetwork(ClosedForm):
             return None if (network.widths[0], network.widths[2]) == (1, 1) else "it has more than one input or output"
         return "it is no linear network of two layers"
 
-    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> tuple[Float[Array, "t ..."], ...]:
+    def assumptions(
+        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None
+    ) -> list[Assumption]:
+        data = _data(problem)
+        return [Assumption.not_negative(data.variance if isinstance(data, Modes) else data.xx)]
+
+    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> Layers:
         (w1, w2), data = problem.start.weights, _data(problem)
         variance, slope = (
             (data.variance[0], data.variance[0] * data.target[0])
@@ -178,46 +208,34 @@ class BalancedNetwork(ClosedForm):
             return None
         return "it is no linear network of two layers"
 
-    def assumptions(self, problem: Problem) -> list[Assumption]:
-        w1, w2 = problem.start.weights
-        xx, _ = self._moments(problem)
-        variance = jnp.trace(xx) / xx.shape[0]
-        eye = jnp.eye(xx.shape[0], dtype=xx.dtype)
-        imbalance, lam = self._imbalance(problem)
-        size = jnp.sum(w1**2) + jnp.sum(w2**2)
-        off = jnp.abs(imbalance - lam * jnp.eye(len(w1), dtype=w1.dtype)).max()
+    def assumptions(
+        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None
+    ) -> list[Assumption]:
+        here = self._layers(problem)
+        violations, costs = (here.violations,) * 2 if ts is None else violations_and_costs(here, ts)
+        whitened = "the inputs are whitened, E[x x^T] = c I (random_regression(whiten=True), principal_components)"
+        balanced = "the start is lambda-balanced, w2^T w2 - w1 w1^T = lam I (lambda_balanced, aligned)"
         return [
-            Assumption(
-                "the inputs are whitened, E[x x^T] = c I (random_regression(whiten=True), principal_components)",
-                jnp.abs(xx - variance * eye).max() / jnp.where(variance > 0, variance, 1.0),
-            ),
-            Assumption(
-                "the start is lambda-balanced, w2^T w2 - w1 w1^T = lam I (lambda_balanced, aligned)",
-                off / jnp.where(size > 0, size, 1.0),
-            ),
+            Assumption(whitened, violations[0], costs[0]),
+            Assumption(balanced, violations[1], costs[1]),
+            Assumption.not_negative(here.variance),
         ]
 
-    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> tuple[Float[Array, "t ..."], ...]:
-        w1, w2 = problem.start.weights
-        xx, yx = self._moments(problem)
-        _, lam = self._imbalance(problem)
-        variance = jnp.trace(xx) / xx.shape[0]
+    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> Layers:
+        here = self._layers(problem)
+        path, learns = here.nearest.path(here.times(ts)), here.root > 0  # at output scale 0 nothing does
+        unscaled = lambda layer, start: jnp.where(learns, layer / here.root, start[None])
+        return tuple(map(unscaled, (path.w1, path.w2), problem.start.weights))
+
+    def _layers(self, problem: Problem) -> TwoLayers:
+        (w1, w2), data = problem.start.weights, _data(problem)
+        xx, yx = (
+            (jnp.diag(data.variance), (data.variance * data.target)[None, :])
+            if isinstance(data, Modes)
+            else (data.xx, data.yx)
+        )
         scale = jnp.asarray(problem.start.output_scale, w1.dtype)
-        # Layers times the root of the output scale, at that speed, learn as if the scale were 1.
-        root, sign = jnp.sqrt(jnp.abs(scale)), jnp.sign(scale)
-        target = sign * yx / jnp.where(variance > 0, variance, 1.0)
-        path = theory.balanced_path(root * w1, root * w2, root**2 * lam, target, ts * variance * jnp.abs(scale))
-        return path.w1 / root, path.w2 / root
-
-    def _moments(self, problem: Problem) -> tuple[Float[Array, "inp inp"], Float[Array, "out inp"]]:
-        data = _data(problem)
-        if isinstance(data, Modes):
-            return jnp.diag(data.variance), (data.variance * data.target)[None, :]
-        return data.xx, data.yx
-
-    def _imbalance(self, problem: Problem) -> tuple[Float[Array, "hid hid"], Float[Array, ""]]:
-        imbalance = layer_imbalance(problem.start, problem)
-        return imbalance, jnp.trace(imbalance) / len(imbalance)
+        return TwoLayers(w1, w2, layer_imbalance(problem.start, problem), scale, xx, yx)
 
 
 FORMS: tuple[ClosedForm, ...] = (LinearModel(), LayerPairs(), DeepModes(), ScalarNetwork(), BalancedNetwork())
@@ -227,9 +245,11 @@ def closed_form(problem: Problem) -> ClosedForm | str:
     """The closed form for problems of this kind, or why there is none."""
     data = _data(problem)
     if not hasattr(problem.start, "matrix"):
-        return f"closed forms are of linear networks, with a `matrix`, which a {type(problem.start).__name__} has not"
+        return f"closed forms exist only for linear networks; {type(problem.start).__name__} has no `matrix`"
     if not isinstance(data, Modes | Moments):
         return f"closed forms are of linear networks on Modes, Moments or Samples, not on {type(problem.task).__name__}"
+    if type(data).loss not in (Modes.loss, Moments.loss):
+        return f"closed forms are of the quadratic loss, but {type(data).__name__} has a `loss` of its own"
     for name, usual in (("decay", 0.0), ("rates", 1.0)):
         leaves = jax.tree.leaves(getattr(problem, name), is_leaf=lambda leaf: leaf is None)
         if not all(isinstance(leaf, float) and leaf == usual for leaf in leaves):
@@ -267,7 +287,7 @@ def conserved_drift(network: PyTree, problem: Problem, t: Float[Array, ""]) -> F
     return drift / jnp.where(size > 0, size, 1.0)
 
 
-def exact_weights(form: ClosedForm, problem: Problem, ts: Float[Array, " t"]) -> tuple[Float[Array, "t ..."], ...]:
+def exact_weights(form: ClosedForm, problem: Problem, ts: Float[Array, " t"]) -> Layers:
     """Every layer at the times `ts` by the closed form."""
     with collect():  # the formulas' own checks: what they ask for is told by `assumptions`
         return form.weights(problem, ts)

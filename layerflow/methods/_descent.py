@@ -15,6 +15,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from layerflow._checks import is_concrete, plain, require, whole
 from layerflow.methods._course import Course, Loop, Path, Peaks, Status, failed, higher, loop_of, masked
+from layerflow.methods._settings import as_json, plain
 
 
 class Descent(eqx.Module):
@@ -119,8 +120,14 @@ class Descent(eqx.Module):
 
     def facts(self) -> dict[str, Any]:
         """What a record of the run says of the method; what varies from cell to cell is left out."""
-        name = getattr(self.optimiser, "__name__", type(self.optimiser).__name__)
-        return {"optimiser": name, "steps": self.steps, "batch": self.batch, **self.hyperparameters}
+        return {
+            "optimiser": plain(self.optimiser),
+            "optimiser_settings": as_json(self.hyperparameters),
+            "steps": self.steps,
+            "batch": self.batch,
+            "replace": self.replace or None,
+            **self.hyperparameters,
+        }
 
     def check_precision(self, dtype: Any) -> None:
         """Any precision will do."""

@@ -10,7 +10,8 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from layerflow._checks import is_concrete, real_array, require
 from layerflow._problem import Problem
-from layerflow.methods._closed_forms import closed_form
+from layerflow.methods._assumptions import Assumption, allowed_cost
+from layerflow.methods._closed_forms import ClosedForm, closed_form, exact_weights
 from layerflow.methods._course import Course, Path, Status, failed, masked
 
 
@@ -20,7 +21,7 @@ class Applies:
 
     Attributes:
         form: Its name, or None.
-        reasons: What fails, by how much, and what would hold.
+        reasons: What fails, by how much, what that costs the answer, and what would hold.
     """
 
     form: str | None
@@ -67,8 +68,25 @@ class Exact(eqx.Module):
         )
 
     @staticmethod
-    def applies(problem: Problem) -> Applies:
-        """Which closed form holds for a problem of known numbers, or why none does."""
+    def applies(problem: Problem, ts: ArrayLike | None = None) -> Applies:
+        """Which closed form holds for a problem of known numbers, or why none does.
+
+        No start and no data fulfil what a form assumes but to rounding. One is claimed where the relative error
+        that the violation causes in the answer is at most eps^(2/3): 2e-5 in float32, 4e-11 in float64.
+
+        Args:
+            problem: What is to be solved.
+            ts: Where the answer is wanted, one time such as t1 or several, shape (t,); solving judges it there.
+                Not given, a form of deep modes holds at any time, and one of lambda-balanced networks where
+                the violation itself, which time may amplify, is as small.
+
+        Returns:
+            `Applies`, true if a form holds.
+
+        Raises:
+            TypeError: If no Problem came, or inside `jax.jit` or a cell function, where numbers are not known.
+            ValueError: If `ts` is no time.
+        """
         if not isinstance(problem, Problem):
             raise TypeError(f"A Problem is needed, lf.Problem(start, task), but a {type(problem).__name__} came.")
         form = closed_form(problem)
@@ -76,12 +94,10 @@ class Exact(eqx.Module):
             return Applies(None, (form,))
         if not is_concrete(problem.start.weights[0]):
             raise TypeError("Exact.applies looks at numbers, which are not known inside jax.jit or a cell function.")
-        tolerance = assumed_within(problem.start.weights[0].dtype)
-        broken = [a for a in form.assumptions(problem) if not float(a.violation) <= tolerance]
-        if not broken:
-            return Applies(form.name, ())
-        reasons = (f"{a.needs}: violated by {float(a.violation):.2g}, relative" for a in broken)
-        return Applies(None, tuple(f"the {form.name} needs that {reason}" for reason in reasons))
+        dtype = problem.start.weights[0].dtype
+        found = form.assumptions(problem) if ts is None else _judged(form, problem, _times(ts).astype(dtype))
+        broken = tuple(_in_words(form.name, a) for a in found if not float(a.cost) <= allowed_cost(dtype))
+        return Applies(None if broken else form.name, broken)
 
     @property
     def end(self) -> Float[Array, ""]:
@@ -97,14 +113,18 @@ class Exact(eqx.Module):
         """What a record of the run says of the method."""
         return {"t1": self.t1}
 
+    def times(self, ts: Float[Array, " t"] | None, dtype: Any) -> Float[Array, " t_1"]:
+        """Where the closed form is evaluated and judged: at `ts` and at t1, beyond which nothing moves."""
+        t1 = self.t1.astype(dtype)
+        return t1[None] if ts is None else jnp.concatenate([jnp.minimum(ts.astype(dtype), t1), t1[None]])
+
     def check_precision(self, dtype: Any) -> None:
         """Any precision will do."""
 
     def travel(self, course: Course, ts: Float[Array, " t"] | None, key: PRNGKeyArray) -> Path:
         """Evaluate the closed form at `ts` and t1; a cell outside its assumptions has status OUTSIDE."""
         t1 = self.t1.astype(course.start.dtype)
-        at = t1[None] if ts is None else jnp.concatenate([jnp.minimum(ts.astype(t1.dtype), t1), t1[None]])
-        moved, inside = course.exact(at)
+        moved, inside = course.exact(self.times(ts, t1.dtype))
         finite = jnp.all(jnp.isfinite(moved))
         status = jnp.where(finite, Status.REACHED_T1, Status.NOT_FINITE)
         status = jnp.where(inside, status, Status.OUTSIDE)
@@ -119,6 +139,22 @@ class Exact(eqx.Module):
         return Path(observed, weights, status, jnp.asarray(0), t1)
 
 
-def assumed_within(dtype: Any) -> float:
-    """How far, relatively, an assumption may be violated by rounding."""
-    return float(jnp.finfo(dtype).eps) ** 0.5
+def _times(ts: ArrayLike) -> Float[Array, " t"]:
+    """Times as a vector, or an error."""
+    array = real_array(ts, "ts")
+    if array.ndim > 1 or array.size == 0 or not bool(jnp.all((array >= 0) & (array < jnp.inf))):
+        raise ValueError(f"Argument `ts` needs a time t >= 0 or a vector of them, such as t1=40.0, but it is {ts!r}.")
+    return jnp.atleast_1d(array)
+
+
+@eqx.filter_jit  # where numbers are not known, the formulas' own checks raise nothing
+def _judged(form: ClosedForm, problem: Problem, ts: Float[Array, " t"]) -> list[Assumption]:
+    """What a form assumes, and what that costs at `ts`."""
+    return form.assumptions(problem, ts, exact_weights(form, problem, ts))
+
+
+def _in_words(form: str, broken: Assumption) -> str:
+    """What a form needs, how far it is violated, and what that costs."""
+    violation, cost = float(broken.violation), float(broken.cost)
+    error = f", which makes the answer wrong by {cost:.2g}" if cost < 1 else ", which leaves no digit of the answer"
+    return f"the {form} needs that {broken.needs}: violated by {violation:.2g}, relative{error}"

@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from layerflow._checks import is_concrete, real_array, require
 from layerflow.methods._course import Course, Loop, Path, loop_of
+from layerflow.methods._settings import settings
 from layerflow.methods._stepper import Stepper
 from layerflow.methods._unrolled import UnrolledStep
 
@@ -146,7 +147,13 @@ class Flow(eqx.Module):
     def facts(self) -> dict[str, Any]:
         """What a record of the run says of the method; what varies from cell to cell is left out."""
         numbers = {"t1": self.t1, **self.tolerances, "dt0": self.dt0, "max_steps": self.max_steps, "until": self.until}
-        return {"solver": type(self.solver).__name__, "controller": type(self.controller).__name__, **numbers}
+        return {
+            "solver": type(self.solver).__name__,
+            "solver_settings": settings(self.solver),
+            "controller": type(self.controller).__name__,
+            "controller_settings": settings(self.controller, leave=self.tolerances),
+            **numbers,
+        }
 
     @property
     def tolerances(self) -> dict[str, Any]:

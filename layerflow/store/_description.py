@@ -111,7 +111,8 @@ def _of_axes(there: Description, here: Description) -> list[str]:
             {n: (c["values"], c["dtype"]) for n, c in d["coordinates"].items() if c["along"] == one["name"]}
             for d in (there, here)
         ]
-        if along[0] != along[1] or one != other:
+        told = [{key: value for key, value in axis.items() if key != "values"} for axis in (one, other)]
+        if along[0] != along[1] or told[0] != told[1]:
             ranges = [_range(d["coordinates"][one["name"]]["values"]) for d in (there, here)]
             said.append(f"axis {one['name']} {ranges[0]} there, {ranges[1]} here")
     return said
