@@ -19,7 +19,7 @@ from layerflow.engine._grid import Axis
 from layerflow.engine._identity import identity, settings
 from layerflow.methods import Method
 from layerflow.methods._recipe import NoRecipe, recipe_of
-from layerflow.methods._settings import plain
+from layerflow.methods._settings import told
 
 Record = dict[str, Any]
 _MOST_VALUES = 4096  # of an axis that a record holds
@@ -48,7 +48,7 @@ def _versions() -> dict[str, str]:
 
 def method_facts(method: Any) -> Record:
     """A method by its name and numbers; what varies from cell to cell is left out."""
-    given = {name: plain(value) for name, value in method.facts().items() if value is not None}
+    given = {name: told(value) for name, value in method.facts().items() if value is not None}
     return {"method": type(method).__name__, **{name: _in_file(value) for name, value in given.items()}}
 
 

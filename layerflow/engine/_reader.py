@@ -126,7 +126,7 @@ class Reader:
         if plain.dtype.hasobject:
             yield from (str(plain.shape).encode(), *map(self.read, plain.ravel().tolist()))
         else:
-            yield from (f"{value.dtype} {value.shape}".encode(), hashlib.sha256(plain).digest())
+            yield from (f"{value.dtype} {value.shape}".encode(), hashlib.sha256(plain.tobytes()).digest())
 
     def text(self, value: Any) -> Iterator[bytes]:
         yield from (name_of(type(value)).encode(), str(value).encode())
@@ -334,13 +334,13 @@ def _fields(value: Any) -> dict[str, Any]:
 
 def _jax_classes() -> dict[str, Any]:
     """Classes of JAX that have no public name: of rules, and of what it notes while it traces."""
-    from jax._src import core, custom_batching, linear_util, sharding_impls
+    from jax._src import core, custom_batching, linear_util, named_sharding
 
     return {
         "WrappedFun": linear_util.WrappedFun,
         "Store": (linear_util.Store, linear_util.EqualStore),
         "ClosedRule": custom_batching.ClosedRule,
-        "UnspecifiedValue": sharding_impls.UnspecifiedValue,
+        "UnspecifiedValue": named_sharding.UnspecifiedValue,
         "passing": (core.Trace, core.DebugInfo, core.Var),
     }
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from layerflow._checks import is_concrete, plain, require, whole
 from layerflow.methods._course import Course, Loop, Path, Peaks, Status, failed, higher, loop_of, masked
-from layerflow.methods._settings import as_json, plain
+from layerflow.methods._settings import as_json, told
 
 
 class Descent(eqx.Module):
@@ -121,7 +121,7 @@ class Descent(eqx.Module):
     def facts(self) -> dict[str, Any]:
         """What a record of the run says of the method; what varies from cell to cell is left out."""
         return {
-            "optimiser": plain(self.optimiser),
+            "optimiser": told(self.optimiser),
             "optimiser_settings": as_json(self.hyperparameters),
             "steps": self.steps,
             "batch": self.batch,

@@ -28,20 +28,20 @@ def settings(module: eqx.Module, leave: Collection[str] = ()) -> str | None:
 
 def as_json(values: dict[str, Any]) -> str | None:
     """Values by name as JSON, without those that are None; None if none is left."""
-    told = {name: plain(value) for name, value in values.items() if value is not None}
-    return json.dumps(told) if told else None
+    shown = {name: told(value) for name, value in values.items() if value is not None}
+    return json.dumps(shown) if shown else None
 
 
-def plain(value: Any) -> Any:
+def told(value: Any) -> Any:
     """A value as JSON holds it, the same in every process: functions and objects by name and what they hold."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, list | tuple | dict):
-        return jax.tree.map(plain, value, is_leaf=lambda node: node is not value)
+        return jax.tree.map(told, value, is_leaf=lambda node: node is not value)
     if eqx.is_array_like(value):
         return _array(np.asarray(value))
     if isinstance(value, eqx.Module):
-        return {"name": type(value).__name__, **{name: plain(one) for name, one in _changed(value).items()}}
+        return {"name": type(value).__name__, **{name: told(one) for name, one in _changed(value).items()}}
     return _function(value) if callable(value) else re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
@@ -56,7 +56,7 @@ def _changed(module: eqx.Module, leave: Collection[str] = ()) -> dict[str, Any]:
     """The arguments of a module, by what it holds of them, that are not the defaults."""
     parameters = {n: p for n, p in inspect.signature(type(module)).parameters.items() if n not in {*leave, *_FORM}}
     held = {name: (getattr(module, name, None), parameter.default) for name, parameter in parameters.items()}
-    return {name: value for name, (value, usual) in held.items() if value is not None and plain(value) != plain(usual)}
+    return {name: value for name, (value, usual) in held.items() if value is not None and told(value) != told(usual)}
 
 
 def _function(function: Callable[..., Any]) -> str:
@@ -82,4 +82,4 @@ def _closed_over(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _listed(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name}={plain(value)}" for name, value in values.items())
+    return ", ".join(f"{name}={told(value)}" for name, value in values.items())
