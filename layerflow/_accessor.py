@@ -61,6 +61,13 @@ class DiagramAccessor:
 
         return card_of(self._diagram)
 
+    @property
+    def failed(self) -> xarray.DataArray:
+        """Whether each cell failed, a Boolean per cell: `diagram.loss.where(~diagram.lf.failed)`."""
+        from layerflow._dataset import failed_of
+
+        return failed_of(self._diagram)
+
     def __repr__(self) -> str:
         return str(self.card)
 

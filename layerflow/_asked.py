@@ -11,7 +11,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from layerflow._cell_function import CellFunction, bound_by_partial, match_arguments, without_jit
 from layerflow._checks import check_known, check_ordered, collect, named_apart, spelled
-from layerflow._diagram import RESERVED, axes_and_arguments, names_of, variables_of
+from layerflow._diagram import TAKEN, axes_and_arguments, names_of, variables_of
 from layerflow._problem import Problem
 from layerflow._solve import Observe, Summarise, Times, as_key, checked_method, checked_times, checked_wanted
 from layerflow.engine._cell import Cell, Wanted, take_apart
@@ -145,7 +145,7 @@ def _check_axes_apart(axes: list[Axis], given: list[str]) -> None:
                 f"The axis `{axis.name}` gives the argument `{other}`, and another axis is called so: the diagram "
                 f"could not tell the two apart. Rename that axis."
             )
-    for name in ("seed", "t", "step", *RESERVED):
+    for name in ("seed", "t", "step", *TAKEN):
         if name in names or name in given:
             raise ValueError(f"The name `{name}` belongs to the diagram itself. Rename this axis or argument.")
 
@@ -301,17 +301,17 @@ def _check_shapes(described: list[tuple[str, dict[str, Any]]]) -> None:
 def _check_names(names: list[str], grid: Grid) -> None:
     """Raise where variables take a name that is not theirs, or two take one."""
     for name in names:
-        if name in (*RESERVED, "t", "step") or name in axes_and_arguments(grid):
+        if name in (*TAKEN, "t", "step") or name in axes_and_arguments(grid):
             raise ValueError(
                 f"The variable `{name}` has the name of an axis or of the diagram's own variables "
-                f"({', '.join(RESERVED)}). Name it apart: observe={{'my_{name}': f}}."
+                f"({', '.join(TAKEN)}). Name it apart: observe={{'my_{name}': f}}."
             )
         if not name or "/" in name:
             raise ValueError(f"A variable is called {name!r}, but files of diagrams need a name without `/`.")
         if names.count(name) > 1:
             raise ValueError(
                 f"The diagram would hold two variables called `{name}`: of the functions in `observe` and `summary`, "
-                f"and of what `derivative` and `verify` add. Name yours apart: observe={{'my_{name}': f}}."
+                f"and of what `derivative`, `verify` and statuses add. Name yours apart: observe={{'my_{name}': f}}."
             )
 
 

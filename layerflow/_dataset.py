@@ -24,12 +24,23 @@ class Diagram(xarray.Dataset):
 
     __slots__ = ()
 
+    @property
+    def failed(self) -> xarray.DataArray:
+        """Whether each cell failed, a Boolean per cell."""
+        return failed_of(self)
+
     def __str__(self) -> str:
         """The card, or xarray's own text where the facts are no longer there, or no longer those of all cells."""
         try:
             return str(card_of(self)) if _says_all(self) else repr(self)
         except ValueError:  # put together from several sweeps
             return repr(self)
+
+
+def failed_of(diagram: xarray.Dataset) -> xarray.DataArray:
+    """Whether each cell failed, by its status; those that are missing or stopped at their tolerance did not."""
+    status = status_of(diagram)
+    return xarray.DataArray(has_failed(status.values), status.coords, status.dims, "failed")
 
 
 def _says_all(diagram: xarray.Dataset) -> bool:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import xarray
 
 RESERVED = ("status", "num_steps", "end", "retried")
+TAKEN = (*RESERVED, "failed")  # names that mean something of a diagram itself
 RETRIED = {"long_name": "number of the retry that gave the cell, 0 if none did"}
 _OF_VERIFICATION = {
     "drift": {"long_name": "drift of the layer imbalances relative to |weights|²", "units": "1"},
@@ -104,7 +105,8 @@ def names_of(batch: Batch) -> list[str]:
     """Names of the variables that hold what was measured of cells; a name stands twice if two are called so."""
     wanted, values = batch.wanted, _measured(batch)
     slopes = [f"{name}_d_{axis}" for axis in wanted.derivative for name in values]
-    return [*values, *slopes, *batch.frozen.verified, *(["verified"] if wanted.verify else [])]
+    followed = [f"{name}_status" for name in batch.frozen.followed]
+    return [*values, *slopes, *followed, *batch.frozen.verified, *(["verified"] if wanted.verify else [])]
 
 
 def _slopes(batch: Batch) -> dict[str, tuple[str, str]]:

@@ -441,11 +441,16 @@ def test_nothing_is_written_through_a_link_that_leads_out_of_the_store(store, tm
     assert not list((tmp_path / "mine").iterdir())
 
 
-def test_a_variable_that_would_lie_elsewhere_is_refused_before_anything_is_computed(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"'../loss' cannot be the name of a variable.* Name what is measured otherwise"
-    ):
-        lf.sweep(cell, AXES, method=METHOD, observe={"../loss": lf.loss}, store=tmp_path / "new.zarr")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("../loss", r"called '../loss', but files of diagrams need a name without `/`"),
+        ("..", r"'..' cannot be the name of a variable.* Name what is measured otherwise"),
+    ],
+)
+def test_a_variable_that_would_lie_elsewhere_is_refused_before_anything_is_computed(tmp_path, name, words):
+    with pytest.raises(ValueError, match=words):
+        lf.sweep(cell, AXES, method=METHOD, observe={name: lf.loss}, store=tmp_path / "new.zarr")
     assert not (tmp_path / "loss").exists()
 
 

@@ -287,6 +287,11 @@ COLLISIONS = {
         ),
         r"two variables called `drift`",
     ),
+    "status of what is followed": (
+        lambda **how: sweep(observe={"own": lf.laziness, "own_status": lf.loss}, method=FLOW, **how),
+        r"two variables called `own_status`",
+    ),
+    "failed": (lambda **how: sweep(observe={"failed": lf.loss}, **how), r"`failed` has the name .*my_failed"),
     "verified": (verified(verified=lf.loss), r"two variables called `verified`"),
     "error_over_tolerance": (verified(error_over_tolerance=lf.loss), r"two variables called `error_over_tolerance`"),
     "axis called verified": (
@@ -333,10 +338,10 @@ def test_names_that_collide_are_refused_before_anything_is_made(case, tmp_path):
 
 
 def test_names_near_those_of_the_diagram_are_free(tmp_path):
-    found = sweep(observe={"failed": lf.loss, "loss_status": lf.loss, "drift": lf.loss}, store=tmp_path / "store")
+    found = sweep(observe={"failures": lf.loss, "loss_status": lf.loss, "drift": lf.loss}, store=tmp_path / "store")
 
-    assert {"failed", "loss_status", "drift"} < {*lf.open_diagram(tmp_path / "store").data_vars}
-    np.testing.assert_array_equal(found.failed, found.drift)
+    assert {"failures", "loss_status", "drift"} < {*lf.open_diagram(tmp_path / "store").data_vars}
+    np.testing.assert_array_equal(found.failures, found.drift)
 
 
 def test_means_of_codes_are_no_codes(seeded):
@@ -345,7 +350,7 @@ def test_means_of_codes_are_no_codes(seeded):
     unknown = seeded.assign(status=("target", [77, 0]))
     for broken in (mean, halves, unknown):
         for ask in (lf.failures, lf.provenance, lambda d: d.lf.card, lambda d: lf.retry(drawn, d, FLOW)):
-            with pytest.raises(ValueError, match=r"a mean of codes is no code.*\(diagram.status >= 3\).mean"):
+            with pytest.raises(ValueError, match=r"a mean of codes is no code.*diagram.failed.mean"):
                 ask(broken)
     assert mean.lf.plot().get_ylabel() is not None  # asks for no code
 

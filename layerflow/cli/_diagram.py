@@ -115,7 +115,7 @@ class Diagram:
         saved = draw(lambda: self._draw(diagram, title, line), numbers)
         report(title, diagram, notes, saved, begin)
         saved.check()
-        if bool((diagram.status >= 3).all()):
+        if bool(diagram.lf.failed.all()):
             raise UserError("Every cell failed; the files hold why. Try --whiten, or a smaller --t1.")
 
     @property
@@ -279,7 +279,7 @@ _LINEAR = ("accuracy", "test_accuracy", "effective_rank")  # drawn to a linear s
 
 def _on_failures(diagram: "xarray.Dataset") -> list[str]:
     """What to try where many cells failed."""
-    if (diagram.status >= 3).mean() <= 0.5:
+    if diagram.lf.failed.mean() <= 0.5:
         return []
     return ["Most cells failed. Inputs of large variance make stiff flows: try --whiten, or a smaller --t1."]
 

@@ -1,4 +1,4 @@
-"""A cell as functions of flat arrays: of its leaves, and of the vector of all that moves."""
+"""A cell as functions of flat arrays: of its leaves, and of the flat vector of the trainable parameters."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +28,7 @@ _ALLOWANCE = 100.0  # of the tolerance of a step: errors of many steps add up
 
 
 class Functions:
-    """A cell as functions of its leaves and of the flat vector w of all that moves."""
+    """A cell as functions of its leaves and of the flat vector w of the trainable parameters."""
 
     def __init__(self, apart: Apart, wanted: Wanted) -> None:
         self.apart, self.wanted, self.static = apart, wanted, apart.static
@@ -228,7 +228,7 @@ class Functions:
         if drift is not None:
             variables["drift"] = drift
             ratios.append(drift / rtol)
-        # Nothing to hold it against is no verdict.
+        # NaN where there is nothing to compare with.
         variables["error_over_tolerance"] = jnp.stack(ratios).max() if ratios else jnp.full((), jnp.nan, w.dtype)
         self.verified_names = list(variables)
         return list(variables.values())

@@ -240,7 +240,9 @@ class Frozen:
     summaries: dict[str, jax.ShapeDtypeStruct]  # likewise, in the order of `Path.summaries`
     verified: dict[str, jax.ShapeDtypeStruct]  # likewise, in the order of `Path.verified`
     followed: list[str]  # observables that follow the path beside a linearised twin
-    network: Callable[[Array, list[Array]], PyTree]  # from all that moves and leaves back to the user's network
+    network: Callable[
+        [Array, list[Array]], PyTree
+    ]  # from the trainable parameters and leaves back to the user's network
 
 
 def freeze(apart: Apart, leaves: list[Any], method: list[Any], wanted: Wanted, ts: Any, key: Any) -> Frozen:
