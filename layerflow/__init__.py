@@ -82,7 +82,7 @@ from layerflow.tasks import (
 if "xarray" in _sys.modules:  # else with the first diagram: xarray takes its time to import
     from layerflow import _accessor as _accessor
 
-__version__ = "0.2.0"
+__version__ = "0.3.0.dev0"
 
 __all__ = [
     "MLP",
