@@ -5,6 +5,7 @@ functions by their code, what they close over, their defaults and the globals th
 what comes with an installed package by its name and version.
 """
 
+import copyreg
 import enum
 import functools
 import hashlib
@@ -25,16 +26,8 @@ from layerflow._checks import is_concrete
 from layerflow.engine._origin import chains, closed_over, is_installed, name_of, offered_as, version_of
 
 _PLAIN = {bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, types.NotImplementedType}
-_UNREADABLE = {
-    "globals",
-    "locals",
-    "vars",
-    "eval",
-    "exec",
-    "__import__",
-    "open",
-    "input",
-}  # what they give no one knows
+# What these give no one knows.
+_UNREADABLE = {"globals", "locals", "vars", "eval", "exec", "__import__", "open", "input"}
 # What a class has beside what its author wrote, or what no number depends on.
 _NOT_OF_A_CLASS = {
     *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__annotate__", "__annotate_func__"),
@@ -49,9 +42,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.strange: set[str] = set()
-        self.own = (
-            0  # functions and objects of the user's met so far, which may change behind a program that holds them
-        )
+        self.own = 0  # what of the user's was met so far, which may change behind a program that holds it
         self._known: dict[int, tuple[Any, bytes, int]] = {}  # with the value, so that its address stays its own
         self._within: dict[int, int] = {}
 
@@ -76,18 +67,17 @@ class Reader:
     def _words(self, value: Any) -> Iterator[bytes]:
         """What makes a value what it is."""
         reading = _reading_of(type(value))
-        if reading is not None:
+        if value is _JAX["no_axis_name"]:
+            yield b"no axis"
+        elif reading is not None:
             yield reading.__name__.encode()
             yield from reading(self, value)
-        elif is_installed(type(value)) and (name := offered_as(value)):
+        elif name := offered_as(value):
             yield from (b"offered", name.encode())
-        elif _has_fields(value):
+        elif (parts := _parts(value)) is not None:
             self.own += not is_installed(type(value))
-            yield b"instance"
-            yield self.read(type(value))
-            yield from self.entries(_fields(value))
-        elif is_installed(type(value)) and " at 0x" not in (text := repr(value)):
-            yield from (b"text", name_of(type(value)).encode(), text.encode())
+            yield b"parts"
+            yield from map(self.read, parts)
         else:
             yield from self.token(value)
 
@@ -300,6 +290,22 @@ def _kind(aval: Any) -> bytes:
     return f"{aval} {getattr(aval, 'weak_type', None)}".encode()
 
 
+def _parts(value: Any) -> tuple[Any, ...] | None:
+    """What a copy of a value would be made of; None if it cannot be copied, or is nothing but itself."""
+    if type(value) is object:
+        return None
+    try:
+        copied = copyreg.dispatch_table.get(type(value), lambda value: value.__reduce_ex__(2))(value)
+    except Exception:  # what its class says to that, which may be anything
+        return None
+    if not isinstance(copied, tuple):  # a name
+        return None
+    made, arguments, state, *rest = (*copied, None)[: max(len(copied), 3)]
+    in_order = lambda fields: dict(sorted(fields.items())) if isinstance(fields, dict) else fields
+    state = tuple(map(in_order, state)) if isinstance(state, tuple) else in_order(state)
+    return made, arguments, state, *(list(part) if isinstance(part, Iterator) else part for part in rest)
+
+
 def _is_plain(value: Any) -> bool:
     """Whether the text of a value says all of it."""
     return all(map(_is_plain, value)) if type(value) is tuple else _is_plain_kind(type(value))
@@ -317,21 +323,6 @@ def _reading_of(kind: type) -> Any:
     return next((read for kinds, read in _READINGS if issubclass(kind, kinds)), None)
 
 
-def _has_fields(value: Any) -> bool:
-    """Whether all that an instance holds is told by its attributes."""
-    kinds = type(value).__mro__[:-1]
-    return bool(kinds) and all(kind.__flags__ & _HEAP for kind in kinds)
-
-
-_HEAP = 1 << 9  # made by a class statement, not by C
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    slots = [slot for kind in type(value).__mro__ for slot in getattr(kind, "__slots__", ())]
-    there = {slot: getattr(value, slot) for slot in slots if slot != "__weakref__" and hasattr(value, slot)}
-    return dict(sorted((there | getattr(value, "__dict__", {})).items()))
-
-
 def _jax_classes() -> dict[str, Any]:
     """Classes of JAX that have no public name: of rules, and of what it notes while it traces."""
     from jax._src import core, custom_batching, linear_util, named_sharding
@@ -341,7 +332,8 @@ def _jax_classes() -> dict[str, Any]:
         "Store": (linear_util.Store, linear_util.EqualStore),
         "ClosedRule": custom_batching.ClosedRule,
         "UnspecifiedValue": named_sharding.UnspecifiedValue,
-        "passing": (core.Trace, core.DebugInfo, core.Var),
+        "passing": (core.Trace, core.TraceTag, core.DebugInfo, core.Var),
+        "no_axis_name": core.no_axis_name,
     }
 
 
