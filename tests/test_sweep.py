@@ -297,6 +297,7 @@ def test_data_inside_a_jitted_function_are_not_mistaken():
 def test_what_cells_share_is_not_copied_per_cell():
     """A large data set that a cell closes over stays one array in the program."""
     from layerflow.engine import _chunks
+    from layerflow.engine._kept import Kept
 
     x = jnp.ones((50_000, 2)) * jnp.linspace(-1, 1, 50_000)[:, None]
     samples = lf.Samples(x, x)
@@ -318,6 +319,7 @@ def test_what_cells_share_is_not_copied_per_cell():
 def test_programs_hold_no_host_callback():
     """So that JAX can keep them on disk, and devices never wait for Python."""
     from layerflow.engine import _chunks
+    from layerflow.engine._kept import Kept
 
     texts = []
     original = _chunks.jax.jit
@@ -337,7 +339,7 @@ def test_programs_hold_no_host_callback():
         return Lowering()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_chunks, "_programs", {})
+        patch.setattr(_chunks, "programs", Kept(8))
         patch.setattr(_chunks.jax, "jit", spied)
         lf.sweep(
             cell, {"lam": LAMS, "scale": SCALES}, seeds=2, method=lf.Flow(t1=1.0, until="converged"), ts=[0.0, 1.0]
