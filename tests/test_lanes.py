@@ -217,10 +217,10 @@ def test_a_call_that_runs_out_of_memory_is_split(monkeypatch):
     """The chunk stays what it is; the diagram says what happened."""
     whole, call = swept(WIDE, lanes=16, chunk=50), _chunks.Batch._call
 
-    def small_only(self, device, cells, plan):
+    def small_only(self, device, cells, plan, *told):
         if plan.size > 20:
             raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
-        return call(self, device, cells, plan)
+        return call(self, device, cells, plan, *told)
 
     monkeypatch.setattr(_chunks.Batch, "_call", small_only)
     with pytest.warns(UserWarning, match=r"Out of memory with 50 cells in one call"):
