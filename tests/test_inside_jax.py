@@ -42,7 +42,7 @@ def test_rules_are_where_identities_look_for_them():
     say = f"jax {jax.__version__}: %s. See layerflow.engine._reader."
     for function in (by_jvp, by_vjp):
         rules = [v for v in only_step(function).params.values() if isinstance(v, linear_util.WrappedFun)]
-        moved = "the rules of %s are no linear_util.WrappedFun any more" % function.__name__
+        moved = f"the rules of {function.__name__} are no linear_util.WrappedFun any more"
         assert len(rules) == 1 + (function is by_vjp), say % moved
         for rule in rules:
             there = all(hasattr(rule, name) for name in ("f", "transforms", "params"))
@@ -117,8 +117,8 @@ jax_embedded_constants_max_bytes
 # What a program's steps tell, once traced.
 _TRACED = """
 check_vma eager_constant_folding jax_auto_pcast jax_numpy_dtype_promotion jax_numpy_rank_promotion
-jax_pallas_auto_assign_collective_ids jax_pallas_auto_assign_collective_ids_limit jax_remove_size_one_mesh_axis_from_type
-jax_use_emit_pipeline_primitive jax_use_shardy_partitioner
+jax_pallas_auto_assign_collective_ids jax_pallas_auto_assign_collective_ids_limit
+jax_remove_size_one_mesh_axis_from_type jax_use_emit_pipeline_primitive jax_use_shardy_partitioner
 """
 # What layerflow sets itself while it computes, and devices, which programs and stores know.
 _OWN = """
