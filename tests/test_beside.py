@@ -86,6 +86,8 @@ def test_sweeps_say_where_a_twin_left_and_keep_all_else():
     assert lf.failures(diagram).empty
 
 
+STEP = 0.02
+SHORT = dfx.PIDController(rtol=1e-6, atol=1e-8, dtmax=STEP)
 FLOWS = {
     "cubic": (Cubic, lf.Flow(t1=20.0), lf.Status.BLEW_UP),
     "barrier": (Barrier, lf.Flow(t1=20.0), None),
@@ -96,14 +98,17 @@ FLOWS = {
     ),
     "implicit": (Cubic, lf.Flow(t1=20.0, solver=dfx.Kvaerno3()), None),
     "stages not unrolled": (Cubic, lf.Flow(t1=20.0, solver=dfx.Tsit5(scan_kind="lax")), None),
-    "until": (Cubic, lf.Flow(t1=40.0, until=-0.3), lf.Status.BLEW_UP),
+    "until": (Cubic, lf.Flow(t1=40.0, until=-0.3, controller=SHORT), lf.Status.BLEW_UP),
     "few steps": (Cubic, lf.Flow(t1=20.0, max_steps=60), lf.Status.OUT_OF_STEPS),
 }
 
 
 @pytest.mark.parametrize("name", ["cubic", *(pytest.param(n, marks=pytest.mark.slow) for n in FLOWS if n != "cubic")])
 def test_a_flow_goes_on_without_its_twin(name):
-    """To the solver's tolerance, 1e-6 a step, as if the twin had never been there."""
+    """To the solver's tolerance, 1e-6 a step, as if the twin had never been there.
+
+    An early stop is at the end of a step, which is another one: weights move there by at most 0.07 in unit time.
+    """
     kind, method, lost = FLOWS[name]
     ts = np.linspace(0.0, float(method.t1), 9)
     alone, beside = pair(bounded(kind), method, ts=ts)
@@ -113,9 +118,10 @@ def test_a_flow_goes_on_without_its_twin(name):
     left = lf.Status(int(beside.followed_status["laziness"]))
     assert left.failed
     assert lost is None or left == lost
-    np.testing.assert_allclose(beside.observed["loss"], alone.observed["loss"], rtol=1e-4)
-    np.testing.assert_allclose(beside.network.w, alone.network.w, rtol=1e-4)
-    np.testing.assert_allclose(beside.end, alone.end, rtol=0.1)  # an early stop is at the end of a step
+    within = 1e-4 if method.until is None else 0.07 * STEP
+    np.testing.assert_allclose(beside.observed["loss"], alone.observed["loss"], rtol=1e-4, atol=0.1 * within)
+    np.testing.assert_allclose(beside.network.w, alone.network.w, atol=within)
+    np.testing.assert_allclose(beside.end, alone.end, atol=STEP)
     lazy = np.isfinite(beside.observed["laziness"])
     assert lazy[0]
     assert not lazy[-1]
