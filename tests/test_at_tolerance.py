@@ -70,6 +70,7 @@ def test_sweeps_name_the_first_cell_that_stays_above_its_until():
     assert diagram.status.values.tolist() == [lf.Status.CONVERGED, lf.Status.AT_TOLERANCE]
     assert np.isfinite(diagram.loss.values).all()
     assert lf.failures(diagram).empty
+    assert not diagram.status.isin([s for s in lf.Status if s.failed]).any()
     with pytest.raises(ValueError, match="No cell of the diagram failed"):
         lf.retry(cell, diagram, until(rtol=1e-9))
     with warnings.catch_warnings():

@@ -318,6 +318,7 @@ def test_what_cells_share_is_not_copied_per_cell():
 def test_programs_hold_no_host_callback():
     """So that JAX can keep them on disk, and devices never wait for Python."""
     from layerflow.engine import _chunks
+    from layerflow.engine._kept import Kept
 
     texts = []
     original = _chunks.jax.jit
@@ -337,7 +338,7 @@ def test_programs_hold_no_host_callback():
         return Lowering()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_chunks, "_programs", {})
+        patch.setattr(_chunks, "programs", Kept(8))
         patch.setattr(_chunks.jax, "jit", spied)
         lf.sweep(
             cell, {"lam": LAMS, "scale": SCALES}, seeds=2, method=lf.Flow(t1=1.0, until="converged"), ts=[0.0, 1.0]
