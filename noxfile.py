@@ -5,6 +5,8 @@ pip install -e ".[dev]" && nox -s lint
 
 import os
 import pathlib
+import shutil
+import subprocess
 import sys
 import tempfile
 import venv
@@ -69,3 +71,33 @@ def build(session: nox.Session) -> None:
             with session.chdir(folder):
                 session.run("venv/bin/python", "-c", "import layerflow; print(layerflow.__version__)")
                 session.run("venv/bin/layerflow", "figure", "--help", silent=True)
+
+
+SECOND = "3.13"  # gets the newest JAX, where Python 3.11 stops at 0.10
+
+
+@nox.session
+def second_python(session: nox.Session) -> None:
+    """What leans on JAX's insides, and a few of all other tests, on another Python and the JAX that it gets."""
+    leaning = ("identity", "inside_jax", "let_go", "beside", "at_tolerance", "words")
+    files = (*leaning, "sweep", "solve", "store", "lanes_last")
+    memory = "tests/test_lanes.py::test_chunks_fit_the_memory_that_programs_say_they_take"
+    with tempfile.TemporaryDirectory() as folder:
+        session.run(_second_python(session), "-m", "venv", folder)
+        python = f"{folder}/bin/python"
+        session.run(python, "-m", "pip", "install", "-q", "-e", ".[test]")
+        session.run(python, "-m", "pytest", "-q", "-n", "2", *(f"tests/test_{name}.py" for name in files), memory)
+
+
+def _second_python(session: nox.Session) -> str:
+    """That Python: the one on the path, where it is more than pyenv's pointer to none, or one that pyenv has."""
+    versions = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv"), "versions")
+    kept = map(str, sorted(versions.glob(f"{SECOND}.*/bin/python")))
+    runs = lambda python: subprocess.run([python, "-c", ""], capture_output=True, check=False).returncode == 0
+    found = next(filter(runs, filter(None, [shutil.which(f"python{SECOND}"), *kept])), None)
+    if found is None:
+        session.error(
+            f"This needs Python {SECOND}, but there is none on PATH nor in {versions}. Install it, `pyenv install "
+            f"{SECOND}` or the package of your system"
+        )
+    return found

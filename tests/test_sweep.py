@@ -297,7 +297,6 @@ def test_data_inside_a_jitted_function_are_not_mistaken():
 def test_what_cells_share_is_not_copied_per_cell():
     """A large data set that a cell closes over stays one array in the program."""
     from layerflow.engine import _chunks
-    from layerflow.engine._kept import Kept
 
     x = jnp.ones((50_000, 2)) * jnp.linspace(-1, 1, 50_000)[:, None]
     samples = lf.Samples(x, x)

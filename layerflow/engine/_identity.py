@@ -46,13 +46,13 @@ def setting(name: str) -> Any:
 
 # fmt: off
 SETTINGS = (
-    "jax_accurate_erf_inv", "jax_allow_f16_reductions", "jax_bcoo_cusparse_lowering", "jax_custom_jvp3",
-    "jax_custom_vjp3", "jax_default_prng_impl", "jax_disable_most_optimizations", "jax_enable_custom_prng",
-    "jax_enable_x64", "jax_exec_time_optimization_effort", "jax_explicit_x64_dtypes", "jax_high_dynamic_range_gumbel",
-    "jax_legacy_prng_key", "jax_optimization_level",
-    "jax_ragged_dot_use_gpu_pallas_triton_lowering", "jax_ragged_dot_use_ragged_dot_instruction",
-    "jax_random_seed_offset", "jax_remat3", "jax_scan3", "jax_softmax_custom_jvp", "jax_threefry_gpu_kernel_lowering",
-    "jax_threefry_partitionable", "jax_use_direct_linearize", "jax_use_hlo_logistic_lowering", "jax_use_magma",
-    "jax_use_rgv3",
+    "jax_accurate_erf_inv", "jax_allow_f16_reductions", "jax_bcoo_cusparse_lowering", "jax_compiler_enable_remat_pass",
+    "jax_custom_jvp3", "jax_custom_vjp3", "jax_default_prng_impl", "jax_disable_most_optimizations",
+    "jax_enable_custom_prng", "jax_enable_x64", "jax_exec_time_optimization_effort", "jax_explicit_x64_dtypes",
+    "jax_high_dynamic_range_gumbel", "jax_legacy_prng_key", "jax_memory_fitting_effort", "jax_memory_fitting_level",
+    "jax_optimization_level", "jax_pallas_use_mosaic_gpu", "jax_ragged_dot_use_gpu_pallas_triton_lowering",
+    "jax_ragged_dot_use_ragged_dot_instruction", "jax_random_seed_offset", "jax_remat3", "jax_scan3",
+    "jax_softmax_custom_jvp", "jax_threefry_gpu_kernel_lowering", "jax_threefry_partitionable",
+    "jax_use_direct_linearize", "jax_use_hlo_logistic_lowering", "jax_use_magma", "jax_use_rgv3",
 )
 # fmt: on

@@ -214,15 +214,17 @@ def say_floor(found: tuple[Array, ...], where: Callable[[int], str]) -> None:
         where: Words for the cell of a number, for several.
     """
     floor, until, rtol = (np.atleast_1d(np.asarray(array, float)) for array in found)
-    below = np.flatnonzero(until < 0.1 * floor)
+    # Losses that fall below zero are of a task whose least loss no one knows.
+    below = np.flatnonzero((until >= 0) & (until < 0.1 * floor))
     if not below.size:
         return
     first = int(below[0])
     tight = rtol[first] * (until[first] / floor[first]) ** 0.5
+    lower = f"Lower rtol, to {tight:.0e} say, or raise `until`." if tight else "Raise `until`, which no step meets."
     warnings.warn(
         f"until={until[first]:.2g} is below what rtol={rtol[first]:.2g} leaves of the loss, about {floor[first]:.1g} "
         f"with weights like those of the start{where(first)}. Cells that stay above it end with status AT_TOLERANCE. "
-        f"Lower rtol, to {tight:.0e} say, or raise `until`.",
+        f"{lower}",
         stacklevel=2,
     )
 
