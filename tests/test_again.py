@@ -40,7 +40,7 @@ def test_failures_are_listed_with_axis_values_and_reason(store):
     assert set(table["status"]) == {"not_finite", "out_of_steps"}
     assert (table[table["status"] == "not_finite"]["scale"] == -0.5).all()
     out = table[table["status"] == "out_of_steps"]
-    assert set(out["reason"]) == {"took max_steps steps before the end"}
+    assert set(out["reason"]) == {"took max_steps steps before t1"}
     assert set(out["variance"]) == {-1.0, 500.0}
     assert len(table) == 6 + len(out) == (swept(store).status >= 3).sum()
     assert len(lf.failures(swept(store).isel(variance=1, scale=[1, 2]))) == 0
@@ -73,7 +73,9 @@ def test_a_retry_runs_the_failed_cells_alone_and_marks_them(store, monkeypatch):
     before, bad = first.load().copy(deep=True), (first.status >= 3).values
     diagram = swept(store, on=lf.Machine(chunk=4))
     run, cells = Batch.run, []
-    monkeypatch.setattr(Batch, "run", lambda self, d, c, p: cells.append(int(c.real.sum())) or run(self, d, c, p))
+    monkeypatch.setattr(
+        Batch, "run", lambda self, d, c, p, *how: cells.append(int(c.real.sum())) or run(self, d, c, p, *how)
+    )
 
     merged = lf.retry(cell, diagram, LONG)
 
@@ -165,7 +167,7 @@ def test_what_cannot_be_run_again_is_told(store):
     own = lf.sweep(
         lambda scale: cell_of(scale), {"scale": SCALES}, method=SHORT, observe={"mine": lambda n, p: lf.loss(n, p)}
     )
-    descent = lf.sweep(cell_of, {"scale": SCALES}, method=lf.Descent(optax.sgd, learning_rate=0.1, steps=3))
+    descent = lf.sweep(cell_of, {"scale": SCALES}, method=lf.Descent(own_sgd, learning_rate=0.1, steps=3))
 
     for change, error, words in (
         ({"scale": 0.3}, ValueError, r"scale=0.3 is not on the grid. The nearest is 0.5"),
@@ -195,6 +197,10 @@ def test_what_cannot_be_run_again_is_told(store):
     if store is not None:
         with pytest.raises(ValueError, match=r"takes the whole diagram: lf.open_diagram"):
             lf.retry(cell, diagram.isel(variance=[0, 1]), LONG)
+
+
+def own_sgd(learning_rate):
+    return optax.sgd(learning_rate)
 
 
 def deeper(key, scale, variance):

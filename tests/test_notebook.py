@@ -53,7 +53,7 @@ def test_what_has_a_card_shows_the_same_in_a_notebook(diagram):
         assert read(shown._repr_html_()) == str(shown).split()
     assert str(diagram.lf) == repr(diagram.lf) == str(diagram)
     assert "mode_strengths (9, 1)" in str(path)
-    assert "went to the end, at t = 2" in str(path)
+    assert "reached t1, at t = 2" in str(path)
     assert re.search(r"c +3 ± ", str(fit))
 
 

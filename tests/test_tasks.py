@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 import layerflow as lf
@@ -141,3 +142,23 @@ def test_a_symmetrised_network_starts_at_zero_and_can_learn(key, widths):
     np.testing.assert_allclose(start.matrix, 0, atol=1e-15)
     path = lf.solve(lf.Problem(start, task), lf.Flow(t1=200.0))
     assert path.observed["loss"] < 1e-6
+
+
+class Absolute(lf.Samples):
+    """Samples whose loss is not quadratic."""
+
+    def loss(self, network):
+        return jnp.mean(jnp.abs(jax.vmap(network)(self.x) - self.y))
+
+
+def test_samples_with_a_loss_of_their_own_are_learned_by_it(coloured_samples):
+    """A linear network on samples goes by their moments, which know of the quadratic loss alone."""
+    task, start = Absolute(coloured_samples.x, coloured_samples.y), lf.gaussian(jax.random.key(0), (4, 2), std=0.1)
+    rate = 1e-3
+
+    found = lf.solve(lf.Problem(start, task), lf.Descent(optax.sgd, learning_rate=rate, steps=1)).network
+
+    expected = start.matrix - rate * jax.grad(task.loss)(start).weights[0]
+    np.testing.assert_allclose(found.matrix, expected, rtol=1e-12)
+    with pytest.raises(TypeError, match="No least loss is known"):
+        task.least_loss(start)

@@ -104,12 +104,15 @@ class Samples(Task):
         return Moments.from_samples(self.x, self.y)
 
     def reduced(self, network: PyTree) -> Task:
-        """The moments for a linear network, the samples for any other."""
-        return self.moments if is_linear(network) else self
+        """The moments for a linear network, the samples for any other and for a subclass with a loss of its own."""
+        return self.moments if self._by_moments(network) else self
+
+    def _by_moments(self, network: PyTree) -> bool:
+        return is_linear(network) and type(self).loss is Samples.loss
 
     def least_loss(self, network: PyTree) -> Float[Array, ""]:
         """The loss of the best linear map of the network's rank; unknown for other networks."""
-        return self.moments.least_loss(network) if is_linear(network) else super().least_loss(network)
+        return self.moments.least_loss(network) if self._by_moments(network) else super().least_loss(network)
 
     def null_loss(self) -> Float[Array, ""]:
         """L = (1/n) sum_samples |y|^2 / 2."""
