@@ -2,9 +2,11 @@
 
 import json
 import os
+import pathlib
 import shutil
 import signal
 import subprocess
+import zipfile
 
 import diffrax as dfx
 import jax
@@ -501,3 +503,38 @@ def test_exact_everywhere_outside_is_told_as_in_memory(path):
     for store in (None, path):
         with pytest.raises(ValueError, match=r"So it is in every cell"):
             lf.sweep(plain, {"scale": SCALES}, method=lf.Exact(t1=1.0), store=store)
+
+
+@pytest.fixture
+def store_of_0_2_0(tmp_path):
+    """What layerflow 0.2.0 wrote of the sweep below."""
+    with zipfile.ZipFile(pathlib.Path(__file__).parent / "data/store_0_2_0.zip") as packed:
+        packed.extractall(tmp_path / "old")
+    return tmp_path / "old"
+
+
+def pairs(key, scale):  # noqa: ARG001 - without a key there are no seeds
+    start = lf.DiagonalNetwork((scale * jnp.ones(2), jnp.ones(2)))
+    return lf.Problem(start, lf.Modes(variance=jnp.ones(2), target=1.0))
+
+
+def test_a_store_of_0_2_0_is_read_and_not_gone_on_with(store_of_0_2_0):
+    """Its fingerprint left out what can change a number, so no other call can be held against it."""
+    how = {
+        "seeds": 2,
+        "method": lf.Flow(t1=1.0),
+        "observe": (lf.loss, lf.mode_strengths),
+        "on": lf.Machine(chunk=2, lanes=2),
+    }
+    old, now = lf.open_diagram(store_of_0_2_0), lf.sweep(pairs, {"scale": [0.1, 0.2, 0.4]}, **how)
+
+    assert old.attrs["layerflow_version"] == "0.2.0"
+    for name in ("loss", "mode_strengths", "end"):
+        np.testing.assert_allclose(old[name].values, now[name].values, rtol=1e-12)
+    assert "0 failed" in str(old)
+    with pytest.raises(ValueError, match=r"made by layerflow 0.2.0, whose fingerprint.*lf.open_diagram reads what it"):
+        lf.sweep(pairs, {"scale": [0.1, 0.2, 0.4]}, **how, store=store_of_0_2_0)
+    with pytest.raises(ValueError, match=r"does not say all of its method \(diagrams of layerflow 0.2.0"):
+        lf.replay(pairs, old, scale=0.2, seed=1)
+    alone = lf.replay(pairs, old, scale=0.2, seed=1, method=how["method"])
+    np.testing.assert_allclose(alone.observed["loss"], old.loss.values[1, 1], rtol=1e-6)
