@@ -24,6 +24,13 @@ class Diagram(xarray.Dataset):
 
     __slots__ = ()
 
+    def _binary_op(self, other: Any, f: Any, *how: Any, **named: Any) -> Any:
+        """What arithmetic makes of a diagram: its `status` is no code any more, and does not look like one."""
+        found: Any = super()._binary_op(other, f, *how, **named)
+        if isinstance(found, xarray.Dataset) and "status" in found and found["status"].dtype.kind in "iu":
+            found["status"] = found["status"].astype(float)
+        return found
+
     @property
     def failed(self) -> xarray.DataArray:
         """Whether each cell failed, a Boolean per cell."""
@@ -68,6 +75,7 @@ def card_of(diagram: xarray.Dataset) -> Card:
         ("method", method_in_words(attrs)),
         ("settings", ", ".join(settings_in_words(attrs))),
         ("cells", _cells(status.values)),
+        ("beside", _beside(diagram)),
         ("stopped", stopped_early(diagram)),
         ("verified", _verified(diagram)),
         (
@@ -185,6 +193,13 @@ def _cells(status: np.ndarray) -> str:
     """How many cells are done, failed and, in a store, still missing."""
     missing = int((status == Status.MISSING).sum())
     return f"{status.size - missing} done, {_failures(status)}" + (f", {missing} missing" if missing else "")
+
+
+def _beside(diagram: xarray.Dataset) -> str:
+    """What is followed beside networks and failed there, which fails no cell; nothing if all went well."""
+    followed = [name for name, one in diagram.data_vars.items() if name != "status" and "flag_meanings" in one.attrs]
+    said = {str(name).removesuffix("_status"): diagram[name].values for name in followed}
+    return ", ".join(f"{name} {_failures(status)}" for name, status in said.items() if has_failed(status).any())
 
 
 def _failures(status: np.ndarray) -> str:

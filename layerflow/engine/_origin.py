@@ -61,12 +61,17 @@ def closed_over(function: Any) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1024)
 def chains(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
-    """The global names that code and the functions inside it read, each with the attributes taken of it at once."""
+    """The global names that code and the functions inside it read, each with the attributes taken of it at once.
+
+    What is imported on the way begins with a space, which no name does.
+    """
     found: list[list[str]] = []
     chain: list[str] | None = None
     for step in dis.get_instructions(code):
-        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "IMPORT_NAME"):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             found.append(chain := [step.argval])
+        elif step.opname == "IMPORT_NAME":
+            found.append(chain := [f" {step.argval}"])
         elif chain is not None and step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
             chain.append(step.argval)
         elif step.opname not in ("CACHE", "PUSH_NULL", "PRECALL", "EXTENDED_ARG"):

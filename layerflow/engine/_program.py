@@ -223,7 +223,7 @@ def say_floor(found: tuple[Array, ...], where: Callable[[int], str]) -> None:
     lower = f"Lower rtol, to {tight:.0e} say, or raise `until`." if tight else "Raise `until`, which no step meets."
     warnings.warn(
         f"until={until[first]:.2g} is below what rtol={rtol[first]:.2g} leaves of the loss, about {floor[first]:.1g} "
-        f"with weights like those of the start{where(first)}. Cells that stay above it end with status AT_TOLERANCE. "
+        f"with weights like those of the start{where(first)}. Cells that stay at it stop with status AT_TOLERANCE. "
         f"{lower}",
         stacklevel=2,
     )

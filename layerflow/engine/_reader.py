@@ -9,6 +9,7 @@ import copyreg
 import enum
 import functools
 import hashlib
+import importlib
 import itertools
 import types
 import uuid
@@ -28,6 +29,7 @@ from layerflow.engine._origin import chains, closed_over, is_installed, name_of,
 _PLAIN = {bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, types.NotImplementedType}
 # What these give no one knows.
 _UNREADABLE = {"globals", "locals", "vars", "eval", "exec", "__import__", "open", "input"}
+_CONTAINERS = (tuple, list, set, frozenset, dict, np.ndarray, functools.partial)
 # What a class has beside what its author wrote, or what no number depends on.
 _NOT_OF_A_CLASS = {
     *("__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__annotate__", "__annotate_func__"),
@@ -75,9 +77,11 @@ class Reader:
         elif name := offered_as(value):
             yield from (b"offered", name.encode())
         elif (parts := _parts(value)) is not None:
-            self.own += not is_installed(type(value))
             yield b"parts"
             yield from map(self.read, parts)
+            if not is_installed(type(value)):  # whatever its author has a copy hold
+                self.own += 1
+                yield from self.entries(dict(sorted(getattr(value, "__dict__", {}).items())))
         else:
             yield from self.token(value)
 
@@ -122,7 +126,7 @@ class Reader:
         yield from (name_of(type(value)).encode(), str(value).encode())
 
     def enum_(self, value: Any) -> Iterator[bytes]:
-        yield from (name_of(type(value)).encode(), value.name.encode())
+        yield from (self.read(type(value)), self.read(value.name), self.read(value.value))
 
     def structure(self, value: Any) -> Iterator[bytes]:
         yield self.read(value.node_data())
@@ -141,7 +145,7 @@ class Reader:
             yield version.encode()
             if "<locals>" not in value.__qualname__:
                 return
-        yield from map(self.read, value.__bases__)
+        yield from map(self.read, (type(value), *value.__bases__) if type(value) is not type else value.__bases__)
         yield from self.entries({k: v for k, v in vars(value).items() if k not in _NOT_OF_A_CLASS})
 
     def function(self, value: Any) -> Iterator[bytes]:
@@ -155,29 +159,39 @@ class Reader:
         yield from self.code(code)
         yield from map(self.read, (value.__defaults__, value.__kwdefaults__))
         yield from self.entries(closed)
-        if version := version_of(value.__module__):
+        # By where it was written: `functools.wraps` has it bear another's name.
+        if version := version_of(value.__globals__.get("__name__")):
             yield version.encode()
         else:
             self.own += 1
             yield from self.globals_read(value)
+            yield from self.entries({k: v for k, v in vars(value).items() if k != "__wrapped__"})
 
     def globals_read(self, function: Any) -> Iterator[bytes]:
-        """What a function reads of its module, and of modules there."""
+        """What a function reads of its module, of modules there, and of those that it imports."""
         for name, *attributes in sorted(set(chains(function.__code__))):
+            if name.startswith(" "):
+                yield from self.imported(name[1:], function)
+                continue
             if name not in function.__globals__:
                 if name in _UNREADABLE:
                     yield from self.token(function)
                 continue
             found = function.__globals__[name]
             for attribute in attributes:
-                if (
-                    not isinstance(found, types.ModuleType)
-                    or version_of(found.__name__)
-                    or not hasattr(found, attribute)
-                ):
+                if not isinstance(found, types.ModuleType) or not hasattr(found, attribute):
                     break
                 found = getattr(found, attribute)
             yield from (name.encode(), self.read(found))
+
+    def imported(self, name: str, function: Any) -> Iterator[bytes]:
+        """A module that a function imports where it is called."""
+        try:
+            found = importlib.import_module(name)
+        except Exception:  # relative to a package, or not there yet
+            yield from self.token(function)
+            return
+        yield from (name.encode(), self.read(found))
 
     def code(self, value: types.CodeType) -> Iterator[bytes]:
         yield _code(value)
@@ -191,7 +205,7 @@ class Reader:
         yield b"" if owner is None or isinstance(owner, types.ModuleType) else self.read(owner)
 
     def partial(self, value: Any) -> Iterator[bytes]:
-        yield from map(self.read, (value.func, value.args, value.keywords))
+        yield from map(self.read, (value.func, value.args, value.keywords, vars(value)))
 
     def property_(self, value: Any) -> Iterator[bytes]:
         yield from map(self.read, (value.fget, value.fset, value.fdel))
@@ -320,7 +334,10 @@ def _is_plain_kind(kind: type) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _reading_of(kind: type) -> Any:
     """How values of a kind are read; None if their fields or their text say what they are."""
-    return next((read for kinds, read in _READINGS if issubclass(kind, kinds)), None)
+    reading = next((read for kinds, read in _READINGS if issubclass(kind, kinds)), None)
+    # More may be in what inherits from these than their items.
+    plainly = kind in _CONTAINERS or not issubclass(kind, _CONTAINERS)
+    return reading if plainly or issubclass(kind, enum.Enum) else None
 
 
 def _jax_classes() -> dict[str, Any]:

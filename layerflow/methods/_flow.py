@@ -100,6 +100,9 @@ class Flow(eqx.Module):
         self.until = until if until is None or isinstance(until, str) else real_array(until, "until")
         if not isinstance(self.until, str) and jnp.shape(0.0 if self.until is None else self.until) != ():
             raise ValueError(f"Argument `until` is one loss to stop at, but it is {until!r}.")
+        if self.until is not None and not isinstance(self.until, str):
+            number = ~(np.isnan(self.until) if is_concrete(self.until) else jnp.isnan(self.until))
+            self.until = require(self.until, number, "Argument `until` is a loss to stop at, or None, but it is NaN.")
         self._check_solver()
 
     def _check_solver(self) -> None:

@@ -1,5 +1,6 @@
 """A trajectory of gradient flow, one attempted step at a time."""
 
+import dataclasses
 import functools
 import operator
 from typing import Any, NamedTuple
@@ -212,7 +213,7 @@ class Stepper:
         lost = twin != running
         moved = course.hold_twin(lost, before.at.moved, at.moved)
         peaks = jax.tree.map(lambda peak: jnp.where(lost, jnp.nan, peak), at.peaks)
-        lane = eqx.tree_at(lambda lane: (lane.at.moved, lane.at.peaks, lane.at.twin), lane, (moved, peaks, twin))
+        lane = dataclasses.replace(lane, at=dataclasses.replace(at, moved=moved, peaks=peaks, twin=twin))
         if isinstance(self.solver, UnrolledStep):
             state = course.hold_twin(lost, 0.0, lane.solver_state)
         else:
@@ -220,7 +221,7 @@ class Stepper:
             state = jax.tree.map(lambda new, old: jnp.where(dropped, new, old), begun, lane.solver_state)
         # Where the twin made the steps shrink, the network begins anew.
         t_next = jnp.where(dropped & ~keep, jnp.minimum(at.t + lane.first_step, self.t1), lane.t_next)
-        lane = eqx.tree_at(lambda lane: (lane.solver_state, lane.t_next), lane, (state, t_next))
+        lane = dataclasses.replace(lane, solver_state=state, t_next=t_next)
         return lane, jnp.where(dropped & failed(status), running, status)
 
     def _status(

@@ -55,13 +55,21 @@ def opened_arrays(place: Place, group: Any, description: Mapping[str, Any]) -> d
         fits = fits and all(
             isinstance(dim, str) and sizes.get(dim, n) == n for dim, n in zip(dims[2:], own, strict=True)
         )
-        dtype, fill = _OWN.get(name, (array.dtype, np.nan))
+        dtype, fill = _kind_of(name, array.dtype, description["asked"])
         fits = fits and array.dtype == dtype and np.array_equal(array.fill_value, fill, equal_nan=True)
         if not fits:
             raise _unlike(place, name)
         sizes |= dict(zip(dims[2:], own, strict=True))
         arrays[name] = array.with_config(_WHOLE_FILES)
     return arrays
+
+
+def _kind_of(name: str, dtype: Any, asked: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Type and fill of a variable; of an observable the type that it has."""
+    if name in _OWN and (name != "verified" or asked["verify"]):
+        return _OWN[name]
+    # Of what is followed beside a network; an observable that is called so holds floating point numbers.
+    return _OWN["status"] if name.endswith("_status") and dtype == np.uint8 else (dtype, np.nan)
 
 
 def opened_array(place: Place, group: Any, name: str) -> Any:
