@@ -14,7 +14,7 @@ import layerflow as lf
 from layerflow._asked import Asked
 
 MODES = lf.Modes(jnp.ones(1), 2.0)
-DATA = lf.Samples(np.linspace(-1.0, 1.0, 6)[:, None], np.linspace(-2.0, 2.0, 6)[:, None])
+DATA = lf.Samples(np.linspace(-1.0, 2.0, 6)[:, None], np.linspace(-1.0, 1.0, 6)[:, None])
 STEPS = functools.partial(lf.Descent, optax.sgd, steps=2)
 SHORT = STEPS(learning_rate=0.1)
 FACTOR = MOMENTUM = 0.0
@@ -235,7 +235,7 @@ FIRST = {"o": first_weight}
 # What differs: how it is made, and two of it that give other numbers or other shapes.
 DIFFERENT = {
     "text of the cell function": (scaled_cell, 1.0, 2.0),
-    "shape closed over": (cell_over, np.ones(1), np.ones(2)),
+    "shape closed over": (lambda v: cell_over(v) | {"observe": {"o": lf.loss}}, np.ones(1), np.ones(2)),
     "dtype closed over": (cell_over, np.ones(1), np.ones(1, np.float32)),
     "dtype of an axis": (lambda v: {"axes": {"a": v}, "cell": lambda a: plain(a.astype(float))}, [1.0, 2.0], [1, 2]),
     "length of a vector axis": (
@@ -263,7 +263,7 @@ DIFFERENT = {
     "controller of one's own": (own_controller, 1.0, 0.5),
     "field of a controller": (lambda d: controlled(dtmax=d), None, 0.1),
     "coefficient of a controller": (lambda c: controlled(safety=c), 0.9, 0.5),
-    "kind of until": (lambda u: flow(until=u), None, "converged"),
+    "kind of until": (lambda u: {"method": lf.Flow(t1=40.0, until=u)}, None, "converged"),
     "until or not": (lambda u: flow(until=u), None, 0.3),
     "dt0 or not": (lambda d: flow(dt0=d), None, 0.01),
     "optimiser": (stepping, optax.sgd, optax.adam),

@@ -100,9 +100,8 @@ def bits_are_its_own(what, which):
     return after == numbers(make(other))
 
 
-@pytest.mark.parametrize("what", ["callback", "global of an optimiser"])
-def test_a_sweep_after_its_like_gives_its_own_numbers(what):
-    assert bits_are_its_own(what, DIFFERENT)
+# What may change the last bits, or a slope that no sweep asks for.
+_PERHAPS = {"XLA's effort", "adjoint", "rule of custom_vjp", "dtype of an axis"}
 
 
 @pytest.mark.slow
@@ -112,7 +111,7 @@ def test_every_sweep_after_its_like_gives_its_own_numbers(what):
     make, one, other = which[what]
 
     assert bits_are_its_own(what, which)
-    if what not in ("XLA's effort", "adjoint", "rule of custom_vjp"):  # which may change the last bits
+    if what not in _PERHAPS:
         assert numbers(make(one)) != numbers(make(other))
 
 
