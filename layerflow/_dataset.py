@@ -75,7 +75,7 @@ def card_of(diagram: xarray.Dataset) -> Card:
         ("method", method_in_words(attrs)),
         ("settings", ", ".join(settings_in_words(attrs))),
         ("cells", _cells(status.values)),
-        ("beside", _beside(diagram)),
+        ("beside", followed_failures(diagram)),
         ("stopped", stopped_early(diagram)),
         ("verified", _verified(diagram)),
         (
@@ -195,7 +195,7 @@ def _cells(status: np.ndarray) -> str:
     return f"{status.size - missing} done, {_failures(status)}" + (f", {missing} missing" if missing else "")
 
 
-def _beside(diagram: xarray.Dataset) -> str:
+def followed_failures(diagram: xarray.Dataset) -> str:
     """What is followed beside networks and failed there, which fails no cell; nothing if all went well."""
     followed = [name for name, one in diagram.data_vars.items() if name != "status" and "flag_meanings" in one.attrs]
     said = {str(name).removesuffix("_status"): diagram[name].values for name in followed}

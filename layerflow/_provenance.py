@@ -98,15 +98,15 @@ def _seeds(asked: dict[str, Any], attrs: dict[str, Any]) -> str:
 
 def _ended(diagram: "xarray.Dataset", status: np.ndarray) -> str:
     """How many cells ended how."""
-    from layerflow._dataset import stopped_early
+    from layerflow._dataset import followed_failures, stopped_early
 
     codes, counts = np.unique(status[has_failed(status)], return_counts=True)
     how = ", ".join(f"{n:,} {Status(int(code)).meaning}" for code, n in zip(codes, counts, strict=True))
     missing = int((status == Status.MISSING).sum())
     said = f"{int(counts.sum()):,} cells failed ({how})" if how else "No cell failed"
     said = f"{said}; {missing:,} are not computed yet." if missing else f"{said}."
-    early = stopped_early(diagram)
-    return f"{early}. {said}" if early else said
+    early, beside = stopped_early(diagram), followed_failures(diagram)
+    return " ".join(filter(None, [early and f"{early}.", said, beside and f"Followed beside networks: {beside}."]))
 
 
 def _retries(attrs: dict[str, Any]) -> str:

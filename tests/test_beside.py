@@ -154,3 +154,16 @@ def test_a_network_converges_though_its_twin_diverges():
     assert beside.followed_status["laziness"] == lf.Status.NOT_FINITE
     assert np.isnan(beside.observed["laziness"])
     assert max(beside.observed["loss"], alone.observed["loss"]) < 1e-6
+
+
+def test_a_solver_without_an_estimate_of_its_error_follows_a_twin():
+    task = lf.Modes(variance=jnp.ones(1), target=1.0)
+    start = lf.DiagonalNetwork((jnp.array([0.5]), jnp.array([0.5])))
+    method = lf.Flow(t1=1.0, solver=dfx.Euler(), controller=dfx.ConstantStepSize(), dt0=0.1)
+
+    found = lf.solve(lf.Problem(start, task), method, observe=(lf.loss, lf.laziness))
+
+    descent = lf.Descent(optax.sgd, learning_rate=0.1, steps=10)
+    expected = lf.solve(lf.Problem(start, task), descent, observe=(lf.loss, lf.laziness))
+    for name in ("loss", "laziness"):
+        np.testing.assert_allclose(found.observed[name], expected.observed[name], rtol=1e-9)

@@ -538,3 +538,26 @@ def test_a_store_of_0_2_0_is_read_and_not_gone_on_with(store_of_0_2_0):
         lf.replay(pairs, old, scale=0.2, seed=1)
     alone = lf.replay(pairs, old, scale=0.2, seed=1, method=how["method"])
     np.testing.assert_allclose(alone.observed["loss"], old.loss.values[1, 1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "method", [lf.Flow(t1=1.0), lf.Descent(optax.sgd, learning_rate=0.1, steps=3)], ids=["flow", "sgd"]
+)
+def test_what_is_followed_is_kept_with_its_status(tmp_path, method):
+    how = {"method": method, "observe": {"own": lf.laziness, "verified": lf.loss}}
+    kept = lf.sweep(pairs, {"scale": [0.1, 0.2]}, **how, seeds=1, store=tmp_path / "s")
+
+    for name, values in lf.sweep(pairs, {"scale": [0.1, 0.2]}, **how, seeds=1).data_vars.items():
+        np.testing.assert_array_equal(kept[name].values, values.values)
+    assert kept.own_status.dtype == np.uint8
+
+
+def test_a_chunk_that_is_gone_is_not_read_as_nothing(tmp_path):
+    kept = lf.sweep(
+        pairs, {"scale": [0.1, 0.2]}, seeds=2, method=lf.Flow(t1=1.0), store=tmp_path / "s", on=lf.Machine(chunk=2)
+    )
+    (tmp_path / "s/loss/c/0/1").unlink()
+
+    assert np.isfinite(kept.loss.sel(scale=0.1).values).all()
+    with pytest.raises(ValueError, match=r"A chunk of `loss` in the store .* is lost.*Call the sweep again"):
+        lf.open_diagram(tmp_path / "s").loss.values  # noqa: B018

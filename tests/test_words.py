@@ -483,3 +483,15 @@ def test_bad_input_is_told_in_the_users_words(case):
     call, kind, words = CASES[case]
     with pytest.raises(kind, match=words):
         call()
+
+
+def test_arithmetic_makes_no_codes(seeded):
+    for made in (seeded * 2, 2 * seeded, seeded - seeded):
+        with pytest.raises(ValueError, match="a mean of codes is no code"):
+            lf.failures(made)
+    np.testing.assert_array_equal((seeded * 2).loss, 2 * seeded.loss)
+
+
+def test_a_loss_to_stop_at_is_a_number():
+    with pytest.raises(ValueError, match=r"`until` is a loss to stop at, or None, but it is NaN"):
+        lf.Flow(t1=1.0, until=float("nan"))

@@ -56,9 +56,22 @@ class OnGrid(BackendArray):
         else:
             array, where = self.array, tuple(_run(at) for at in (rows, cells, *own))
             values = self.store.numbers(self.name, lambda: array.oindex[where])
+            self._check_there(rows, cells, values)
         if len(self.retries):
             self.retries.lay_over(self.name, rows[:, None] * self.store.cells + cells, own, values)
         return values
+
+    def _check_there(self, rows: np.ndarray, cells: np.ndarray, values: np.ndarray) -> None:
+        """Raise for a chunk that was written and is gone, which zarr reads as if it held nothing."""
+        fill = self.array.fill_value  # pyright: ignore[reportOptionalMemberAccess]
+        empty = np.isnan(values) if fill != fill else values == fill  # noqa: PLR0124 - NaN is no number
+        nothing = np.asarray(empty).reshape(len(rows), len(cells), -1).all(axis=2)
+        chunks, place = np.unique(cells // self.store.size, return_inverse=True)
+        for row, of_cells in zip(rows, nothing, strict=True):
+            full = np.ones(len(chunks), bool)
+            np.logical_and.at(full, place, of_cells)
+            for chunk in chunks[full]:
+                self.store.check_there(self.name, (int(row), int(chunk)))
 
 
 def _count(size: int, key: Any) -> int:

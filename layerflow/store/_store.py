@@ -122,6 +122,15 @@ class Store:
         """Whether this chunk was written to its end."""
         return self.place.exists(*self._file("status", chunk))
 
+    def check_there(self, name: str, chunk: Chunk) -> None:
+        """Raise if a chunk was written to its end, but the file of a variable is gone."""
+        if self.is_done(chunk) and not self.place.exists(*self._file(name, chunk)):
+            file = "/".join(self._file(name, chunk))
+            raise ValueError(
+                f"A chunk of `{name}` in the store {self.place} is lost: there is no file {file}. Call the sweep again: "
+                f"it finds such chunks and computes them anew."
+            )
+
     def write(self, number: int, cells: np.ndarray, values: dict[str, Any]) -> None:
         """Write one chunk: what the diagram holds of its cells; padding beyond them is dropped."""
         begin, end = int(cells[0]), int(cells[-1]) + 1
