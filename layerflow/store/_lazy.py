@@ -67,11 +67,11 @@ class OnGrid(BackendArray):
         empty = np.isnan(values) if fill != fill else values == fill  # noqa: PLR0124 - NaN is no number
         nothing = np.asarray(empty).reshape(len(rows), len(cells), -1).all(axis=2)
         chunks, place = np.unique(cells // self.store.size, return_inverse=True)
-        for row, of_cells in zip(rows, nothing, strict=True):
+        for row, of_cells in zip(rows.tolist(), list(nothing), strict=True):
             full = np.ones(len(chunks), bool)
             np.logical_and.at(full, place, of_cells)
             for chunk in chunks[full]:
-                self.store.check_there(self.name, (int(row), int(chunk)))
+                self.store.check_there(self.name, (row, int(chunk)))
 
 
 def _count(size: int, key: Any) -> int:

@@ -127,8 +127,8 @@ class Store:
         if self.is_done(chunk) and not self.place.exists(*self._file(name, chunk)):
             file = "/".join(self._file(name, chunk))
             raise ValueError(
-                f"A chunk of `{name}` in the store {self.place} is lost: there is no file {file}. Call the sweep again: "
-                f"it finds such chunks and computes them anew."
+                f"A chunk of `{name}` in the store {self.place} is lost: there is no file {file}. Call the sweep "
+                f"again: it finds such chunks and computes them anew."
             )
 
     def write(self, number: int, cells: np.ndarray, values: dict[str, Any]) -> None:
