@@ -44,7 +44,7 @@ class Lane(eqx.Module):
     much: Float[Array, "*lanes"]  # weights that moved more than this have blown up
     made_jump: Bool[Array, "*lanes"]
     lowest: Float[Array, "*lanes"] | None  # where there is an `until`: how far above its goal the loss was at least
-    since: Int[Array, "*lanes"] | None  # steps since that last halved
+    since: Int[Array, "*lanes"] | None  # steps near the noise of the tolerance since that last halved
 
 
 class Goal(NamedTuple):
@@ -55,6 +55,7 @@ class Goal(NamedTuple):
     still: Bool[Array, ""]  # the network stands still, met or not
     all_still: Bool[Array, ""]  # and what follows it
     at_noise: Bool[Array, ""]  # the flow could close the gap at one step, but its errors open it again
+    away: Bool[Array, ""]  # it could not, by far: on a plateau, or on the way
 
 
 class Saved(eqx.Module):
@@ -274,14 +275,15 @@ class Stepper:
             still, all_still = (square * at.t <= rtol * scale for square in (speed, jnp.sum(velocity**2)))
         else:
             gap, met, still, all_still = loss, loss <= jnp.asarray(until), jnp.asarray(False), jnp.asarray(True)
-        at_noise = ~met & (gap <= 0.5 * speed * (lane.t_next - at.t))
-        return Goal(gap, met & (still | all_still), still, all_still, at_noise & ("rtol" in self.flow.tolerances))
+        fall = speed * (lane.t_next - at.t)
+        at_noise = ~met & (gap <= 0.5 * fall) & ("rtol" in self.flow.tolerances)
+        return Goal(gap, met & (still | all_still), still, all_still, at_noise, gap > 5 * fall)
 
     def _counted(self, lane: Lane, goal: Goal) -> Lane:
-        """The lane, with how long ago its gap last halved."""
+        """The lane, with for how long it has been near the noise of its tolerance without its gap halving."""
         assert lane.lowest is not None
         halved = goal.gap <= 0.5 * lane.lowest
-        since = jnp.where(halved, 0, jnp.asarray(lane.since) + lane.at.running.astype(int))
+        since = jnp.where(halved | goal.away, 0, jnp.asarray(lane.since) + lane.at.running.astype(int))
         counted = (jnp.where(halved, goal.gap, lane.lowest), since)
         return eqx.tree_at(lambda lane: (lane.lowest, lane.since), lane, counted)
 
