@@ -104,9 +104,6 @@ class Reader:
     def set_(self, value: Any) -> Iterator[bytes]:
         yield from sorted(map(self.read, value))
 
-    def mapping(self, value: Any) -> Iterator[bytes]:
-        yield from self.entries(value)
-
     def program(self, value: Any) -> Iterator[bytes]:
         yield self.jaxpr(value if isinstance(value, jec.Jaxpr) else value.jaxpr)
         yield from map(self.read, getattr(value, "consts", ()))
@@ -368,7 +365,7 @@ _READINGS: tuple[tuple[Any, Any], ...] = (
     (jax.tree_util.PyTreeDef, Reader.structure),
     ((tuple, list), Reader.sequence),
     ((set, frozenset), Reader.set_),
-    ((dict, types.MappingProxyType), Reader.mapping),
+    ((dict, types.MappingProxyType), Reader.entries),
     (types.ModuleType, Reader.module),
     (type, Reader.class_),
     (types.FunctionType, Reader.function),
