@@ -3,6 +3,7 @@
 Keys that are not known here are let through where a later version may add them.
 """
 
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -67,6 +68,8 @@ class _Asked(TypedDict):
     ts: list[float] | None
     keys: str
     velocity: str
+    method: NotRequired[dict[str, Any] | None]  # since layerflow 0.3.0, as the next
+    settings: NotRequired[dict[str, str]]
 
 
 class _Axis(TypedDict):
@@ -75,6 +78,7 @@ class _Axis(TypedDict):
     arguments: dict[str, str]
     labelled: NotRequired[bool]
     size: NotRequired[int]
+    values: NotRequired[list[Any] | dict[str, Any]]
 
 
 class _Coordinate(TypedDict):
@@ -227,8 +231,18 @@ def _check_grid(axes: list[dict[str, Any]], coordinates: Mapping[str, Any]) -> N
     for axis in axes:
         if coordinates.get(axis["name"], {}).get("along") != axis["name"]:
             raise Unlike(f"the axis {_short(axis['name'])} has no values")
-        if axis["static"] and axis["size"] != len(coordinates[axis["name"]]["values"]):
+        own = coordinates[axis["name"]]
+        if axis["static"] and axis["size"] != len(own["values"]):
             raise Unlike(f"the axis {_short(axis['name'])} has another size than values")
+        if "values" in axis and not _of_coordinate(axis["values"], own["values"]):
+            raise Unlike(f"the axis {_short(axis['name'])} has other values than its coordinate")
+
+
+def _of_coordinate(told: list[Any] | dict[str, Any], values: list[Any]) -> bool:
+    """Whether values of an axis, or of a long one its ends and their number, are those of its coordinate."""
+    if isinstance(told, dict):
+        told, values = [told.get(name) for name in ("first", "last", "count")], [values[0], values[-1], len(values)]
+    return json.dumps(told) == json.dumps(values)
 
 
 def _check_values(name: str, values: list[Any], dtype: str) -> None:
