@@ -3,17 +3,17 @@
 import sys as _sys
 
 from layerflow import plot, theory
-from layerflow._again import replay, retry
-from layerflow._boundary import boundary
-from layerflow._calibrate import Calibration, calibrate
-from layerflow._compile_cache import enable_compile_cache
-from layerflow._failures import failures
-from layerflow._keys import fold
 from layerflow._problem import Problem
-from layerflow._provenance import provenance
+from layerflow._replay import replay, retry
 from layerflow._solve import solve
 from layerflow._sweep import sweep
 from layerflow._trajectory import Trajectory
+from layerflow.base._compile_cache import enable_compile_cache
+from layerflow.base._keys import fold
+from layerflow.diagrams._boundary import boundary
+from layerflow.diagrams._calibrate import Calibration, calibrate
+from layerflow.diagrams._failures import failures
+from layerflow.diagrams._provenance import provenance
 from layerflow.engine._grid import paired, static
 from layerflow.engine._machine import Machine
 from layerflow.methods import Descent, Exact, Flow, Status

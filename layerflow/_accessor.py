@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Any
 import xarray
 from jaxtyping import ArrayLike
 
-from layerflow._again import replay, retry
-from layerflow._boundary import boundary
-from layerflow._card import Card
-from layerflow._cell_function import CellFunction
-from layerflow._failures import axes_of, failures
-from layerflow._provenance import provenance
+from layerflow._replay import replay, retry
 from layerflow._trajectory import Trajectory
+from layerflow.base._card import Card
+from layerflow.diagrams._array import axes_of, chosen, over_seeds
+from layerflow.diagrams._boundary import boundary
+from layerflow.diagrams._failures import failures
+from layerflow.diagrams._provenance import provenance
 from layerflow.methods import Method
 from layerflow.plot._curves import curves
-from layerflow.plot._data import chosen
 from layerflow.plot._heatmap import heatmap
-from layerflow.plot._panels import over_seeds
+from layerflow.sweeps._cell_function import CellFunction
 
 if TYPE_CHECKING:
     import pandas
@@ -57,14 +56,14 @@ class DiagramAccessor:
     @property
     def card(self) -> Card:
         """What the diagram is and whether to trust it: sizes, method, failures, steps, seconds, memory."""
-        from layerflow._dataset import card_of
+        from layerflow.diagrams._dataset import card_of
 
         return card_of(self._diagram)
 
     @property
     def failed(self) -> xarray.DataArray:
         """Whether each cell failed, a Boolean per cell: `diagram.loss.where(~diagram.lf.failed)`."""
-        from layerflow._dataset import failed_of
+        from layerflow.diagrams._dataset import failed_of
 
         return failed_of(self._diagram)
 

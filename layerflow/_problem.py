@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from layerflow._card import Card, Carded
-from layerflow._checks import is_concrete, plain_leaves, real_array
+from layerflow.base._card import Card, Carded
+from layerflow.base._checks import is_concrete, plain_leaves, real_array
 from layerflow.networks import LinearisedNetwork, is_weight, linearise
 from layerflow.tasks import Task
 

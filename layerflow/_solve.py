@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
-from layerflow._checks import check_ordered, is_concrete, is_key, named_apart, plain, require
-from layerflow._numerics import full_precision, undisturbed
 from layerflow._problem import Problem
 from layerflow._trajectory import Trajectory
+from layerflow.base._checks import check_ordered, is_concrete, is_key, named_apart, plain, require
+from layerflow.base._numerics import full_precision, undisturbed
 from layerflow.engine._cell import Cell, Wanted, take_apart
 from layerflow.engine._kept import programs
 from layerflow.engine._program import check_gauge, freeze, say_floor

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from layerflow._asked import Asked
-from layerflow._cell_function import CellFunction
-from layerflow._diagram import Results, coordinates_of, variables_of
-from layerflow._numerics import full_precision, undisturbed
-from layerflow._record import asked_of, device_in_words, facts_of
-from layerflow._run import chunks_of, facts_of_run, progress_bar, solved
 from layerflow._solve import Observe, Summarise, Times
+from layerflow.base._numerics import full_precision, undisturbed
+from layerflow.diagrams._variables import Results, coordinates_of, variables_of
 from layerflow.engine._machine import Machine
 from layerflow.methods import Method, Status
 from layerflow.observables import loss
+from layerflow.sweeps._cell_function import CellFunction
+from layerflow.sweeps._chunks import chunks_of, facts_of_run, progress_bar, solved
+from layerflow.sweeps._record import asked_of, device_in_words, facts_of
+from layerflow.sweeps._request import Asked
 
 if TYPE_CHECKING:
     import xarray

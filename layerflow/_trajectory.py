@@ -4,9 +4,9 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PyTree
 
-from layerflow._card import Card, Carded
-from layerflow._checks import is_concrete
 from layerflow._problem import Problem, card_lines
+from layerflow.base._card import Card, Carded
+from layerflow.base._checks import is_concrete
 from layerflow.methods import Status
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 import layerflow as lf
-from layerflow._asked import Asked
+from layerflow.sweeps._request import Asked
 
 MODES = lf.Modes(jnp.ones(1), 2.0)
 DATA = lf.Samples(np.linspace(-1.0, 2.0, 6)[:, None], np.linspace(-1.0, 1.0, 6)[:, None])

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import layerflow as lf
-from layerflow._datafile import Data, read_data, write_data
+from layerflow.cli._datafile import Data, read_data, write_data
 
 
 @pytest.fixture(scope="module")

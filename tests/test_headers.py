@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from layerflow._datafile import read_data
+from layerflow.cli._datafile import read_data
 
 X, Y = np.arange(12.0).reshape(4, 3), np.array([[1.0], [2.0], [3.0], [4.0]])
 

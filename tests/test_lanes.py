@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import layerflow as lf
-import layerflow._run as run_module
+import layerflow.sweeps._chunks as run_module
 from layerflow.engine import _chunks
 
 TARGET = np.diag([1.0, 0.5])

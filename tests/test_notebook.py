@@ -13,7 +13,7 @@ import pytest
 import xarray
 
 import layerflow as lf
-from layerflow._card import Card
+from layerflow.base._card import Card
 
 mpl.use("agg")
 METHOD = lf.Flow(t1=2.0)

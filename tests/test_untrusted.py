@@ -23,7 +23,7 @@ from numcodecs import Zstd
 import layerflow as lf
 from layerflow.cli import main
 from layerflow.cli._shared import Saved
-from layerflow.plot._data import label
+from layerflow.diagrams._array import label
 from layerflow.store._description import sealed
 from layerflow.store._frames import unpacked_size
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks import _measure
 from benchmarks.suite.measure import Record
-from layerflow._record import now
+from layerflow.sweeps._record import now
 
 FORMAT = "layerflow benchmarks 1"
 LIBRARIES = ("jaxlib", "equinox", "optax", "xarray", "scipy", "torch", "torchode", "torchdiffeq")

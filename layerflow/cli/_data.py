@@ -28,7 +28,7 @@ class Data:
         """Write the file and say what is in it."""
         set_up("float64")
         from layerflow import digits
-        from layerflow._datafile import write_data
+        from layerflow.cli._datafile import write_data
 
         train, test = digits(self.labels, train=self.train, seed=self.seed)
         out = plain(self.out)

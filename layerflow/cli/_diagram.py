@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import tyro
 
-from layerflow._memory import check_room
+from layerflow.base._memory import check_room
 from layerflow.cli._shared import (
     Dtype,
     MethodName,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import xarray
 
     from layerflow import Problem, Samples
-    from layerflow._datafile import Data
+    from layerflow.cli._datafile import Data
 
 Observable = Literal[
     "kernel_distance",
@@ -100,7 +100,7 @@ class Diagram:
         self._check()
         folder = writable(self.out)
         set_up(self.dtype)
-        from layerflow._datafile import read_data
+        from layerflow.cli._datafile import read_data
 
         data = read_data(plain(self.data), targets=self.targets)
         self._check_observables(data)
@@ -264,8 +264,8 @@ class Diagram:
 
     def _draw(self, diagram: "xarray.Dataset", title: str, line: "xarray.Dataset | None") -> Any:
         """One panel per observable."""
-        from layerflow.plot._data import verbatim
-        from layerflow.plot._panels import over_seeds, panels
+        from layerflow.diagrams._array import over_seeds, verbatim
+        from layerflow.plot._panels import panels
 
         drawn = []
         for name in self.observe:

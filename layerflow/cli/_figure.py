@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args
 
 import tyro
 
-from layerflow._memory import check_room
+from layerflow.base._memory import check_room
 from layerflow.cli._shared import (
     Dtype,
     MethodName,

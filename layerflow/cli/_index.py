@@ -110,7 +110,7 @@ def _facts(entry: Entry) -> str:
 
 def made_in_words(diagram: "xarray.Dataset") -> str:
     """Method, precision and device, as far as the diagram knows them."""
-    from layerflow._dataset import method_in_words
+    from layerflow.diagrams._dataset import method_in_words
 
     attrs = diagram.attrs
     words = [method_in_words(attrs)] if "method" in attrs else []

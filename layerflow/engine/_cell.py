@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from layerflow._checks import is_concrete
 from layerflow._problem import Problem
 from layerflow._trajectory import Trajectory
+from layerflow.base._checks import is_concrete
 from layerflow.methods import Method
 from layerflow.tasks import Task
 

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from layerflow._numerics import full_precision
+from layerflow.base._numerics import full_precision
 from layerflow.engine._cell import Wanted
 from layerflow.engine._computation import Computation, Seeds
 from layerflow.engine._devices import Ask

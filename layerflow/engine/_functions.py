@@ -10,7 +10,6 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from layerflow._at_hand import at_hand
 from layerflow._problem import Problem
 from layerflow._trajectory import Trajectory
 from layerflow.engine._cell import Apart, Cell, Wanted
@@ -22,6 +21,7 @@ from layerflow.methods import (
     conserved_drift,
     exact_weights,
 )
+from layerflow.observables._at_hand import at_hand
 from layerflow.tasks import Stream, Task
 
 _ALLOWANCE = 100.0  # of the tolerance of a step: errors of many steps add up

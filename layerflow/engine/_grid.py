@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from layerflow._checks import check_known, check_ordered, named_apart, plain
+from layerflow.base._checks import check_known, check_ordered, named_apart, plain
 
 # Standard names of the field, for the labels of axes.
 _LABELS = {

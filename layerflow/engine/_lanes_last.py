@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Array, PyTree
 
-from layerflow._numerics import FEW
+from layerflow.base._numerics import FEW
 from layerflow.engine._trace import inner_programs
 
 _LOOPS = {"while", "scan", "cond"}

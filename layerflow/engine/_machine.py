@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import psutil
 
-from layerflow._checks import whole
+from layerflow.base._checks import whole
 
 if TYPE_CHECKING:  # to type checkers `jax.Device` is no type
     Device = Any

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from layerflow._checks import require
+from layerflow.base._checks import require
 from layerflow.engine._cell import Apart, Cell, Wanted
 from layerflow.engine._functions import Functions, random_signs
 from layerflow.engine._identity import Identity, identity

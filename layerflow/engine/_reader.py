@@ -23,7 +23,7 @@ import jax.extend.core as jec
 import jax.numpy as jnp
 import numpy as np
 
-from layerflow._checks import is_concrete
+from layerflow.base._checks import is_concrete
 from layerflow.engine._origin import chains, closed_over, is_installed, name_of, offered_as, version_of
 
 _PLAIN = {bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, types.NotImplementedType}

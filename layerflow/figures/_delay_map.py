@@ -33,9 +33,9 @@ import optax
 from matplotlib.patheffects import Normal, Stroke
 
 from layerflow import theory
-from layerflow._boundary import boundary
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
+from layerflow.diagrams._boundary import boundary
 from layerflow.figures._curves import BLUE, VERMILION, new_figure
 from layerflow.figures._grokking import mirrored, relative_loss, steps_to
 from layerflow.figures._words import listed, rank_correlation

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import numpy as np
 
-from layerflow._keys import fold
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
+from layerflow.base._keys import fold
 from layerflow.engine._grid import static
 from layerflow.figures._curves import LOW_MIDDLE_HIGH
 from layerflow.figures._words import listed, verdict

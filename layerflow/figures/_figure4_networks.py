@@ -31,10 +31,10 @@ import optax
 from jaxtyping import Array, PRNGKeyArray
 
 from layerflow import theory
-from layerflow._calibrate import calibrate
-from layerflow._keys import fold
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
+from layerflow.base._keys import fold
+from layerflow.diagrams._calibrate import calibrate
 from layerflow.figures._curves import new_figure, panel_title
 from layerflow.figures._figure4 import COLOURS, PER_SKILL, SHOTS, SLOWNESS, START_FACTOR
 from layerflow.figures._words import facts, listed, verdict

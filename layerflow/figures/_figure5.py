@@ -21,9 +21,9 @@ import numpy as np
 import optax
 
 from layerflow import theory
-from layerflow._keys import fold
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
+from layerflow.base._keys import fold
 from layerflow.engine._grid import paired
 from layerflow.figures._curves import BLUE, GREEN, GREY, PALETTE, PURPLE, VERMILION, new_figure, panel_title
 from layerflow.figures._grokking import steps_to

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import optax
 
-from layerflow._boundary import boundary
+from layerflow.diagrams._array import over_seeds
+from layerflow.diagrams._boundary import boundary
 from layerflow.figures._words import listed, rank_correlation
 from layerflow.methods import Descent, Exact, Flow, Method
 from layerflow.observables import kernel_distance, laziness, loss
-from layerflow.plot._panels import over_seeds, panels
+from layerflow.plot._panels import panels
 
 if TYPE_CHECKING:
     import xarray

@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from layerflow import theory
-from layerflow._keys import fold
 from layerflow._problem import Problem
 from layerflow._sweep import sweep
+from layerflow.base._keys import fold
 from layerflow.figures._curves import LOW_MIDDLE_HIGH
 from layerflow.figures._words import verdict
 from layerflow.methods import Exact, Flow

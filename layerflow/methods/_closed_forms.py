@@ -12,8 +12,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from layerflow import theory
-from layerflow._checks import collect
 from layerflow._problem import Problem
+from layerflow.base._checks import collect
 from layerflow.methods._assumptions import Assumption, cost_of_spread
 from layerflow.methods._two_layers import TwoLayers, violations_and_costs
 from layerflow.networks import DiagonalNetwork, LayerwiseNetwork, LinearNetwork

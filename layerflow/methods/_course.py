@@ -16,7 +16,7 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree, Shaped
 
-from layerflow._checks import is_concrete
+from layerflow.base._checks import is_concrete
 
 
 class Status(enum.IntEnum):

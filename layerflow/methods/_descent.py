@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from layerflow._checks import is_concrete, plain, require, whole
+from layerflow.base._checks import is_concrete, plain, require, whole
 from layerflow.methods._course import Course, Loop, Path, Peaks, Status, failed, higher, loop_of, masked
 from layerflow.methods._settings import as_json, told
 

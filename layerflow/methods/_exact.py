@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from layerflow._checks import is_concrete, real_array, require
 from layerflow._problem import Problem
+from layerflow.base._checks import is_concrete, real_array, require
 from layerflow.methods._assumptions import Assumption, allowed_cost
 from layerflow.methods._closed_forms import ClosedForm, closed_form, exact_weights
 from layerflow.methods._course import Course, Path, Status, failed, masked

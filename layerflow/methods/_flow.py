@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
-from layerflow._checks import is_concrete, real_array, require
+from layerflow.base._checks import is_concrete, real_array, require
 from layerflow.methods._course import Course, Loop, Path, loop_of
 from layerflow.methods._settings import settings
 from layerflow.methods._stepper import Stepper

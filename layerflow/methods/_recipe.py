@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from layerflow._checks import is_concrete
+from layerflow.base._checks import is_concrete
 
 # Recipes may come from anywhere: what they name is of these packages, and nothing that reads or writes.
 _OF_CLASSES = ("layerflow", "diffrax", "optimistix", "lineax", "equinox")

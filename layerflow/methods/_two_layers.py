@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from layerflow import theory
-from layerflow._checks import collect
+from layerflow.base._checks import collect
 
 _ROUNDINGS = 100  # by so many a start or a task may miss an assumption: numbers as given are no more exact
 

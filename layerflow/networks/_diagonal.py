@@ -6,7 +6,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from layerflow._checks import real_array
+from layerflow.base._checks import real_array
 from layerflow.networks._fields import as_layers, constant
 
 

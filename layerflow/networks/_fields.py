@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, ArrayLike, PyTree
 
-from layerflow._checks import real_array
+from layerflow.base._checks import real_array
 
 _MARK = "layerflow_constant"
 

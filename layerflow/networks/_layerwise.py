@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from layerflow._checks import real_array
+from layerflow.base._checks import real_array
 from layerflow.networks._fields import constant
 
 Connections = tuple[tuple[int, int], ...]

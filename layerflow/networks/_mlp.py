@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from layerflow._checks import check_key, real_array
+from layerflow.base._checks import check_key, real_array
 from layerflow.networks._fields import as_layers, constant
 from layerflow.networks._linear import check_layers
 from layerflow.networks._widths import checked_widths, per_layer

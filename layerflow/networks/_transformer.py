@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from layerflow._checks import check_counts, check_key, real_array
+from layerflow.base._checks import check_counts, check_key, real_array
 from layerflow.networks._fields import constant
 
 

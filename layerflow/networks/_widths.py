@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from layerflow._checks import is_concrete, real_array, require
+from layerflow.base._checks import is_concrete, real_array, require
 
 
 def checked_widths(widths: Sequence[int]) -> tuple[int, ...]:

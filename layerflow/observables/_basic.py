@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from layerflow._at_hand import movement
 from layerflow._problem import Problem
 from layerflow.networks import DiagonalNetwork, LayerwiseNetwork, LinearNetwork
+from layerflow.observables._at_hand import movement
 from layerflow.observables._observable import observable
 from layerflow.tasks import Modes, Moments, Samples
 

@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from layerflow._at_hand import method, movement, peaks
-from layerflow._numerics import safe_root
 from layerflow._problem import Problem
+from layerflow.base._numerics import safe_root
 from layerflow.networks import DiagonalNetwork, LinearisedNetwork, LinearNetwork, is_linear, is_weight, linearise
+from layerflow.observables._at_hand import method, movement, peaks
 from layerflow.observables._kernel import input_moment
 from layerflow.observables._network import samples_of
 from layerflow.observables._observable import observable

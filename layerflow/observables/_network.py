@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PyTree
 
-from layerflow._at_hand import method
 from layerflow._problem import Problem
 from layerflow.networks import LinearNetwork
+from layerflow.observables._at_hand import method
 from layerflow.observables._observable import observable
 from layerflow.tasks import Samples, Stream
 

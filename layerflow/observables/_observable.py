@@ -6,8 +6,8 @@ from typing import Any
 import equinox as eqx
 from jaxtyping import Array, PyTree
 
-from layerflow._checks import spelled
 from layerflow._problem import Problem
+from layerflow.base._checks import spelled
 
 Observable = Callable[[Any, Problem], Any]
 

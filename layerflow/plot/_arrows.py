@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerflow.plot._data import PALETTE, axes_or_new, chosen, label, verbatim
+from layerflow.diagrams._array import chosen, label, verbatim
+from layerflow.plot._data import PALETTE, axes_or_new
 
 if TYPE_CHECKING:
     import xarray

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from layerflow.diagrams._array import label as axis_label
 from layerflow.plot._data import axes_or_new
-from layerflow.plot._data import label as axis_label
 
 if TYPE_CHECKING:
     import xarray

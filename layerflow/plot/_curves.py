@@ -4,19 +4,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from layerflow.diagrams._array import chosen, is_geometric, is_numeric, label, long_name, verbatim, without_single
 from layerflow.plot._bands import Spread, check_spread, draw_band
-from layerflow.plot._data import (
-    axes_or_new,
-    chosen,
-    colours,
-    is_geometric,
-    is_numeric,
-    label,
-    long_name,
-    tick_at_values,
-    verbatim,
-    without_single,
-)
+from layerflow.plot._data import axes_or_new, colours, tick_at_values
 
 if TYPE_CHECKING:
     import xarray

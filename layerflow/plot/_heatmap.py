@@ -4,17 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerflow.plot._data import (
-    across_and_up,
-    axes_or_new,
-    chosen,
-    is_geometric,
-    is_numeric,
-    label,
-    tick_at_values,
-    verbatim,
-    without_single,
-)
+from layerflow.diagrams._array import across_and_up, chosen, is_geometric, is_numeric, label, verbatim, without_single
+from layerflow.plot._data import axes_or_new, tick_at_values
 
 if TYPE_CHECKING:
     import xarray

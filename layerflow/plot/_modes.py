@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerflow._trajectory import Trajectory
+from layerflow.diagrams._array import chosen
 from layerflow.observables._basic import mode_targets
 from layerflow.plot._bands import Spread
 from layerflow.plot._curves import curves
-from layerflow.plot._data import chosen
 from layerflow.summaries._times import path_of
 
 if TYPE_CHECKING:

@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from layerflow.diagrams._array import label
 from layerflow.plot._boundary import boundary
-from layerflow.plot._data import label
 from layerflow.plot._heatmap import heatmap
 
 if TYPE_CHECKING:
@@ -55,12 +53,3 @@ def panels(
             ax.tick_params(labelleft=False)
     figure.suptitle(title, fontsize="medium")
     return figure
-
-
-def over_seeds(array: "xarray.DataArray", *, log: bool) -> "xarray.DataArray":
-    """The mean over seeds: the geometric one for a logarithmic map, which one seed's values estimate."""
-    if not log:
-        return array.mean("seed", keep_attrs=True)
-    with np.errstate(divide="ignore"):
-        logarithms = array.copy(data=np.log(array.values)).mean("seed")
-    return logarithms.copy(data=np.exp(logarithms.values)).assign_attrs(array.attrs).rename(array.name)

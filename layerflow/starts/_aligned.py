@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, PRNGKeyArray
 
-from layerflow._checks import check_key, real_array, require
+from layerflow.base._checks import check_key, real_array, require
 from layerflow.networks import MLP, LinearNetwork
 from layerflow.networks._widths import checked_widths, per_layer
 from layerflow.starts._balanced import orthogonal_matrices, two_layers

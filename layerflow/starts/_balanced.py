@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from layerflow._checks import check_key, real_array, require
-from layerflow._numerics import safe_root
+from layerflow.base._checks import check_key, real_array, require
+from layerflow.base._numerics import safe_root
 from layerflow.networks import LinearNetwork
 
 

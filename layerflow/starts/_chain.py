@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from layerflow._checks import check_key, is_concrete, real_array, require
-from layerflow._numerics import safe_root
+from layerflow.base._checks import check_key, is_concrete, real_array, require
+from layerflow.base._numerics import safe_root
 from layerflow.networks import LinearNetwork
 from layerflow.networks._widths import checked_widths
 from layerflow.starts._balanced import orthogonal_matrices, rectangular

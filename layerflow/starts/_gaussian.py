@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
-from layerflow._checks import check_key
+from layerflow.base._checks import check_key
 from layerflow.networks import LinearNetwork
 from layerflow.networks._widths import checked_widths, per_layer
 

@@ -12,8 +12,8 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
-from layerflow._diagram import RESERVED
-from layerflow._memory import check_room
+from layerflow.base._memory import check_room
+from layerflow.diagrams._array import RESERVED
 from layerflow.store._place import OWN, Place
 
 _CHUNK_BYTES = 200  # that a chunk takes in a list of all

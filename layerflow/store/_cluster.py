@@ -19,10 +19,8 @@ import cloudpickle
 import jax
 from distributed import Client, KilledWorker, WorkerPlugin, as_completed
 
-from layerflow._asked import Asked, cells_of
-from layerflow._diagram import measured
-from layerflow._numerics import full_precision, undisturbed
-from layerflow._record import device_in_words
+from layerflow.base._numerics import full_precision, undisturbed
+from layerflow.diagrams._variables import measured
 from layerflow.engine._chunks import Batch, Plan
 from layerflow.engine._identity import SETTINGS, setting
 from layerflow.engine._machine import Machine
@@ -30,6 +28,8 @@ from layerflow.store._description import plans_of
 from layerflow.store._place import Place
 from layerflow.store._store import Chunk, Store
 from layerflow.store._writer import Progress, Stop, not_written
+from layerflow.sweeps._record import device_in_words
+from layerflow.sweeps._request import Asked, cells_of
 
 _IN_FLIGHT = 1000  # chunks that the scheduler knows of at once: many for any cluster, few for its memory
 _DEADLY = 3  # chunks that kill worker after worker: enough to give up

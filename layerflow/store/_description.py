@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from layerflow._asked import Asked
-from layerflow._diagram import Coordinates, coordinates_of
-from layerflow._record import asked_of, digest, facts_of
+from layerflow.diagrams._variables import Coordinates, coordinates_of
 from layerflow.engine._chunks import Batch, Plan
 from layerflow.engine._grid import Axis, Grid
+from layerflow.sweeps._record import asked_of, digest, facts_of
+from layerflow.sweeps._request import Asked
 
 FORMAT = 2  # 1 was layerflow 0.2.0, whose fingerprints left out what can change a number
 _NOT_COMPARED = {"title", "created", "numpy_version", "fingerprint"}  # of the facts: the last in words of its own

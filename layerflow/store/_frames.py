@@ -4,7 +4,7 @@ from typing import Any
 
 from zarr.storage import WrapperStore
 
-from layerflow._memory import check_room
+from layerflow.base._memory import check_room
 
 _BEGIN = 18  # bytes, of which the header of a frame takes no more
 _MAGIC = bytes.fromhex("28b52ffd")

@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
-from layerflow._asked import Asked
-from layerflow._diagram import variables_of
-from layerflow._record import device_in_words
-from layerflow._run import facts_of_run, progress_bar, solved
+from layerflow._open import open_diagram
+from layerflow.diagrams._variables import variables_of
 from layerflow.engine._chunks import Batch, Plan
 from layerflow.engine._machine import Machine
 from layerflow.methods import Status
@@ -20,10 +18,12 @@ from layerflow.store._command import command
 from layerflow.store._description import FORMAT, Description, describe, differences, grid_of, plans_of, with_chunks
 from layerflow.store._lock import locked
 from layerflow.store._log import Run
-from layerflow.store._open import open_diagram
 from layerflow.store._place import Place
 from layerflow.store._store import Chunk, Store, description_at
 from layerflow.store._writer import Progress, Stop, Writer, interrupts, not_written
+from layerflow.sweeps._chunks import facts_of_run, progress_bar, solved
+from layerflow.sweeps._record import device_in_words
+from layerflow.sweeps._request import Asked
 
 if TYPE_CHECKING:
     import xarray

@@ -6,10 +6,10 @@ import socket
 import time
 from typing import Any
 
-from layerflow._record import Record, now
 from layerflow.store._arrays import opened_group
 from layerflow.store._checked import Unlike, check_run, each
 from layerflow.store._place import OWN, Place
+from layerflow.sweeps._record import Record, now
 
 _PATH = f"{OWN}/log"
 _SECONDS = 1.0  # between records of a run under way

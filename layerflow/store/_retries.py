@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from layerflow._memory import check_room
-from layerflow._record import method_facts, now
+from layerflow.base._memory import check_room
 from layerflow.methods import Method
 from layerflow.store._arrays import CODECS, numbers_of, opened_array, opened_group
 from layerflow.store._checked import Unlike, check_method
 from layerflow.store._lock import locked
 from layerflow.store._place import OWN, Place
 from layerflow.store._store import Store
+from layerflow.sweeps._record import method_facts, now
 
 if TYPE_CHECKING:
     import xarray
@@ -80,7 +80,7 @@ def status_in(store: Store, retries: Retries) -> np.ndarray:
 
 def retry_in(diagram: "xarray.Dataset", method: Method, compute: Callable[[np.ndarray], Any]) -> "xarray.Dataset":
     """Keep what comes of the failed cells in the store of a diagram."""
-    from layerflow.store._open import open_diagram
+    from layerflow._open import open_diagram
 
     place = Place(diagram.attrs["store"])
     store = Store(place, read_only=False)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from layerflow._failures import has_failed
+from layerflow.diagrams._array import has_failed
 from layerflow.store._log import runs
 from layerflow.store._place import Place
 from layerflow.store._retries import Retries

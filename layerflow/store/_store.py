@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import zarr
 
-from layerflow._diagram import Variable
-from layerflow._memory import check_room
+from layerflow.base._memory import check_room
+from layerflow.diagrams._variables import Variable
 from layerflow.engine._grid import Grid
 from layerflow.store._arrays import CODECS, FLAT, numbers_of, opened_arrays, opened_group
 from layerflow.store._checked import Unlike, check_description, check_name

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from layerflow._checks import real_array, require
 from layerflow._trajectory import Trajectory
+from layerflow.base._checks import real_array, require
 from layerflow.observables import observable
 from layerflow.observables._basic import mode_targets
 

@@ -5,7 +5,7 @@ import abc
 import equinox as eqx
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from layerflow._checks import plain
+from layerflow.base._checks import plain
 
 
 class Task(eqx.Module):

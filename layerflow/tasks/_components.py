@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from layerflow._checks import is_concrete, real_array, whole
+from layerflow.base._checks import is_concrete, real_array, whole
 
 
 class PrincipalComponents(eqx.Module):

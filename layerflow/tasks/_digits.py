@@ -4,7 +4,7 @@ from typing import Literal
 
 import numpy as np
 
-from layerflow._checks import whole
+from layerflow.base._checks import whole
 from layerflow.tasks._samples import Samples
 
 

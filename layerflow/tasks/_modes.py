@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from layerflow._checks import real_array
+from layerflow.base._checks import real_array
 from layerflow.tasks._base import Task, factors, linear_map
 
 

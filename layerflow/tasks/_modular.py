@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from layerflow._checks import check_key, whole
+from layerflow.base._checks import check_key, whole
 from layerflow.tasks._samples import Samples
 
 Operation = Literal["addition", "subtraction", "multiplication", "division"]

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
-from layerflow._checks import is_concrete, plain, real_array, require
-from layerflow._numerics import product
+from layerflow.base._checks import is_concrete, plain, real_array, require
+from layerflow.base._numerics import product
 from layerflow.tasks._base import Task, factors, linear_map
 
 

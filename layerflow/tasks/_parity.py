@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, PRNGKeyArray, PyTree
 
-from layerflow._checks import check_counts, check_key
+from layerflow.base._checks import check_counts, check_key
 from layerflow.tasks._base import Task
 from layerflow.tasks._teacher import power_law_modes
 

@@ -5,7 +5,7 @@ import math
 import jax
 from jaxtyping import PRNGKeyArray
 
-from layerflow._checks import check_counts, check_key
+from layerflow.base._checks import check_counts, check_key
 from layerflow.tasks._samples import Samples
 
 

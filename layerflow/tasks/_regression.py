@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from layerflow._checks import check_key
+from layerflow.base._checks import check_key
 from layerflow.tasks._samples import Samples
 
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import ArrayLike, PRNGKeyArray, PyTree
 
-from layerflow._checks import check_key, real_array, require
+from layerflow.base._checks import check_key, real_array, require
 from layerflow.tasks._modes import Modes
 from layerflow.tasks._samples import Samples
 

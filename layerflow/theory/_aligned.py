@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from layerflow._checks import require
+from layerflow.base._checks import require
 from layerflow.theory._matrices import measured, real_arrays, times
 from layerflow.theory._mode import sigmoidal
 

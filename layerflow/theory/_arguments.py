@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from layerflow._checks import is_concrete, real_array, require
+from layerflow.base._checks import is_concrete, real_array, require
 
 
 def ensure(array: Array, holds: Callable[[Any], Any], needs: str) -> Array:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from layerflow._checks import require
+from layerflow.base._checks import require
 from layerflow.theory._arguments import finite
 from layerflow.theory._eigen import flow_axes, flow_matrix
 from layerflow.theory._matrices import measured, real_arrays, times

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from layerflow._numerics import product
+from layerflow.base._numerics import product
 
 Axes = tuple[Float[Array, " n"], Float[Array, "n n"]]
 

@@ -4,7 +4,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from layerflow._numerics import safe_root
+from layerflow.base._numerics import safe_root
 from layerflow.theory._special import cosh_root, quotient, sinhc_root
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from layerflow._checks import is_concrete, require
+from layerflow.base._checks import is_concrete, require
 from layerflow.theory._arguments import finite
 
 

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from layerflow._checks import require
-from layerflow._numerics import safe_root
+from layerflow.base._checks import require
+from layerflow.base._numerics import safe_root
 from layerflow.theory._matrices import measured, real_arrays, times
 from layerflow.theory._riccati import riccati_factor
 from layerflow.theory._special import phi1

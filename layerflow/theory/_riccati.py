@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from layerflow._numerics import product
+from layerflow.base._numerics import product
 from layerflow.theory._eigen import Axes, symmetric_axes
 from layerflow.theory._special import phi1
 

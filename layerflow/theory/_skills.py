@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from layerflow._numerics import safe_root
+from layerflow.base._numerics import safe_root
 from layerflow.theory._arguments import counts, ensure, finite, positive, positive_count, times, together
 from layerflow.theory._mode import grown_sigmoidally
 

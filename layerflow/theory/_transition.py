@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from layerflow._numerics import safe_root
+from layerflow.base._numerics import safe_root
 from layerflow.theory._growth import growth
 from layerflow.theory._matrices import real_arrays, times
 from layerflow.theory._special import phi1, quotient

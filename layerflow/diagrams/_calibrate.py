@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike
 
-from layerflow._card import Card, Carded
-from layerflow._checks import collect, plain
 from layerflow._trajectory import Trajectory
+from layerflow.base._card import Card, Carded
+from layerflow.base._checks import collect, plain
 
 _REFUSED = 1e6  # misfit, relative to the size of the curve, of values that the closed form does not take
 _FLAT = 1e-6  # change of the curve, relative to its size, with a parameter: below it says nothing of it

@@ -9,17 +9,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
-from layerflow._cell_function import CellFunction, bound_by_partial, match_arguments, without_jit
-from layerflow._checks import check_known, check_ordered, collect, named_apart, spelled
-from layerflow._diagram import TAKEN, axes_and_arguments, names_of, variables_of
 from layerflow._problem import Problem
 from layerflow._solve import Observe, Summarise, Times, as_key, checked_method, checked_times, checked_wanted
+from layerflow.base._checks import check_known, check_ordered, collect, named_apart, spelled
+from layerflow.diagrams._array import TAKEN
+from layerflow.diagrams._variables import axes_and_arguments, names_of, variables_of
 from layerflow.engine._cell import Cell, Wanted, take_apart
 from layerflow.engine._chunks import Batch, Cells
 from layerflow.engine._grid import Axis, Grid, make_axis
 from layerflow.engine._program import freeze, say_floor
 from layerflow.engine._trace import trace
 from layerflow.methods import Exact, Method
+from layerflow.sweeps._cell_function import CellFunction, bound_by_partial, match_arguments, without_jit
 
 _CHECK_CHUNK = 2**16
 _FLOOR_CELLS = 2**10  # enough to find what to say of a grid

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from layerflow._asked import cells_of
-from layerflow._diagram import measured
-from layerflow._numerics import undisturbed
+from layerflow.base._numerics import undisturbed
+from layerflow.diagrams._variables import measured
 from layerflow.engine._chunks import Batch, Plan
 from layerflow.engine._devices import Ask, pull
 from layerflow.engine._grid import Grid
 from layerflow.engine._lanes import MANY_STEPS
 from layerflow.engine._machine import Device, Machine
+from layerflow.sweeps._request import cells_of
 
 Chunk = tuple[np.ndarray, dict[str, Any]]
 

@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from layerflow._memory import check_room
+from layerflow.base._memory import check_room
 
 Targets = Literal["values", "classes", "one-hot", "centred"]
 

@@ -13,16 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from layerflow._asked import Asked
+from layerflow import observables, summaries
+from layerflow.diagrams._asked import Record
 from layerflow.engine._chunks import Batch
 from layerflow.engine._grid import Axis
 from layerflow.engine._identity import identity, settings
 from layerflow.methods import Method
 from layerflow.methods._recipe import NoRecipe, recipe_of
 from layerflow.methods._settings import told
+from layerflow.sweeps._request import Asked
 
-Record = dict[str, Any]
 _MOST_VALUES = 4096  # of an axis that a record holds
+_PUBLIC = {name: getattr(room, name) for room in (observables, summaries) for name in room.__all__}
 VERSIONS = ("layerflow", "jax", "jaxlib", "diffrax", "optax", "numpy")
 
 
@@ -89,13 +91,11 @@ def digest(arrays: list[Any]) -> str:
 
 def public_function(name: str) -> Callable[..., Any]:
     """The observable or summary that layerflow offers by a name."""
-    import layerflow
-
     if name.startswith("test_"):
-        return layerflow.on_test(public_function(name.removeprefix("test_")))
-    if name not in layerflow.__all__:
+        return observables.on_test(public_function(name.removeprefix("test_")))
+    if name not in _PUBLIC:
         raise ValueError(f"layerflow has no observable or summary `{name}`.")
-    return getattr(layerflow, name)
+    return _PUBLIC[name]
 
 
 def velocity_of(batches: list[Batch]) -> str:
@@ -153,14 +153,12 @@ def _values(axis: Axis) -> Record | list[Any]:
 
 def _public_name(function: Callable[..., Any]) -> str | None:
     """The name by which layerflow offers a function; "test_" and it, on the test task; None if it is the user's own."""
-    import layerflow
-
     tested = getattr(function, "tested", None)
     if tested is not None:
         of = _public_name(tested)
         return None if of is None else f"test_{of}"
     name = getattr(function, "__name__", "")
-    return name if name in layerflow.__all__ and getattr(layerflow, name) is function else None
+    return name if _PUBLIC.get(name) is function else None
 
 
 def _joined(fingerprints: list[str]) -> str:

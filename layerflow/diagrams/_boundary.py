@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import ArrayLike
 
-from layerflow import _lines
-from layerflow.plot._data import across_and_up, is_geometric, is_numeric, label, without_single
+from layerflow.diagrams import _lines
+from layerflow.diagrams._array import across_and_up, is_geometric, is_numeric, label, without_single
 
 if TYPE_CHECKING:
     import xarray

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.lib.format as npy
 from jaxtyping import Array, Float
 
-from layerflow._memory import check_room
-from layerflow._targets import Targets, as_rows, check_targets
+from layerflow.base._memory import check_room
+from layerflow.cli._targets import Targets, as_rows, check_targets
 from layerflow.tasks import Samples
 
 NAMES = ("x", "y", "x_test", "y_test")
@@ -83,7 +83,7 @@ def read_data(path: str | os.PathLike[str], *, targets: Targets = "values") -> D
 
     Example:
         >>> import os, tempfile, numpy as np
-        >>> from layerflow._datafile import read_data
+        >>> from layerflow.cli._datafile import read_data
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = os.path.join(folder, "data.npz")
         ...     np.savez(path, x=np.ones((3, 4, 4)), y=np.array([5, 7, 5]))
@@ -120,7 +120,7 @@ def write_data(path: str | os.PathLike[str], train: Samples, test: Samples | Non
 
     Example:
         >>> import jax, os, tempfile, layerflow as lf
-        >>> from layerflow._datafile import read_data, write_data
+        >>> from layerflow.cli._datafile import read_data, write_data
         >>> task = lf.random_regression(jax.random.key(0), n=3, inp=2, out=1)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_data(os.path.join(folder, "data.npz"), task)

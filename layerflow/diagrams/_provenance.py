@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerflow._failures import has_failed, status_of
+from layerflow.diagrams._array import has_failed, status_of
+from layerflow.diagrams._asked import asked_again
+from layerflow.diagrams._words import ends, followed_failures, method_in_words, settings_in_words, stopped_early
 from layerflow.methods import Status
 
 if TYPE_CHECKING:
@@ -33,8 +35,6 @@ def provenance(diagram: "xarray.Dataset") -> str:
         >>> print(lf.provenance(diagram))  # doctest: +ELLIPSIS
         The diagram of `cell` spans target (2 values, 1 to 2): 2 cells. Each was solved by gradient flow to t...
     """
-    from layerflow._rebuilt import asked_again
-
     asked, status, attrs = asked_again(diagram), status_of(diagram).values, diagram.attrs
     sentences = [
         _what(diagram, asked, status),
@@ -50,8 +50,6 @@ def provenance(diagram: "xarray.Dataset") -> str:
 
 def _what(diagram: "xarray.Dataset", given: dict[str, Any], status: np.ndarray) -> str:
     """Cells, method and what they gave."""
-    from layerflow._dataset import method_in_words
-
     attrs = diagram.attrs
     axes = ", ".join(_axis(diagram[name]) for name in diagram["status"].dims) or "a single cell"
     measured = ", ".join([*given["observe"], *given["summary"]])
@@ -64,8 +62,6 @@ def _what(diagram: "xarray.Dataset", given: dict[str, Any], status: np.ndarray) 
 
 
 def _axis(axis: Any) -> str:
-    from layerflow._dataset import ends
-
     return f"{axis.name} ({axis.size} values, {ends(axis)})" if axis.size > 1 else f"{axis.name} ({ends(axis)})"
 
 
@@ -84,8 +80,6 @@ def _measured(asked: dict[str, Any], attrs: dict[str, Any]) -> str:
 
 def _settings(attrs: dict[str, Any]) -> str:
     """What else of the method decides numbers."""
-    from layerflow._dataset import settings_in_words
-
     told = ", ".join(settings_in_words(attrs))
     return f"Settings that are not the defaults: {told}." if told else ""
 
@@ -98,8 +92,6 @@ def _seeds(asked: dict[str, Any], attrs: dict[str, Any]) -> str:
 
 def _ended(diagram: "xarray.Dataset", status: np.ndarray) -> str:
     """How many cells ended how."""
-    from layerflow._dataset import followed_failures, stopped_early
-
     codes, counts = np.unique(status[has_failed(status)], return_counts=True)
     how = ", ".join(f"{n:,} {Status(int(code)).meaning}" for code, n in zip(codes, counts, strict=True))
     missing = int((status == Status.MISSING).sum())
@@ -111,8 +103,6 @@ def _ended(diagram: "xarray.Dataset", status: np.ndarray) -> str:
 
 def _retries(attrs: dict[str, Any]) -> str:
     """What was run again."""
-    from layerflow._dataset import method_in_words, settings_in_words
-
     methods = json.loads(attrs.get("retries", "[]"))
     again = [", ".join([method_in_words(method), *settings_in_words(method)]) for method in methods]
     return f"Cells that had failed before were run again by {'; then by '.join(again)}." if again else ""

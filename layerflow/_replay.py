@@ -9,20 +9,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from layerflow._asked import Asked
-from layerflow._cell_function import CellFunction, match_arguments, without_jit
-from layerflow._diagram import RETRIED, variables_of
-from layerflow._failures import has_failed, status_of
-from layerflow._numerics import full_precision, undisturbed
-from layerflow._rebuilt import asked_again, check_settings, grid_again, method_again, position, wanted_again
-from layerflow._record import Record, method_facts, root_of, velocity_of
-from layerflow._run import chunks_of, progress_bar, solved
 from layerflow._solve import Observe, Summarise, checked_method, solve
 from layerflow._trajectory import Trajectory
+from layerflow.base._numerics import full_precision, undisturbed
+from layerflow.diagrams._array import RETRIED, has_failed, status_of
+from layerflow.diagrams._asked import Record, asked_again
+from layerflow.diagrams._variables import variables_of
 from layerflow.engine._chunks import Batch
 from layerflow.engine._grid import Axis, Grid
 from layerflow.engine._machine import Machine
 from layerflow.methods import Method
+from layerflow.sweeps._cell_function import CellFunction, match_arguments, without_jit
+from layerflow.sweeps._chunks import chunks_of, progress_bar, solved
+from layerflow.sweeps._rebuilt import check_settings, grid_again, method_again, position, wanted_again
+from layerflow.sweeps._record import method_facts, root_of, velocity_of
+from layerflow.sweeps._request import Asked
 
 if TYPE_CHECKING:
     import xarray

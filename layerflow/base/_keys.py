@@ -5,7 +5,7 @@ import zlib
 import jax
 from jaxtyping import PRNGKeyArray
 
-from layerflow._checks import check_key
+from layerflow.base._checks import check_key
 
 
 def fold(key: PRNGKeyArray, name: str) -> PRNGKeyArray:

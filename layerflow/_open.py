@@ -47,8 +47,8 @@ def open_diagram(path: str | os.PathLike[str]) -> "xarray.Dataset":
     from xarray import Variable
     from xarray.core.indexing import LazilyIndexedArray
 
-    from layerflow._dataset import Diagram
-    from layerflow._diagram import RETRIED
+    from layerflow.diagrams._array import RETRIED
+    from layerflow.diagrams._dataset import Diagram
     from layerflow.store._description import coordinates_in
     from layerflow.store._lazy import OnGrid
     from layerflow.store._place import Place
@@ -73,8 +73,8 @@ def _in_file(path: str | os.PathLike[str]) -> "xarray.Dataset":
     """The diagram in a netCDF file."""
     import xarray
 
-    from layerflow._dataset import Diagram
-    from layerflow._failures import status_of
+    from layerflow.diagrams._array import status_of
+    from layerflow.diagrams._dataset import Diagram
     from layerflow.methods import Status
     from layerflow.store._checked import Unlike, check_facts
 
@@ -97,8 +97,8 @@ def _in_file(path: str | os.PathLike[str]) -> "xarray.Dataset":
 
 def _attrs(store: "Store", retries: "Retries") -> dict[str, Any]:
     """How the diagram was made: the facts of the sweep, and those of all runs together."""
-    from layerflow._run import one_or_all
     from layerflow.store._log import runs
+    from layerflow.sweeps._chunks import one_or_all
 
     records, description = runs(store.place), store.description
     lanes = [count for count in description["lanes"] if count is not None]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from layerflow.diagrams._array import RESERVED
 from layerflow.engine._chunks import Batch
 from layerflow.engine._grid import Grid
 from layerflow.engine._machine import Machine
@@ -14,9 +15,6 @@ from layerflow.methods import Descent, Path, Status
 if TYPE_CHECKING:
     import xarray
 
-RESERVED = ("status", "num_steps", "end", "retried")
-TAKEN = (*RESERVED, "failed")  # names that mean something of a diagram itself
-RETRIED = {"long_name": "number of the retry that gave the cell, 0 if none did"}
 _OF_VERIFICATION = {
     "drift": {"long_name": "drift of the layer imbalances relative to |weights|²", "units": "1"},
     "error_over_tolerance": {"long_name": "worst error over what the tolerance allows", "units": "1"},
@@ -166,7 +164,7 @@ class Results:
 
     def dataset(self, coordinates: Coordinates) -> "xarray.Dataset":
         """The diagram, labelled."""
-        from layerflow._dataset import Diagram
+        from layerflow.diagrams._dataset import Diagram
 
         axes = [axis.name for axis in self.grid.axes]
         data = {

@@ -1,0 +1,1 @@
+"""The labelled result of a sweep, and what is read off it."""

@@ -1,0 +1,1 @@
+"""What a sweep is asked for, its record, and its chunks."""
