@@ -183,6 +183,8 @@ class Writes:
             return
         if event != "open" or (arguments[2] or 0) & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC):
             paths = arguments[: 1 if event == "open" else 2]
+            if event in ("os.remove", "os.rmdir") and arguments[1] >= 0:  # relative to a folder that is open
+                paths = [os.path.join(os.readlink(f"/proc/self/fd/{arguments[1]}"), arguments[0])]
             self.paths += [os.fsdecode(path) for path in paths if isinstance(path, str | bytes | os.PathLike)]
 
 
