@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from layerflow._solve import Observe, Summarise, checked_method, solve
+from layerflow._solve import solve
 from layerflow._trajectory import Trajectory
 from layerflow.base._numerics import full_precision, undisturbed
 from layerflow.diagrams._array import RETRIED, has_failed, status_of
@@ -18,7 +18,8 @@ from layerflow.diagrams._variables import variables_of
 from layerflow.engine._chunks import Batch
 from layerflow.engine._grid import Axis, Grid
 from layerflow.engine._machine import Machine
-from layerflow.methods import Method
+from layerflow.engine._wanted import Observe, Summarise
+from layerflow.methods import Method, checked_method
 from layerflow.sweeps._cell_function import CellFunction, match_arguments, without_jit
 from layerflow.sweeps._chunks import chunks_of, progress_bar, solved
 from layerflow.sweeps._rebuilt import check_settings, grid_again, method_again, position, wanted_again

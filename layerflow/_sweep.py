@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from layerflow._solve import Observe, Summarise, Times
 from layerflow.base._numerics import full_precision, undisturbed
 from layerflow.diagrams._variables import Results, coordinates_of, variables_of
 from layerflow.engine._machine import Machine
-from layerflow.methods import Method, Status
+from layerflow.engine._wanted import Observe, Summarise
+from layerflow.methods import Method, Status, Times
 from layerflow.observables import loss
 from layerflow.sweeps._cell_function import CellFunction
 from layerflow.sweeps._chunks import chunks_of, facts_of_run, progress_bar, solved

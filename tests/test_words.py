@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import layerflow as lf
-from layerflow._solve import as_key
+from layerflow.base._keys import as_key
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
 

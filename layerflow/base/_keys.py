@@ -1,11 +1,15 @@
-"""Random keys by name."""
+"""Random keys, from one another by name and from what the user gives."""
 
+import contextlib
 import zlib
+from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import PRNGKeyArray
 
-from layerflow.base._checks import check_key
+from layerflow.base._checks import check_key, is_key
 
 
 def fold(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
@@ -28,3 +32,21 @@ def fold(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
     """
     check_key(key)
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def as_key(key: Any, name: str) -> PRNGKeyArray:
+    """A key from a key, an old-style key or a whole number, or an error.
+
+    A number beyond 32 bits gives the same key with and without float64: JAX alone would drop its upper half without.
+    """
+    if isinstance(key, int | np.integer):
+        if not -(2**63) <= key < 2**63:
+            raise ValueError(
+                f"Argument `{name}` makes a key of a whole number of 64 bits, from -2^63 to 2^63 - 1, but it is {key}. "
+                f"Shorten it, as in {name}=number % 2**63."
+            )
+        with contextlib.nullcontext() if -(2**31) <= key < 2**32 else jax.enable_x64(True):
+            return jax.random.key(int(key))
+    if is_key(key):
+        return jax.random.wrap_key_data(key) if key.dtype == jnp.uint32 else key
+    raise TypeError(f"Argument `{name}` needs a key, jax.random.key(0), or a whole number, but it is {key!r}.")

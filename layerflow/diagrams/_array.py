@@ -109,7 +109,7 @@ def long_name(array: "xarray.DataArray") -> str:
 
 def _without_names(array: "xarray.DataArray", text: str) -> str:
     """A long name or a unit, which may hold mathtext, with the names that a sweep makes them of taken literally."""
-    names = str(array.name or "").removesuffix("_error").split("_d_")
+    names = [str(name) for name in (array.name, array.attrs.get("of"), array.attrs.get("by")) if name]
     literal = {name for one in names for name in (one, one.replace("_", " ")) if "$" in name}
     pattern = "|".join(map(re.escape, sorted(literal, key=len, reverse=True)))
     return re.sub(pattern, lambda found: verbatim(found[0]), text) if literal else text

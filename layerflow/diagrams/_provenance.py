@@ -9,7 +9,7 @@ import numpy as np
 from layerflow.diagrams._array import has_failed, status_of
 from layerflow.diagrams._asked import asked_again
 from layerflow.diagrams._words import ends, followed_failures, method_in_words, settings_in_words, stopped_early
-from layerflow.methods import Status
+from layerflow.methods import METHODS, Status
 
 if TYPE_CHECKING:
     import xarray
@@ -67,7 +67,7 @@ def _axis(axis: Any) -> str:
 
 def _measured(asked: dict[str, Any], attrs: dict[str, Any]) -> str:
     """Where along the path, by what summaries and derivatives, and against what."""
-    ts, by = asked["ts"], "step" if attrs["method"] == "Descent" else "t"
+    ts, by = asked["ts"], METHODS[attrs["method"]].time.name
     parts = [
         f"measured at {len(ts)} values of {by} from {ts[0]:g} to {ts[-1]:g}" if ts else "",
         f"summed up by {', '.join(asked['summary'])}" if asked["summary"] else "",

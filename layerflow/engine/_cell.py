@@ -1,6 +1,5 @@
-"""One cell as the user states it, and what is wanted of it."""
+"""One cell as the user states it."""
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,28 +10,9 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from layerflow._problem import Problem
-from layerflow._trajectory import Trajectory
 from layerflow.base._checks import is_concrete
 from layerflow.methods import Method
 from layerflow.tasks import Task
-
-Observables = Mapping[str, Callable[[Any, Problem], Any]]
-Summaries = Mapping[str, Callable[[Trajectory], Any]]
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What a run measures: observables and, of whole paths, summaries, by name.
-
-    A sweep may leave the paths of the observables out of the diagram, add derivatives of all that it
-    keeps by some of its axes, and verify what it measures against closed forms and conservation laws.
-    """
-
-    observe: Observables
-    summary: Summaries
-    paths: bool = True
-    derivative: tuple[str, ...] = ()
-    verify: bool = False
 
 
 class Cell(eqx.Module):
@@ -46,7 +26,7 @@ class Cell(eqx.Module):
     def of(cls, problem: Problem, method: Method) -> "Cell":
         """The cell of a problem as the user states it."""
         _check_floating(problem.start)
-        if getattr(method, "until", None) == "converged":
+        if method.judges_convergence:
             problem = _plain_zeros(problem)
         return cls(problem, problem.task.reduced(problem.start), method)
 

@@ -17,7 +17,6 @@ from jax.sharding import SingleDeviceSharding
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from layerflow.base._numerics import full_precision
-from layerflow.engine._cell import Wanted
 from layerflow.engine._computation import Computation, Seeds
 from layerflow.engine._devices import Ask
 from layerflow.engine._identity import Identity, identity, settings
@@ -26,7 +25,8 @@ from layerflow.engine._lanes import MANY_STEPS, UnderWay
 from layerflow.engine._machine import Device, Machine
 from layerflow.engine._program import Frozen, check_gauge
 from layerflow.engine._trace import Traced, split
-from layerflow.methods import Exact, Flow, Path
+from layerflow.engine._wanted import Measured, Wanted
+from layerflow.methods import Path
 
 Tell = Callable[[np.ndarray], Any]
 
@@ -113,9 +113,9 @@ class Batch:
 
     def plan(self, cells: int, on: Machine) -> Plan:
         """How many cells a call takes, and how many lanes; compiled for the first device."""
-        flows = isinstance(self.frozen.program.method, Flow)
-        lanes = on.lanes_of(_STATE_COPIES * _bytes(self.frozen.program.start.outputs)) if flows else None
-        steps = not isinstance(self.frozen.program.method, Exact)
+        method, start = self.frozen.program.method, self.frozen.program.start.outputs
+        lanes = on.lanes_of(_STATE_COPIES * _bytes(start)) if method.in_lanes else None
+        steps = "velocity" in method.needs
         planned = lambda bytes_per_cell: Plan.of(on.chunk_size(cells, bytes_per_cell, lanes, steps), lanes)
         plan, budget = planned(self._bytes_per_cell()), on.budget()
         taken = self.compile(plan, on.local_devices()[0])
@@ -178,12 +178,11 @@ class Batch:
         if self.frozen.program.turned is not None:
             arguments = (self.shared, self.root, *jax.tree.map(lambda array: array[:1], (values, seeds)))
             gaps = self._at_once("gauge", self.computation.gauge, *arguments, self.frozen.constants)
-            check_gauge(gaps, self.frozen.variables)
+            check_gauge(gaps, self.frozen.measured)
 
     def floor(self, values: dict[str, Array], seeds: Array) -> tuple[Array, ...] | None:
         """What the tolerance leaves of the loss of some cells, their `until`, and rtol; None if that says nothing."""
-        method = self.frozen.program.apart.marked_method
-        if not isinstance(method, Flow) or not method.has_floor:
+        if not self.frozen.program.apart.marked_method.has_floor:
             return None
         return self._at_once(
             "floor", self.computation.floor, self.shared, self.root, values, seeds, self.frozen.constants
@@ -203,20 +202,22 @@ class Batch:
         return self.computation.parts.keys.union(*(part.keys for part in self.frozen.program.parts))
 
     @property
-    def kept(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Name and shape, per cell, of all that the diagram keeps."""
-        over_time = () if self.ts is None else self.ts.shape
-        observed = {n: jax.ShapeDtypeStruct(over_time + v.shape, v.dtype) for n, v in self.frozen.variables.items()}
-        values = (observed if self.wanted.paths else {}) | self.frozen.summaries
-        slopes = {f"{n}_d_{axis}": shape for axis in self.wanted.derivative for n, shape in values.items()}
-        return values | slopes | self.frozen.verified
+    def kept(self) -> list[Measured]:
+        """What the diagram keeps of each cell, beside how it ended; over `ts` in front of its own dimensions."""
+        over_time, timed = (() if self.ts is None else self.ts.shape), self.ts is not None
+        whole = lambda like: jax.ShapeDtypeStruct(over_time + like.shape, like.dtype)
+        observed = [m._replace(like=whole(m.like), timed=timed) for m in self.frozen.measured if self.wanted.paths]
+        values = [*observed, *self.frozen.summed]
+        slopes = [one._replace(kind="slope", by=axis) for axis in self.wanted.derivative for one in values]
+        verified = [one._replace(timed=timed and one.kind == "error") for one in self.frozen.verified]
+        return [*values, *slopes, *verified]
 
     def _bytes_per_cell(self) -> int:
         """Rough size of one cell of a chunk: its own arrays, where it starts and stands, and what it measures."""
         parts, state = self.computation.parts, _bytes(self.frozen.program.start.outputs)
         shapes = jax.tree.leaves(self.build.outputs)
         own = sum(_bytes(s) for s, varies in zip(shapes, parts.varies, strict=True) if varies)
-        measured = sum(map(_bytes, self.frozen.variables.values()))
+        measured = sum(_bytes(one.like) for one in self.frozen.measured)
         return own + _STATE_COPIES * state + (1 if self.ts is None else len(self.ts)) * (2 * state + 3 * measured) + 256
 
     def _call(self, device: Device, cells: Cells, plan: Plan, ask: Ask, tell: Tell) -> tuple[list[Array], Path]:

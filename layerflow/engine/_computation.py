@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PRNGKeyArray, PyTree
 
-from layerflow.engine._cell import Wanted
 from layerflow.engine._lanes import MANY_STEPS, Lanes, UnderWay
 from layerflow.engine._program import Frozen
 from layerflow.engine._trace import Parts, Traced
-from layerflow.methods import Path, Stepper
+from layerflow.engine._wanted import Wanted
+from layerflow.methods import Path
 
 Values = dict[str, Array]
 
@@ -144,7 +144,7 @@ class Computation:
         prepare = lambda leaves: program.prepare(constants, leaves)
         prepared = jax.vmap(prepare, in_axes=(axes[0],), axis_size=real.shape[0])(leaves)
         cells, over = (leaves, method, prepared), (axes[0], axes[1], 0)
-        stepper = lambda cell: Stepper(program.apart.method(cell[1]), program.course(constants, *cell), ts)
+        stepper = lambda cell: program.apart.method(cell[1]).stepper(program.course(constants, *cell), ts)
         # Elsewhere nothing was measured, and functions of lanes last lose their rules for derivatives.
         last = program.small_steps and jax.default_backend() == "cpu" and not self.wanted.derivative
         run = Lanes(stepper, cells, over, real.shape[0], -1 if last else 0)

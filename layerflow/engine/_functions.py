@@ -1,7 +1,7 @@
 """A cell as functions of flat arrays: of its leaves, and of the flat vector of the trainable parameters."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import equinox as eqx
 import jax
@@ -12,15 +12,9 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from layerflow._problem import Problem
 from layerflow._trajectory import Trajectory
-from layerflow.engine._cell import Apart, Cell, Wanted
-from layerflow.methods import (
-    Descent,
-    Exact,
-    allowed_cost,
-    closed_form,
-    conserved_drift,
-    exact_weights,
-)
+from layerflow.engine._cell import Apart, Cell
+from layerflow.engine._wanted import Measured, Wanted
+from layerflow.methods import allowed_cost, closed_form, conserved_drift, exact_weights
 from layerflow.observables._at_hand import at_hand
 from layerflow.tasks import Stream, Task
 
@@ -34,21 +28,21 @@ class Functions:
         self.apart, self.wanted, self.static = apart, wanted, apart.static
         follows = {name: getattr(function, "follow", None) for name, function in wanted.observe.items()}
         self.followed = {name: follow for name, follow in follows.items() if follow is not None}
-        if self.followed and (isinstance(self.static.method, Exact) or wanted.verify):
+        if self.followed and ("exact" in self.static.method.needs or wanted.verify):
             raise TypeError(
                 f"{', '.join(self.followed)} follows the path step by step, which no closed form takes. Leave it out "
                 f"here, and measure it with lf.Flow(t1=...), without verify."
             )
-        if wanted.verify and "rtol" not in getattr(self.static.method, "tolerances", {}):
+        if wanted.verify and "rtol" not in self.static.method.tolerances:
             raise TypeError(
                 f"verify holds errors against the tolerance of lf.Flow(t1=..., rtol=...), but the method is "
                 f"{type(self.static.method).__name__} and has none."
             )
         # Widths where the closed form knows the weights up to a rotation of hidden units, once `exact` was traced.
         self.turned: tuple[int, int, int] | None = None
-        self.names: list[str] = []  # of the variables, once `measure` was traced
-        self.summary_names: list[str] = []  # likewise
-        self.verified_names: list[str] = []  # likewise
+        self.measured: list[Measured] = []  # what `measure` gives, once it was traced
+        self.summed: list[Measured] = []  # likewise of `summarise`
+        self.verified: list[Measured] = []  # likewise
 
     def cell(self, leaves: list[Array]) -> Cell:
         return self.apart.cell(leaves)
@@ -68,25 +62,23 @@ class Functions:
 
     def begin(self, w: Array, leaves: list[Array], method: list[Array]) -> list[PyTree]:
         """The state of the optimiser for each network."""
-        how = self.descent(w, method)
+        how = self.optimiser(w, method)
         return [how.begin(jax.tree.leaves(weights)) for weights in self.ravelled(leaves)[1](w)]
 
     def descend(
         self, moved: Array, velocity: Array, states: list[PyTree], leaves: list[Array], method: list[Array]
     ) -> tuple[Array, list[PyTree]]:
         """The movement after one step of descent, and the states of the optimiser."""
-        (start, unravel, _), how = self.ravelled(leaves), self.descent(moved, method)
+        (start, unravel, _), how = self.ravelled(leaves), self.optimiser(moved, method)
         parts = lambda w: [jax.tree.leaves(weights) for weights in unravel(w)]
         of_each = zip(parts(-velocity), states, parts(start + moved), parts(moved), strict=True)
         stepped = [how.descend(*own) for own in of_each]
         return ravel_pytree([tree for tree, _ in stepped])[0], [state for _, state in stepped]
 
-    def descent(self, w: Array, method: list[Array]) -> Descent:
-        """The method in the precision of the weights."""
+    def optimiser(self, w: Array, method: list[Array]) -> Any:
+        """The method, which has one, in the precision of the weights."""
         cast = lambda leaf: leaf.astype(w.dtype) if eqx.is_inexact_array(leaf) else leaf
-        how = jax.tree.map(cast, self.apart.method(method))
-        assert isinstance(how, Descent)
-        return how
+        return jax.tree.map(cast, self.apart.method(method))
 
     def network_weights(self, leaves: list[Array]) -> Array:
         """The weights of the network alone at the start."""
@@ -106,10 +98,10 @@ class Functions:
         return list(zip(self.networks(start + moved, leaves), unravel(moved), strict=True))
 
     def velocity(self, w: Array, leaves: list[Array], key: PRNGKeyArray, step: Array) -> Array:
-        cell, method = self.cell(leaves), self.static.method
+        cell, drawn = self.cell(leaves), self.static.method.drawn
         task = cell.task
-        if isinstance(method, Descent) and method.batch is not None:
-            task = cell.problem.task.batch(key, step, method.batch, method.replace)
+        if drawn is not None:
+            task = cell.problem.task.batch(key, step, *drawn)
         elif isinstance(task, Stream):
             raise TypeError(
                 "A Stream gives fresh samples at every step and has no whole to follow: use Descent(..., batch=...), "
@@ -130,7 +122,7 @@ class Functions:
     def extremes(self, leaves: list[Array]) -> tuple[Array, Array]:
         """The least loss and that of the zero function, where convergence is judged by them."""
         cell = self.cell(leaves)
-        if getattr(self.static.method, "until", None) != "converged":
+        if not self.static.method.judges_convergence:
             return jnp.zeros(()), jnp.zeros(())
         if cell.problem.has_decay:
             raise ValueError(
@@ -151,13 +143,13 @@ class Functions:
     def measure(self, moved: Array, peaks: dict[str, Array], leaves: list[Array], method: list[Array]) -> list[Array]:
         """All observables where the weights are `start + moved`."""
         movements, problem = self.moved(moved, leaves), self.cell(leaves).problem
-        variables: dict[str, Array] = {}
+        returned: dict[str, Any] = {}
         with at_hand(movements=movements, method=self.apart.method(method)):
             for name, function in self.wanted.observe.items():
                 with at_hand(peaks=peaks.get(name)):
-                    _add(variables, "observe", name, _called(name, function, movements[0][0], problem))
-        self.names = list(variables)
-        return list(variables.values())
+                    returned[name] = _called(name, function, movements[0][0], problem)
+        values, self.measured = _told(returned, "observed")
+        return values
 
     def reduced(self, leaves: list[Array]) -> Problem:
         """The problem with its task in the cheapest form."""
@@ -203,9 +195,9 @@ class Functions:
     ) -> list[Array]:
         """Errors against the closed form, drift of what is conserved, and the worst of both over what is allowed."""
         problem, (start, _, _) = self.cell(leaves).problem, self.ravelled(leaves)
-        tolerances: dict[str, Any] = getattr(self.apart.method(method), "tolerances")  # noqa: B009
+        tolerances = self.apart.method(method).tolerances
         rtol, atol = (_ALLOWANCE * jnp.asarray(tolerances[name], w.dtype) for name in ("rtol", "atol"))
-        ratios, variables = [], {}
+        ratios, values, told = [], [], []
         if exact is not None:
             moved, inside = exact
             every = jax.vmap(lambda moved: self.measure(moved, {}, leaves, method))
@@ -219,19 +211,20 @@ class Functions:
                     jnp.maximum(a, jnp.abs(o - e).max(axis=tuple(range(1, e.ndim)), keepdims=True))
                     for a, o, e in zip(allowed, every(moved + off), rights, strict=True)
                 ]
-            for name, value, right, most in zip(self.names, observed, rights, allowed, strict=True):
+            for of, value, right, most in zip(self.measured, observed, rights, allowed, strict=True):
                 error = jnp.where(inside, jnp.abs(value.reshape(right.shape) - right), jnp.nan)
                 floor = 100 * jnp.finfo(right.dtype).eps * jnp.abs(right)
                 ratios.append(jnp.where(inside, (error / (most + floor + jnp.finfo(right.dtype).tiny)).max(), 0.0))
-                variables[f"{name}_error"] = error.reshape(value.shape)
+                values.append(error.reshape(value.shape))
+                told.append(of._replace(kind="error", like=_like(values[-1])))
         drift = conserved_drift(self.network(w, leaves), problem, end)
+        checks = {} if drift is None else {"drift": drift}
         if drift is not None:
-            variables["drift"] = drift
             ratios.append(drift / rtol)
         # NaN where there is nothing to compare with.
-        variables["error_over_tolerance"] = jnp.stack(ratios).max() if ratios else jnp.full((), jnp.nan, w.dtype)
-        self.verified_names = list(variables)
-        return list(variables.values())
+        checks["error_over_tolerance"] = jnp.stack(ratios).max() if ratios else jnp.full((), jnp.nan, w.dtype)
+        self.verified = [*told, *(Measured("check", name, "", _like(check)) for name, check in checks.items())]
+        return [*values, *checks.values()]
 
     def summarise(
         self,
@@ -247,7 +240,7 @@ class Functions:
         trajectory = Trajectory(
             problem=self.cell(leaves).problem,
             ts=ts,
-            observed=dict(zip(self.names, observed, strict=True)),
+            observed=dict(zip((of.name for of in self.measured), observed, strict=True)),
             summary={},
             followed_status={},
             network=self.network(w, leaves),
@@ -255,11 +248,9 @@ class Functions:
             num_steps=num_steps,
             end=end,
         )
-        variables: dict[str, Array] = {}
-        for name, function in self.wanted.summary.items():
-            _add(variables, "summary", name, _called(name, function, trajectory))
-        self.summary_names = list(variables)
-        return list(variables.values())
+        returned = {name: _called(name, function, trajectory) for name, function in self.wanted.summary.items()}
+        values, self.summed = _told(returned, "summed")
+        return values
 
 
 def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -279,26 +270,43 @@ def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Any:
         ) from error
 
 
-def _add(variables: dict[str, Array], kind: str, name: str, value: Any) -> None:
-    """Add what was measured by the name of its variable, as floating point numbers so that NaN can mark failure."""
-    parts = {f"{name}_{key}": part for key, part in value.items()} if isinstance(value, dict) else {name: value}
-    if not parts:
-        raise ValueError(f"`{name}` returned an empty dict: nothing to keep. Give it at least one entry.")
-    for variable, part in parts.items():
-        if not eqx.is_array_like(part):
-            raise TypeError(
-                f"Functions of `{kind}` return an array or a dict of arrays, but `{variable}` is a "
-                f"{type(part).__name__}."
-            )
-        if variable in variables:
-            raise ValueError(f"Two observables are called `{variable}`. Name them apart: observe={{'a': f, 'b': g}}.")
-        array = jnp.asarray(part)
-        if jnp.iscomplexobj(array):
-            raise TypeError(
-                f"`{variable}` is complex, which files of diagrams do not hold. Return its parts: "
-                f"{{'real': z.real, 'imag': z.imag}}."
-            )
-        variables[variable] = array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
+def _told(returned: dict[str, Any], kind: Literal["observed", "summed"]) -> tuple[list[Array], list[Measured]]:
+    """What functions returned, as floating point numbers so that NaN can mark failure, and what each is."""
+    values: list[Array] = []
+    told: list[Measured] = []
+    for name, value in returned.items():
+        parts = value if isinstance(value, dict) else {"": value}
+        if not parts:
+            raise ValueError(f"`{name}` returned an empty dict: nothing to keep. Give it at least one entry.")
+        for part, one in parts.items():
+            array = _floating(f"{name}_{part}" if isinstance(value, dict) else name, one, kind)
+            values.append(array)
+            told.append(Measured(kind, name, str(part), _like(array)))
+    twice = next((one.name for i, one in enumerate(told) if one.name in {other.name for other in told[:i]}), None)
+    if twice is not None:
+        raise ValueError(f"Two observables are called `{twice}`. Name them apart: observe={{'a': f, 'b': g}}.")
+    return values, told
+
+
+def _floating(variable: str, value: Any, kind: str) -> Array:
+    """What a function returned as floating point numbers, or an error."""
+    if not eqx.is_array_like(value):
+        argument = "observe" if kind == "observed" else "summary"
+        raise TypeError(
+            f"Functions of `{argument}` return an array or a dict of arrays, but `{variable}` is a "
+            f"{type(value).__name__}."
+        )
+    array = jnp.asarray(value)
+    if jnp.iscomplexobj(array):
+        raise TypeError(
+            f"`{variable}` is complex, which files of diagrams do not hold. Return its parts: "
+            f"{{'real': z.real, 'imag': z.imag}}."
+        )
+    return array if jnp.issubdtype(array.dtype, jnp.inexact) else array.astype(float)
+
+
+def _like(array: Array) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(array.shape, array.dtype)
 
 
 def random_signs(size: int, dtype: Any) -> list[Array]:

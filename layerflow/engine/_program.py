@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -13,21 +13,13 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from layerflow.base._checks import require
-from layerflow.engine._cell import Apart, Cell, Wanted
+from layerflow.engine._cell import Apart, Cell
 from layerflow.engine._functions import Functions, random_signs
 from layerflow.engine._identity import Identity, identity
 from layerflow.engine._lanes_last import apart, fits
 from layerflow.engine._trace import Traced, trace
-from layerflow.methods import (
-    Course,
-    Descent,
-    Exact,
-    Flow,
-    Method,
-    Path,
-    failed,
-    masked,
-)
+from layerflow.engine._wanted import Measured, Wanted
+from layerflow.methods import STEPS, Course, Method, Path, failed, masked
 
 _GAUGE = 1e-3  # relative change of an observable beyond which it depends on the rotation
 
@@ -154,7 +146,6 @@ class Program:
         The loss of weights off by h |w| is off by about h^2, of which a difference at h = 1e-3 tells the factor.
         """
         call, how = self._caller(constants), self.apart.method(method)
-        assert isinstance(how, Flow)
         start, step = call("start", leaves), 1e-3
         loss = lambda w: call("loss", w, leaves)
         off = step * jnp.abs(start) * jnp.where(jnp.arange(start.size) < self.own, 1.0, 0.0)
@@ -178,7 +169,7 @@ class Program:
     def small_steps(self) -> bool:
         """Whether explicit steps, and all that they evaluate, are better off with the lanes as their last axis."""
         evaluated = [part for part in (self.velocity, self.loss, self.follow) if part is not None]
-        return isinstance(self.method, Flow) and self.method.unrolled and all(fits(part.jaxpr) for part in evaluated)
+        return self.method.unrolled and all(fits(part.jaxpr) for part in evaluated)
 
     @property
     def parts(self) -> list[Traced]:
@@ -195,13 +186,13 @@ def _rotated(weights: Array, widths: tuple[int, int, int]) -> Array:
     return jnp.concatenate([(turn @ w1).ravel(), (w2 @ turn.T).ravel()])
 
 
-def check_gauge(gaps: list[Array], names: Iterable[str]) -> None:
+def check_gauge(gaps: list[Array], measured: list[Measured]) -> None:
     """Raise for an observable that depends on a rotation which the closed form does not know."""
-    for name, gap in zip(names, gaps, strict=True):
+    for of, gap in zip(measured, gaps, strict=True):
         require(
             gap,
             ~(gap > _GAUGE),
-            f"The closed form knows the weights up to a rotation of the hidden units, but `{name}` changes with "
+            f"The closed form knows the weights up to a rotation of the hidden units, but `{of.name}` changes with "
             f"it. Measure what does not (the matrix, Gram matrices, kernels), or use lf.Flow(t1=...).",
         )
 
@@ -238,9 +229,9 @@ class Frozen:
 
     program: Program
     constants: dict[str, list[Array]]
-    variables: dict[str, jax.ShapeDtypeStruct]  # name and shape of each, in the order of `Path.observed`
-    summaries: dict[str, jax.ShapeDtypeStruct]  # likewise, in the order of `Path.summaries`
-    verified: dict[str, jax.ShapeDtypeStruct]  # likewise, in the order of `Path.verified`
+    measured: list[Measured]  # in the order of `Path.observed`, at one time
+    summed: list[Measured]  # in the order of `Path.summaries`
+    verified: list[Measured]  # in the order of `Path.verified`
     followed: list[str]  # observables that follow the path beside a linearised twin
     network: Callable[
         [Array, list[Array]], PyTree
@@ -263,52 +254,50 @@ def freeze(apart: Apart, leaves: list[Any], method: list[Any], wanted: Wanted, t
     w = traced["start"][0].outputs
     _check_weights(w, static)
     step, peaks, exact = jax.ShapeDtypeStruct((), jnp.result_type(int)), {}, None
-    if not isinstance(static.method, Exact):
+    needs = static.method.needs
+    if "loss" in needs:
         traced["loss"] = trace(cell.loss, w, leaves)
+    if "velocity" in needs:
         traced["velocity"] = trace(cell.velocity, w, leaves, key, step)
-    if isinstance(static.method, Descent):
+    if "optimiser" in needs:
         traced["begin"] = trace(cell.begin, w, leaves, method)
         states = traced["begin"][0].outputs
         traced["descend"] = trace(cell.descend, w, w, states, leaves, method)
-    if getattr(static.method, "until", None) == "converged":
+    if static.method.judges_convergence:
         traced["extremes"] = trace(cell.extremes, leaves)
     if cell.followed:
         traced["follow"] = trace(cell.follow, w, leaves)
         peaks = traced["follow"][0].outputs
     traced["measure"] = trace(cell.measure, w, peaks, leaves, method)
-    measured, summarised, verified = traced["measure"][0].outputs, [], []
     over_ts = () if ts is None else ts.shape
-    seen = [jax.ShapeDtypeStruct(over_ts + value.shape, value.dtype) for value in measured]
-    end = step if isinstance(static.method, Descent) else jax.ShapeDtypeStruct((), w.dtype)
+    seen = [jax.ShapeDtypeStruct(over_ts + v.shape, v.dtype) for v in traced["measure"][0].outputs]
+    end = step if static.method.time is STEPS else jax.ShapeDtypeStruct((), w.dtype)
     if wanted.summary:
         traced["summarise"] = trace(cell.summarise, jax.eval_shape(lambda: ts), seen, w, step, step, end, leaves)
-        summarised = traced["summarise"][0].outputs
-    _check_apart(cell.names, cell.summary_names)
-    if isinstance(static.method, Exact) or (wanted.verify and cell.has_closed_form(leaves)):
-        count = (0 if ts is None else ts.shape[0]) + isinstance(static.method, Exact)
+    _check_apart(cell.measured, cell.summed)
+    if "exact" in needs or (wanted.verify and cell.has_closed_form(leaves)):
+        count = (0 if ts is None else ts.shape[0]) + ("exact" in needs)
         traced["exact"] = trace(cell.exact, jax.ShapeDtypeStruct((max(count, 1),), w.dtype), leaves)
         exact = traced["exact"][0].outputs
     if wanted.verify:
         traced["verify"] = trace(cell.verify, exact, seen, w, end, leaves, method)
-        verified = traced["verify"][0].outputs
     functions: dict[str, Any] = dict.fromkeys(_FUNCTIONS) | {name: function for name, (function, _) in traced.items()}
     own = jax.eval_shape(cell.network_weights, leaves).size
     program = Program(**functions, turned=cell.turned, own=own, apart=apart)
     return Frozen(
         program,
         constants={name: constants for name, (_, constants) in traced.items()},
-        variables=dict(zip(cell.names, measured, strict=True)),
-        summaries=dict(zip(cell.summary_names, summarised, strict=True)),
-        verified=dict(zip(cell.verified_names, verified, strict=True)),
+        measured=cell.measured,
+        summed=cell.summed,
+        verified=cell.verified,
         followed=list(cell.followed),
         network=cell.network,
     )
 
 
-def _check_apart(variables: list[str], summaries: list[str]) -> None:
-    for name in variables:
-        if name in summaries:
-            raise ValueError(f"An observable and a summary both give `{name}`. Name one of them apart: {{'other': f}}.")
+def _check_apart(measured: list[Measured], summed: list[Measured]) -> None:
+    for name in {one.name for one in measured} & {one.name for one in summed}:
+        raise ValueError(f"An observable and a summary both give `{name}`. Name one of them apart: {{'other': f}}.")
 
 
 def _check_weights(w: jax.ShapeDtypeStruct, static: Cell) -> None:

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import json
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +16,11 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from layerflow.base._checks import is_concrete, plain, require, whole
 from layerflow.methods._course import Course, Loop, Path, Peaks, Status, failed, higher, loop_of, masked
-from layerflow.methods._settings import as_json, told
+from layerflow.methods._method import STEPS, Method
+from layerflow.methods._settings import as_json, is_number, short, told
 
 
-class Descent(eqx.Module):
+class Descent(Method):
     """Gradient descent with any optax optimiser.
 
     The gradient handed to the optimiser is minus the velocity of the problem, so weight decay
@@ -42,6 +44,10 @@ class Descent(eqx.Module):
         >>> import layerflow as lf, optax
         >>> method = lf.Descent(optax.adam, steps=1000, batch=128, learning_rate=1e-3)
     """
+
+    time = STEPS
+    needs = frozenset({"velocity", "loss", "optimiser"})
+    told_by = ("optimiser",)
 
     optimiser: Callable[..., Any] = eqx.field(static=True)
     steps: Int[Array, ""]
@@ -108,6 +114,16 @@ class Descent(eqx.Module):
         return self.steps
 
     @property
+    def drawn(self) -> tuple[int, bool] | None:
+        """Samples per step, and whether each batch is drawn anew from all; None for the whole task at every step."""
+        return None if self.batch is None else (self.batch, self.replace)
+
+    @property
+    def forward_mode(self) -> bool:
+        """Whether it differentiates in forward mode."""
+        return self.loop.kind != "checkpointed"
+
+    @property
     def step_size(self) -> Array | None:
         """The learning rate, where it is a number."""
         rate = self.hyperparameters.get("learning_rate")
@@ -129,8 +145,22 @@ class Descent(eqx.Module):
             **self.hyperparameters,
         }
 
-    def check_precision(self, dtype: Any) -> None:
-        """Any precision will do."""
+    @staticmethod
+    def in_words(facts: dict[str, Any]) -> str:
+        """How cells were solved, from the facts of a diagram."""
+        steps, rate = facts.get("steps"), facts.get("learning_rate")
+        batch = f", batches of {facts['batch']}" if "batch" in facts else ""
+        taken = "" if steps is None else f"{steps} step{'' if steps == 1 else 's'} of "
+        at_rate = f" at rate {rate:g}" if isinstance(rate, int | float) else ""
+        return f"{taken}{facts['optimiser']}{at_rate}{batch}"
+
+    @staticmethod
+    def settings_in_words(facts: dict[str, Any]) -> list[str]:
+        """What else of it decides numbers, as far as it is not as usual."""
+        given = json.loads(facts.get("optimiser_settings", "{}"))
+        rest = {name: value for name, value in given.items() if name != "learning_rate" or not is_number(value)}
+        told = [f"{name}={short(value)}" for name, value in rest.items()]
+        return told + (["batches drawn with replacement"] if "replace" in facts else [])
 
     def begin(self, weights: list[Array]) -> PyTree:
         """The state of the optimiser for the weights of a network."""

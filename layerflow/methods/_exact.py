@@ -13,6 +13,7 @@ from layerflow.base._checks import is_concrete, real_array, require
 from layerflow.methods._assumptions import Assumption, allowed_cost
 from layerflow.methods._closed_forms import ClosedForm, closed_form, exact_weights
 from layerflow.methods._course import Course, Path, Status, failed, masked
+from layerflow.methods._method import Method
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Applies:
         return self.form or f"No closed form holds: {'; '.join(self.reasons)}."
 
 
-class Exact(eqx.Module):
+class Exact(Method):
     """Closed forms of `layerflow.theory` in place of integration, where one holds.
 
     Linear models on any data; diagonal networks on Modes; two-layer networks of one input and one output
@@ -56,6 +57,8 @@ class Exact(eqx.Module):
         >>> print(f"{lf.solve(lf.Problem(start, task), lf.Exact(t1=40.0)).observed['loss']:.3f}")
         0.000
     """
+
+    needs = frozenset({"exact"})
 
     t1: Float[Array, ""]
 
@@ -104,22 +107,23 @@ class Exact(eqx.Module):
         """Where the method ends, in the units of `ts`."""
         return self.t1
 
-    @property
-    def untraced(self) -> Any:
-        """What decides the numbers beside the functions that are traced."""
-        return self
-
     def facts(self) -> dict[str, Any]:
         """What a record of the run says of the method."""
         return {"t1": self.t1}
+
+    @staticmethod
+    def in_words(facts: dict[str, Any]) -> str:
+        """How cells were solved, from the facts of a diagram."""
+        return "closed form" + (f" to t = {facts['t1']:g}" if "t1" in facts else "")
+
+    def refusal(self, problem: Problem, ts: Array | None, dtype: Any) -> str:
+        """Why no closed form holds for a problem of known numbers."""
+        return str(Exact.applies(problem, self.times(ts, dtype)))
 
     def times(self, ts: Float[Array, " t"] | None, dtype: Any) -> Float[Array, " t_1"]:
         """Where the closed form is evaluated and judged: at `ts` and at t1, beyond which nothing moves."""
         t1 = self.t1.astype(dtype)
         return t1[None] if ts is None else jnp.concatenate([jnp.minimum(ts.astype(dtype), t1), t1[None]])
-
-    def check_precision(self, dtype: Any) -> None:
-        """Any precision will do."""
 
     def travel(self, course: Course, ts: Float[Array, " t"] | None, key: PRNGKeyArray) -> Path:
         """Evaluate the closed form at `ts` and t1; a cell outside its assumptions has status OUTSIDE."""

@@ -10,12 +10,15 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray
 
 from layerflow.base._checks import is_concrete, real_array, require
 from layerflow.methods._course import Course, Loop, Path, loop_of
-from layerflow.methods._settings import settings
+from layerflow.methods._method import Method
+from layerflow.methods._settings import listed, settings
 from layerflow.methods._stepper import Stepper
 from layerflow.methods._unrolled import UnrolledStep
 
+_USUAL_STEPS = 100_000  # of a cell at most, unless given
 
-class Flow(eqx.Module):
+
+class Flow(Method):
     """Gradient flow d weights / dt = velocity from t = 0 to t1.
 
     Args:
@@ -53,6 +56,9 @@ class Flow(eqx.Module):
         Kidger (2022), "On Neural Differential Equations", for diffrax.
     """
 
+    in_lanes = True
+    told_by = ("solver", "controller")
+
     t1: Float[Array, ""]
     solver: dfx.AbstractSolver[Any]
     controller: dfx.AbstractStepSizeController[Any, Any]
@@ -70,7 +76,7 @@ class Flow(eqx.Module):
         atol: ArrayLike | None = None,
         controller: dfx.AbstractStepSizeController[Any, Any] | None = None,
         dt0: ArrayLike | None = None,
-        max_steps: ArrayLike = 100_000,
+        max_steps: ArrayLike = _USUAL_STEPS,
         adjoint: dfx.AbstractAdjoint | None = None,
         until: Literal["converged"] | ArrayLike | None = None,
     ) -> None:
@@ -142,11 +148,6 @@ class Flow(eqx.Module):
         """Where the method ends, in the units of `ts`."""
         return self.t1
 
-    @property
-    def untraced(self) -> Any:
-        """What decides the numbers beside the functions that are traced."""
-        return self
-
     def facts(self) -> dict[str, Any]:
         """What a record of the run says of the method; what varies from cell to cell is left out."""
         numbers = {"t1": self.t1, **self.tolerances, "dt0": self.dt0, "max_steps": self.max_steps, "until": self.until}
@@ -158,15 +159,50 @@ class Flow(eqx.Module):
             **numbers,
         }
 
+    @staticmethod
+    def in_words(facts: dict[str, Any]) -> str:
+        """How cells were solved, from the facts of a diagram."""
+        tolerance = f", rtol {facts['rtol']:g}" if "rtol" in facts else ""
+        end = f" to t = {facts['t1']:g}" if "t1" in facts else ""
+        return f"gradient flow{end}, {facts['solver']}{tolerance}"
+
+    @staticmethod
+    def settings_in_words(facts: dict[str, Any]) -> list[str]:
+        """What else of it decides numbers, as far as it is not as usual."""
+        controller = facts.get("controller", "PIDController")
+        told = [
+            f"{facts.get(of)} with {listed(facts[f'{of}_settings'])}" if f"{of}_settings" in facts else name
+            for of, name in (("solver", ""), ("controller", controller))
+        ]
+        told = [words for words in told if words not in ("", "PIDController")]
+        if "dt0" in facts:
+            told.append(f"{'steps of' if controller == 'ConstantStepSize' else 'first step'} {facts['dt0']:g}")
+        if facts.get("max_steps", _USUAL_STEPS) != _USUAL_STEPS:
+            told.append(f"at most {facts['max_steps']:,} steps a cell")
+        if "until" in facts:
+            until = facts["until"]
+            told.append(f"until {until}" if isinstance(until, str) else f"until the loss is at most {until:g}")
+        return told
+
     @property
     def tolerances(self) -> dict[str, Any]:
         """Relative and absolute tolerance, where the controller has them."""
         return {name: getattr(self.controller, name) for name in ("rtol", "atol") if hasattr(self.controller, name)}
 
     @property
+    def judges_convergence(self) -> bool:
+        """Whether it stops where the loss is the least that networks of this shape can reach."""
+        return isinstance(self.until, str)
+
+    @property
     def has_floor(self) -> bool:
-        """Whether the tolerance may keep the loss from falling to `until`."""
-        return self.until is not None and not isinstance(self.until, str) and "rtol" in self.tolerances
+        """Whether it stops at a loss that its tolerance may keep it from."""
+        return self.until is not None and not self.judges_convergence and "rtol" in self.tolerances
+
+    @property
+    def forward_mode(self) -> bool:
+        """Whether it differentiates in forward mode."""
+        return self.loop.kind != "checkpointed"
 
     @property
     def unrolled(self) -> bool:
@@ -192,10 +228,14 @@ class Flow(eqx.Module):
 
     def travel(self, course: Course, ts: Float[Array, " t"] | None, key: PRNGKeyArray) -> Path:
         """Integrate one cell; vmapped, all cells step in lockstep until the last one ends."""
-        stepper = Stepper(self, course, ts)
+        stepper = self.stepper(course, ts)
         running = lambda state: state[0].at.running
         lane, saved = self.loop(running, lambda state: stepper.step(*state), (stepper.load(), stepper.room()))
         return stepper.finish(lane.at, saved)
+
+    def stepper(self, course: Course, ts: Float[Array, " t"] | None) -> Stepper:
+        """What takes the steps of one cell."""
+        return Stepper(self, course, ts)
 
 
 def _positive(value: ArrayLike, name: str, what: str) -> Float[Array, ""]:

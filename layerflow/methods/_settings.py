@@ -83,3 +83,21 @@ def _closed_over(function: Callable[..., Any]) -> dict[str, Any]:
 
 def _listed(values: dict[str, Any]) -> str:
     return ", ".join(f"{name}={told(value)}" for name, value in values.items())
+
+
+def listed(settings: str) -> str:
+    """Settings in a row, from JSON, for people to read."""
+    return ", ".join(f"{name}={short(value)}" for name, value in json.loads(settings).items())
+
+
+def short(value: Any) -> str:
+    """A setting as short as its digits allow; a nested one with its own in brackets."""
+    if isinstance(value, dict) and "name" in value:
+        rest = {key: own for key, own in value.items() if key != "name"}
+        return f"{value['name']}({listed(json.dumps(rest))})"
+    return f"{value:g}" if is_number(value) else str(value)
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is one."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -14,6 +14,7 @@ from typeguard import CollectionCheckStrategy, TypeCheckError, check_type
 
 from layerflow.base._memory import check_room
 from layerflow.diagrams._array import RESERVED
+from layerflow.methods import METHODS
 from layerflow.store._place import OWN, Place
 
 _CHUNK_BYTES = 200  # that a chunk takes in a list of all
@@ -104,9 +105,6 @@ class _Run(TypedDict):
     compile_seconds: NotRequired[float]
 
 
-_NAMED_BY = {"Flow": ("solver", "controller"), "Exact": (), "Descent": ("optimiser",)}  # what a method's words need
-
-
 class Unlike(Exception):
     """What is wrong with what was read, in a few words."""
 
@@ -136,9 +134,9 @@ def check_method(facts: Any) -> None:
     """Raise unless the facts of a method can be told in words."""
     _check(facts, _Method, "the method")
     _check_printable(facts, _Method.__annotations__)
-    if facts["method"] not in _NAMED_BY:
-        raise Unlike(f"method {facts['method']!r} is none of {', '.join(_NAMED_BY)}")
-    missing = [name for name in _NAMED_BY[facts["method"]] if name not in facts]
+    if facts["method"] not in METHODS:
+        raise Unlike(f"method {facts['method']!r} is none of {', '.join(METHODS)}")
+    missing = [name for name in METHODS[facts["method"]].told_by if name not in facts]
     if missing:
         raise Unlike(f"`{missing[0]}` of the method is missing")
 

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from layerflow._solve import Observe, Summarise, checked_wanted
 from layerflow.base._checks import check_known, named_apart
 from layerflow.diagrams._asked import Record
-from layerflow.engine._cell import Wanted
 from layerflow.engine._grid import Axis, Grid, make_axis
 from layerflow.engine._identity import identity, settings
+from layerflow.engine._wanted import Observe, Summarise, Wanted, checked_wanted
 from layerflow.methods import Method
 from layerflow.methods._recipe import NoRecipe, made_by
 from layerflow.sweeps._record import public_function

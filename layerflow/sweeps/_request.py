@@ -10,16 +10,17 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from layerflow._problem import Problem
-from layerflow._solve import Observe, Summarise, Times, as_key, checked_method, checked_times, checked_wanted
 from layerflow.base._checks import check_known, check_ordered, collect, named_apart, spelled
+from layerflow.base._keys import as_key
 from layerflow.diagrams._array import TAKEN
 from layerflow.diagrams._variables import axes_and_arguments, names_of, variables_of
-from layerflow.engine._cell import Cell, Wanted, take_apart
+from layerflow.engine._cell import Cell, take_apart
 from layerflow.engine._chunks import Batch, Cells
 from layerflow.engine._grid import Axis, Grid, make_axis
 from layerflow.engine._program import freeze, say_floor
 from layerflow.engine._trace import trace
-from layerflow.methods import Exact, Method
+from layerflow.engine._wanted import Observe, Summarise, Wanted, checked_wanted
+from layerflow.methods import Method, Times, checked_method, checked_times
 from layerflow.sweeps._cell_function import CellFunction, bound_by_partial, match_arguments, without_jit
 
 _CHECK_CHUNK = 2**16
@@ -78,12 +79,12 @@ class Asked:
         """The cells of each combination of static values, traced; raises where they cannot be one diagram."""
         check_known((self.method, self.ts, self.root), "its method, `ts` or root key")
         batches = [_batch(self, chosen) for chosen, _ in self.grid.combinations()]
-        kinds = {type(batch.frozen.program.method) for batch in batches}
-        if self.ts is not None and len(kinds) > 1:
+        counted = {batch.frozen.program.method.time for batch in batches}
+        if self.ts is not None and len(counted) > 1:
             raise TypeError(
                 "`ts` are times for Flow and steps for Descent: sweep the two apart, or measure at the end."
             )
-        _check_shapes([(words, b.kept) for (_, words), b in zip(self.grid.combinations(), batches, strict=True)])
+        _check_shapes([words for _, words in self.grid.combinations()], batches)
         _check_names(names_of(batches[0]), self.grid)
         variables_of(self.grid, batches[0])  # raises where names of dimensions collide
         return batches
@@ -101,9 +102,9 @@ class Asked:
     def outside(self) -> ValueError:
         """The error of a diagram in which no cell fulfils what the closed form assumes."""
         problem, method = _first_cell(self)
-        assert isinstance(method, Exact)  # no other has cells outside
-        at = method.times(None if self.ts is None else jnp.asarray(self.ts, float), method.t1.dtype)
-        return ValueError(f"{Exact.applies(problem, at)} So it is in every cell. Use lf.Flow(t1=...).")
+        ts = None if self.ts is None else jnp.asarray(self.ts, float)
+        said = method.refusal(problem, ts, method.end.dtype)
+        return ValueError(f"{said} So it is in every cell. Use lf.Flow(t1=...).")
 
 
 def _grid(cell: CellFunction, axes: Mapping[str, Any], seeds: int | None) -> tuple[Grid, bool]:
@@ -198,8 +199,8 @@ def _batch(asked: Asked, chosen: dict[str, Any]) -> Batch:
     check_known(constants, "a number that the cell function closes over")
     leaves, method_arrays, _ = traced.outputs
     own: Method = found["apart"].static.method
-    times = checked_times(asked.ts, type(own), None if method is None else method.end)
-    if wanted.derivative and getattr(getattr(own, "loop", None), "kind", "lax") == "checkpointed":
+    times = checked_times(asked.ts, own.time, None if method is None else method.end)
+    if wanted.derivative and not own.forward_mode:
         raise TypeError(
             "derivative= differentiates in forward mode, which adjoint=RecursiveCheckpointAdjoint() does not have. "
             "Leave `adjoint` out."
@@ -284,18 +285,16 @@ def _first_cell(asked: Asked) -> tuple[Problem, Method]:
     return _returned(asked.cell(**chosen, **values, **key), asked.method)
 
 
-def _check_shapes(described: list[tuple[str, dict[str, Any]]]) -> None:
-    """Raise where the variables of the combinations of static values differ."""
-    words, variables = described[0]
-    for other_words, other in described[1:]:
-        for name in {*variables, *other}:
-            here, there = variables.get(name), other.get(name)
-            if getattr(here, "shape", None) != getattr(there, "shape", None):
+def _check_shapes(words: list[str], batches: list[Batch]) -> None:
+    """Raise where the variables of the combinations of static values differ; `words` say which each is."""
+    described = [{kept.name: kept.like.shape for kept in batch.kept} for batch in batches]
+    for other_words, other in zip(words[1:], described[1:], strict=True):
+        for name in {*described[0], *other}:
+            here, there = described[0].get(name, "none"), other.get(name, "none")
+            if here != there:
                 raise ValueError(
-                    f"An observable needs one shape all over the diagram, but `{name}` has shape "
-                    f"{getattr(here, 'shape', 'none')} at {words} and {getattr(there, 'shape', 'none')} at "
-                    f"{other_words}. "
-                    f"Reduce it to one shape, or sweep these values apart."
+                    f"An observable needs one shape all over the diagram, but `{name}` has shape {here} at {words[0]} "
+                    f"and {there} at {other_words}. Reduce it to one shape, or sweep these values apart."
                 )
 
 
