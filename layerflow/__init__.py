@@ -3,6 +3,7 @@
 import sys as _sys
 
 from layerflow import plot, theory
+from layerflow._open import open_diagram
 from layerflow._problem import Problem
 from layerflow._replay import replay, retry
 from layerflow._solve import solve
@@ -61,7 +62,6 @@ from layerflow.starts import (
     symmetrised,
     upstream,
 )
-from layerflow.store import open_diagram
 from layerflow.summaries import first_time, grokking_delay, half_times, mode_order, plateaus, time_to_fraction
 from layerflow.tasks import (
     Modes,

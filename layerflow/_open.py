@@ -1,16 +1,15 @@
-"""Open a diagram, from a store or a netCDF file."""
+"""Open a diagram, from a store or a netCDF file; what reads either is imported late, for it takes its time."""
 
-import json
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from layerflow.diagrams._array import status_of
+from layerflow.methods import Status
+
 if TYPE_CHECKING:
     import xarray
-
-    from layerflow.store._retries import Retries
-    from layerflow.store._store import Store
 
 
 def open_diagram(path: str | os.PathLike[str]) -> "xarray.Dataset":
@@ -41,41 +40,22 @@ def open_diagram(path: str | os.PathLike[str]) -> "xarray.Dataset":
         >>> dict(lf.open_diagram(path).sizes)
         {'lam': 5}
     """
+    import layerflow._accessor  # noqa: F401 - where there are diagrams, there is diagram.lf
+
     path = os.path.expanduser(path)
     if os.path.isfile(path):
         return _in_file(path)
-    from xarray import Variable
-    from xarray.core.indexing import LazilyIndexedArray
-
-    from layerflow.diagrams._array import RETRIED
-    from layerflow.diagrams._dataset import Diagram
-    from layerflow.store._description import coordinates_in
-    from layerflow.store._lazy import OnGrid
+    from layerflow.store._diagram import diagram_in
     from layerflow.store._place import Place
-    from layerflow.store._retries import Retries
-    from layerflow.store._store import Store
 
-    place = Place(path)
-    store = Store(place)
-    retries = Retries(store)
-    axes = [axis.name for axis in store.grid.axes]
-    read = lambda name: LazilyIndexedArray(OnGrid(store, retries, name))
-    data = {
-        name: Variable([*axes, *array.metadata.dimension_names[2:]], read(name), dict(array.attrs))
-        for name, array in store.arrays.items()
-    }
-    if len(retries):
-        data["retried"] = Variable(axes, read("retried"), RETRIED)
-    return Diagram(data, coordinates_in(store.description), _attrs(store, retries))
+    return diagram_in(Place(path))
 
 
 def _in_file(path: str | os.PathLike[str]) -> "xarray.Dataset":
     """The diagram in a netCDF file."""
     import xarray
 
-    from layerflow.diagrams._array import status_of
     from layerflow.diagrams._dataset import Diagram
-    from layerflow.methods import Status
     from layerflow.store._checked import Unlike, check_facts
 
     try:
@@ -93,26 +73,3 @@ def _in_file(path: str | os.PathLike[str]) -> "xarray.Dataset":
     except Unlike as wrong:
         raise ValueError(f"The file {path} does not say how its diagram was made: {wrong}.") from None
     return Diagram({**read.data_vars, "status": status}, read.coords, facts)
-
-
-def _attrs(store: "Store", retries: "Retries") -> dict[str, Any]:
-    """How the diagram was made: the facts of the sweep, and those of all runs together."""
-    from layerflow.store._log import runs
-    from layerflow.sweeps._chunks import one_or_all
-
-    records, description = runs(store.place), store.description
-    lanes = [count for count in description["lanes"] if count is not None]
-    of_all = lambda name, over, default: over([record.get(name, default) for record in records] or [default])
-    return description["facts"] | {
-        "asked": json.dumps(description["asked"]),
-        "store": str(store.place),
-        "chunk": description["chunk"],
-        **({"lanes": one_or_all(lanes)} if lanes else {}),
-        "devices": of_all("devices", max, 1),
-        "calls_split": of_all("calls_split", sum, 0),
-        "chunk_bytes": of_all("chunk_bytes", max, 0),
-        "compile_seconds": round(of_all("compile_seconds", sum, 0.0), 3),
-        "wall_seconds": round(of_all("seconds", sum, 0.0), 3),
-        "runs": len(records),
-        **({"retries": json.dumps(retries.methods)} if len(retries) else {}),
-    }

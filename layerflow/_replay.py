@@ -21,16 +21,19 @@ from layerflow.engine._machine import Machine
 from layerflow.engine._wanted import Observe, Summarise
 from layerflow.methods import Method, checked_method
 from layerflow.sweeps._cell_function import CellFunction, match_arguments, without_jit
-from layerflow.sweeps._chunks import chunks_of, progress_bar, solved
 from layerflow.sweeps._rebuilt import check_settings, grid_again, method_again, position, wanted_again
+from layerflow.sweeps._chunks import Here, fill
+from layerflow.sweeps._failed import FailedCells
 from layerflow.sweeps._record import method_facts, root_of, velocity_of
-from layerflow.sweeps._request import Asked
+from layerflow.sweeps._request import Request
 
 if TYPE_CHECKING:
     import xarray
 
+    from layerflow.store._again import AgainInStore
 
-@full_precision
+
+@full_precision()
 def replay(
     cell: CellFunction,
     diagram: "xarray.Dataset",
@@ -85,8 +88,8 @@ def replay(
     return solve(problem, how, ts=asked["ts"], observe=wanted.observe, summary=wanted.summary or None, key=key)
 
 
-@full_precision
-@undisturbed
+@full_precision()
+@undisturbed()
 def retry(
     cell: CellFunction,
     diagram: "xarray.Dataset",
@@ -136,7 +139,7 @@ def retry(
     check_settings(asked)
     grid, wanted = grid_again(asked, diagram, axes), wanted_again(asked, observe, summary)
     method, names = checked_method(method), [name for a in grid.axes if a.name != "seed" for name in a.arguments]
-    whole = Asked(
+    whole = Request(
         _problem_of(cell),
         grid,
         match_arguments(cell, names),
@@ -148,33 +151,31 @@ def retry(
     batches = whole.batches()
     _check_same(diagram, asked, whole, batches)
     on = Machine() if on is None else on
-    if "store" in diagram.attrs:
-        from layerflow.store._retries import retry_in
-
-        return retry_in(diagram, method, lambda status: _computed(whole, batches, status, on, progress))
-    (rows, cells), values = _computed(whole, batches, _flat_status(diagram, grid), on, progress)
-    return _merged(diagram, grid, method, rows, cells, values)
+    place = _place(diagram, grid, method)
+    fill(place, Here(whole, batches, on), progress)
+    return place.dataset()
 
 
-Found = tuple[tuple[np.ndarray, np.ndarray], dict[str, np.ndarray]]
+def _place(diagram: "xarray.Dataset", grid: Grid, method: Method) -> "_AgainInMemory | AgainInStore":
+    """Where what comes of the failed cells is kept."""
+    if "store" not in diagram.attrs:
+        return _AgainInMemory(diagram, grid, method)
+    from layerflow.store._again import AgainInStore  # zarr takes its time to import
+
+    return AgainInStore(diagram, method)
 
 
-def _computed(asked: Asked, batches: list[Batch], status: np.ndarray, on: Machine, progress: bool) -> Found:
-    """The failed cells, by combination of static values and number, and what comes of them now."""
-    rows, cells, parts = [], [], []
-    with progress_bar(int(has_failed(status).sum()), progress) as bar:
-        for number, batch in enumerate(batches):
-            bad = np.flatnonzero(has_failed(status[number]))
-            if not bad.size:
-                continue
-            plan = batch.plan(bad.size, on)
-            for some, values in solved(asked.grid, batch, plan, chunks_of(bad, plan.size), on, bar):
-                rows.append(np.full(len(some), number))
-                cells.append(some)
-                parts.append({name: np.asarray(own)[: len(some)] for name, own in values.items()})
-                bar.update(len(some))
-    joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return (np.concatenate(rows), np.concatenate(cells)), joined
+class _AgainInMemory(FailedCells):
+    """The failed cells of a diagram in memory, to be run by a method."""
+
+    def __init__(self, diagram: "xarray.Dataset", grid: Grid, method: Method) -> None:
+        super().__init__(_flat_status(diagram, grid))
+        self.diagram, self.grid, self.method = diagram, grid, method
+
+    def dataset(self) -> "xarray.Dataset":
+        """A copy of the diagram with what came of them."""
+        (rows, cells), values = self.found()
+        return _merged(self.diagram, self.grid, self.method, rows, cells, values)
 
 
 def _flat_status(diagram: "xarray.Dataset", grid: Grid) -> np.ndarray:
@@ -206,7 +207,7 @@ def _unravelled(flat: np.ndarray, axes: tuple[Axis, ...]) -> Any:
     return np.unravel_index(flat, [len(axis) for axis in axes]) if axes else ()
 
 
-def _check_same(diagram: "xarray.Dataset", asked: Record, whole: Asked, batches: list[Batch]) -> None:
+def _check_same(diagram: "xarray.Dataset", asked: Record, whole: Request, batches: list[Batch]) -> None:
     """Raise if the functions given cannot be those of the diagram."""
     for name, variable in variables_of(whole.grid, batches[0]).items():
         own = diagram[name].shape[status_of(diagram).ndim :] if name in diagram else None

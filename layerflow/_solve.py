@@ -16,8 +16,8 @@ from layerflow.methods import Method, Path, Status, Times, checked_method, check
 from layerflow.observables import loss
 
 
-@full_precision
-@undisturbed
+@full_precision()
+@undisturbed()
 def solve(
     problem: Problem,
     method: Method,

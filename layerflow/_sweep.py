@@ -1,6 +1,5 @@
 """Sweep a cell function over a grid: a phase diagram in one call."""
 
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -10,22 +9,24 @@ import numpy as np
 from jaxtyping import PRNGKeyArray
 
 from layerflow.base._numerics import full_precision, undisturbed
-from layerflow.diagrams._variables import Results, coordinates_of, variables_of
+from layerflow.engine._chunks import Batch
 from layerflow.engine._machine import Machine
 from layerflow.engine._wanted import Observe, Summarise
-from layerflow.methods import Method, Status, Times
+from layerflow.methods import Method, Times
 from layerflow.observables import loss
 from layerflow.sweeps._cell_function import CellFunction
-from layerflow.sweeps._chunks import chunks_of, facts_of_run, progress_bar, solved
-from layerflow.sweeps._record import asked_of, device_in_words, facts_of
-from layerflow.sweeps._request import Asked
+from layerflow.sweeps._chunks import Crew, Here, fill
+from layerflow.sweeps._memory import InMemory
+from layerflow.sweeps._request import Request
 
 if TYPE_CHECKING:
     import xarray
 
+    from layerflow.store._into import InStore
 
-@full_precision
-@undisturbed
+
+@full_precision()
+@undisturbed()
 def sweep(
     cell: CellFunction,
     axes: Mapping[str, Any] | None = None,
@@ -100,13 +101,10 @@ def sweep(
         >>> dict(diagram.sizes)
         {'lam': 5, 'seed': 2}
     """
-    begin = time.perf_counter()
-    on = Machine() if on is None else on
-    if not isinstance(on, Machine):
-        raise TypeError(f"Argument `on` needs a lf.Machine, such as lf.Machine(devices=1), but it is {on!r}.")
-    if on.client is not None and store is None:
-        raise ValueError('Workers of a cluster write to a store that all can reach. Name it: store="diagram.zarr".')
-    asked = Asked.of(
+    import layerflow._accessor  # noqa: F401 - where there are diagrams, there is diagram.lf
+
+    begin, on = time.perf_counter(), _checked(on, store)
+    request = Request.of(
         cell,
         axes,
         method=method,
@@ -119,32 +117,38 @@ def sweep(
         derivative=derivative,
         verify=verify,
     )
-    batches, grid = asked.batches(), asked.grid
-    if store is not None:
-        from layerflow.store._into import sweep_into
+    batches = request.batches()
+    crew = _crew(request, batches, on)
+    place = _place(store, request, batches, crew, on, begin)
+    request.judge(batches)
+    fill(place, crew, progress)
+    return place.dataset()
 
-        return sweep_into(store, asked, batches, on, progress)
-    results = Results(grid, variables_of(grid, batches[0]), on)
-    asked.judge(batches)
-    plans = []
-    with progress_bar(grid.cells * len(batches), progress) as bar:
-        for number, ((_, words), batch) in enumerate(zip(grid.combinations(), batches, strict=True)):
-            bar.set_description(words or "sweep", refresh=False)
-            plans.append(plan := batch.plan(grid.cells, on))
-            for cells, values in solved(grid, batch, plan, chunks_of(range(grid.cells), plan.size), on, bar):
-                results.put(number, cells, values)
-                bar.update(len(cells))
 
-    if (results.values["status"] == Status.OUTSIDE).all():
-        raise asked.outside()
-    diagram = results.dataset(coordinates_of(grid, batches[0]))
-    diagram.attrs |= facts_of(asked, batches, device_in_words())
-    diagram.attrs["asked"] = json.dumps(asked_of(asked, batches))
-    diagram.attrs |= facts_of_run(batches, plans)
-    diagram.attrs["devices"] = max(len(on.devices_for(grid.cells, plan.size)) for plan in plans)
-    if verify:
-        for name in ("error_over_tolerance", "drift"):
-            if name in diagram:
-                diagram.attrs[f"worst_{name}"] = float(diagram[name].max())
-    diagram.attrs["wall_seconds"] = round(time.perf_counter() - begin, 3)
-    return diagram
+def _checked(on: Machine | None, store: str | os.PathLike[str] | None) -> Machine:
+    """What the computation may use, or an error."""
+    if on is not None and not isinstance(on, Machine):
+        raise TypeError(f"Argument `on` needs a lf.Machine, such as lf.Machine(devices=1), but it is {on!r}.")
+    if on is not None and on.client is not None and store is None:
+        raise ValueError('Workers of a cluster write to a store that all can reach. Name it: store="diagram.zarr".')
+    return Machine() if on is None else on
+
+
+def _crew(request: Request, batches: list[Batch], on: Machine) -> Crew:
+    """Who computes."""
+    if on.client is None:
+        return Here(request, batches, on)
+    from layerflow.store._cluster import There  # dask takes its time to import
+
+    return There(request, batches, on)
+
+
+def _place(
+    store: str | os.PathLike[str] | None, request: Request, batches: list[Batch], crew: Crew, on: Machine, begin: float
+) -> "InMemory | InStore":
+    """Where chunks are kept."""
+    if store is None:
+        return InMemory(request, batches, crew.device, on, begin)
+    from layerflow.store._into import InStore  # zarr takes its time to import
+
+    return InStore(store, request, batches, crew, on)

@@ -3,18 +3,15 @@
 And what of JAX's settings compiled programs do without.
 """
 
+import contextlib
 import functools
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Generator
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 FEW = 8  # terms up to which a sum of outer products is the faster: 4 times for 4 x 4, as fast for 8 x 8
-
-Parameters = ParamSpec("Parameters")
-Result = TypeVar("Result")
 
 
 def safe_root(squared: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -34,27 +31,19 @@ def product(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Array, "m n
     return functools.reduce(jnp.add, [a[:, k, None] * b[None, k, :] for k in range(b.shape[0])])
 
 
-def full_precision(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """`function` with products of matrices computed to all digits of their dtype, on accelerators too."""
-
-    @functools.wraps(function)
-    def at_full_precision(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        with jax.default_matmul_precision("highest"):
-            return function(*args, **kwargs)
-
-    return at_full_precision
+@contextlib.contextmanager
+def full_precision() -> Generator[None]:
+    """Products of matrices computed to all digits of their dtype inside, on accelerators too; decorates as well."""
+    with jax.default_matmul_precision("highest"):
+        yield
 
 
-def undisturbed(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-    """`function` without what helps to debug code of one's own, `jax.disable_jit`, `jax_debug_nans` and `_infs`.
+@contextlib.contextmanager
+def undisturbed() -> Generator[None]:
+    """Do without what helps to debug code of one's own, `jax.disable_jit`, `jax_debug_nans` and `_infs`.
 
     Whole programs are compiled all the same, and a cell that fails says so in its status, is NaN and leaves the
-    others alone.
+    others alone. Decorates as well.
     """
-
-    @functools.wraps(function)
-    def without(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-        with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
-            return function(*args, **kwargs)
-
-    return without
+    with jax.disable_jit(False), jax.debug_nans(False), jax.debug_infs(False):
+        yield

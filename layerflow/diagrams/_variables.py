@@ -1,6 +1,5 @@
 """The diagram that a sweep returns: its numbers and labels."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,12 +8,11 @@ import numpy as np
 from layerflow.diagrams._array import RESERVED
 from layerflow.engine._chunks import Batch
 from layerflow.engine._grid import Grid
-from layerflow.engine._machine import Machine
 from layerflow.engine._wanted import Measured, Wanted
 from layerflow.methods import Path, Status
 
 if TYPE_CHECKING:
-    import xarray
+    pass
 
 _OF_CHECKS = {
     "drift": {"long_name": "drift of the layer imbalances relative to |weights|²", "units": "1"},
@@ -140,31 +138,6 @@ def measured(batch: Batch, kept: list[Any], path: Path) -> dict[str, Any]:
         values["verified"] = values["error_over_tolerance"] <= 1
     followed = {f"{name}_status": path.twin for name in batch.frozen.followed}
     return values | followed | {"status": path.status, "num_steps": path.num_steps, "end": path.end}
-
-
-class Results:
-    """The numbers of a diagram in memory, by combination of static values and cell."""
-
-    def __init__(self, grid: Grid, variables: dict[str, Variable], on: Machine) -> None:
-        self.grid, self.variables = grid, variables
-        shape = (math.prod(len(axis) for axis in grid.outer), grid.cells)
-        on.check_results(sum(math.prod(v.shape) * v.dtype.itemsize for v in variables.values()) * math.prod(shape))
-        self.values = {name: np.full(shape + v.shape, v.fill, v.dtype) for name, v in variables.items()}
-
-    def put(self, number: int, cells: np.ndarray, values: dict[str, Any]) -> None:
-        """Write the results of some cells; padding beyond them is dropped."""
-        for name, own in values.items():
-            self.values[name][number, cells] = np.asarray(own)[: len(cells)]
-
-    def dataset(self, coordinates: Coordinates) -> "xarray.Dataset":
-        """The diagram, labelled."""
-        from layerflow.diagrams._dataset import Diagram
-
-        axes = [axis.name for axis in self.grid.axes]
-        data = {
-            name: ([*axes, *v.dims], self.grid.shaped(self.values[name]), v.attrs) for name, v in self.variables.items()
-        }
-        return Diagram(data, coordinates)
 
 
 def axes_and_arguments(grid: Grid) -> set[str]:

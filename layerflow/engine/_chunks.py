@@ -269,7 +269,7 @@ class Batch:
         self.compile_seconds += time.perf_counter() - begin
         return compiled
 
-    @full_precision
+    @full_precision()
     def _lowered(self, plan: Plan, device: Device) -> tuple[Any, Any]:
         """The programs that build the cells of a chunk, and let them travel."""
         of_cells = lambda shape: jax.ShapeDtypeStruct((plan.size, *shape.shape), shape.dtype)
@@ -281,7 +281,7 @@ class Batch:
         build = jax.jit(self.computation.build_cells).lower(shared, root, values, seeds)
         return build, self._lowered_run(plan, device, build.out_info)
 
-    @full_precision
+    @full_precision()
     def _lowered_run(self, plan: Plan, device: Device, *state: PyTree) -> Any:
         """The program that lets cells travel: of what is built, and of a chunk under way if it is to go on with one."""
         real = jax.ShapeDtypeStruct((plan.size,), bool)
@@ -290,8 +290,12 @@ class Batch:
 
     def _at_once(self, name: str, function: Callable[..., Any], *arguments: PyTree) -> Any:
         """A smaller function of all cells, compiled for arguments like these, or found compiled by an equal batch."""
-        compiled = lambda: self._timed(full_precision(jax.jit(function).lower)(*arguments))
+        compiled = lambda: self._timed(self._lowered_at_once(function, arguments))
         return programs.get((name, *self._key(arguments)), compiled)(*arguments)
+
+    @full_precision()
+    def _lowered_at_once(self, function: Callable[..., Any], arguments: PyTree) -> Any:
+        return jax.jit(function).lower(*arguments)
 
     def _of_chunks(self, plan: Plan, device: Device) -> tuple[Any, ...]:
         arguments = (self.shared, self.root, self.one, self.frozen.constants, self.ts)

@@ -1,5 +1,4 @@
-"""Sweeps on disk: every finished chunk is kept, whatever happens to the process."""
+"""Sweeps on disk: every finished chunk is kept, whatever happens to the process.
 
-from layerflow._open import open_diagram
-
-__all__ = ["open_diagram"]
+Imported late, for zarr takes its time.
+"""

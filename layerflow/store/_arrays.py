@@ -68,8 +68,8 @@ def _kind_of(name: str, dtype: Any, asked: Mapping[str, Any]) -> tuple[Any, Any]
     """Type and fill of a variable; of an observable the type that it has."""
     if name in _OWN and (name != "verified" or asked["verify"]):
         return _OWN[name]
-    # Of what is followed beside a network; an observable that is called so holds floating point numbers.
-    return _OWN["status"] if name.endswith("_status") and dtype == np.uint8 else (dtype, np.nan)
+    # Codes are of what is followed beside a network; observables hold floating point numbers.
+    return _OWN["status"] if dtype == np.uint8 else (dtype, np.nan)
 
 
 def opened_array(place: Place, group: Any, name: str) -> Any:

@@ -12,24 +12,25 @@ import itertools
 import platform
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import cloudpickle
 import jax
-from distributed import Client, KilledWorker, WorkerPlugin, as_completed
+from distributed import KilledWorker, WorkerPlugin, as_completed
 
 from layerflow.base._numerics import full_precision, undisturbed
-from layerflow.diagrams._variables import measured
 from layerflow.engine._chunks import Batch, Plan
 from layerflow.engine._identity import SETTINGS, setting
 from layerflow.engine._machine import Machine
 from layerflow.store._description import plans_of
+from layerflow.store._into import InStore
 from layerflow.store._place import Place
 from layerflow.store._store import Chunk, Store
-from layerflow.store._writer import Progress, Stop, not_written
+from layerflow.store._writer import not_written
+from layerflow.sweeps._chunks import Facts, Stop, plans, solved
 from layerflow.sweeps._record import device_in_words
-from layerflow.sweeps._request import Asked, cells_of
+from layerflow.sweeps._request import Request
 
 _IN_FLIGHT = 1000  # chunks that the scheduler knows of at once: many for any cluster, few for its memory
 _DEADLY = 3  # chunks that kill worker after worker: enough to give up
@@ -49,28 +50,28 @@ class Package(NamedTuple):
     """What the workers need to know of a sweep."""
 
     settings: dict[str, Any]
-    asked: bytes  # pickled apart: arrays take their precision from the settings when they are unpickled
+    request: bytes  # pickled apart: arrays take their precision from the settings when they are unpickled
     fingerprints: list[str]
 
     @classmethod
-    def of(cls, asked: Asked, batches: list[Batch]) -> "Package":
+    def of(cls, request: Request, batches: list[Batch]) -> "Package":
         """A sweep, packed."""
         settings = {name: setting(name) for name in _SETTINGS if name in jax.config.values}
-        return cls(settings, cloudpickle.dumps(asked), [batch.identity.digest for batch in batches])
+        return cls(settings, cloudpickle.dumps(request), [batch.identity.digest for batch in batches])
 
 
-class Cluster:
-    """The workers of a client, which all have what this process has.
+class There:
+    """The workers of a cluster, which all have what this process has.
 
     Raises:
         RuntimeError: If workers lack layerflow, or have another version of what decides the numbers, or
             another kind of device.
     """
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
-        client.wait_for_workers(1)
-        # Asked by functions of Python's own: a worker may lack layerflow.
+    def __init__(self, request: Request, batches: list[Batch], on: Machine) -> None:
+        self.package, self.on, self.client = Package.of(request, batches), on, on.client
+        self.client.wait_for_workers(1)
+        # Request by functions of Python's own: a worker may lack layerflow.
         self._check_alike("python", platform.python_version(), platform.python_version)
         for name, here in _installed().items():
             self._check_alike(name, here, importlib.metadata.version, name)
@@ -99,17 +100,19 @@ class Cluster:
         answers: Any = self.client.run(ask, *arguments, on_error="return")
         return answers
 
-    def plans(self, package: Package, on: Machine) -> list[Plan]:
+    def plans(self) -> list[Plan]:
         """How chunks are computed, as one of the workers finds out."""
-        how = {"memory": on.memory, "chunk": on.chunk, "lanes": on.lanes}
-        return self.client.submit(_plan, package, how, pure=False).result()
+        how = {name: getattr(self.on, name) for name in ("memory", "chunk", "lanes")}
+        return self.client.submit(_plan, self.package, how, pure=False).result()
 
-    def compute(self, store: Store, package: Package, missing: Iterable[Chunk], stop: Stop) -> Iterator[Progress]:
-        """Have chunks computed and written."""
-        run, blamed, deadly = f"layerflow-{uuid.uuid4().hex}", [], []
-        self.client.register_plugin(_Delivery(run, package))
+    def compute(self, place: InStore, stop: Stop, bar: Any) -> Generator[tuple[int, Facts]]:
+        """Have missing chunks computed, and written to the store by who computes them."""
+        run, store, blamed, deadly = f"layerflow-{uuid.uuid4().hex}", place.store, [], []
+        if not place.lacking:
+            return
+        self.client.register_plugin(_Delivery(run, self.package))
         try:
-            for chunk, killed in self._flown(run, "first", store, missing, _IN_FLIGHT, stop):
+            for chunk, killed in self._flown(run, "first", store, place.lacking, _IN_FLIGHT, stop):
                 if killed:
                     blamed.append(chunk)
                 else:
@@ -193,17 +196,17 @@ class _Delivery(WorkerPlugin):
 
 
 _packages: dict[str, Package] = {}
-_opened: dict[str, tuple[Asked, list[Batch]]] = {}
+_opened: dict[str, tuple[Request, list[Batch]]] = {}
 
 
-def _open(package: Package) -> tuple[Asked, list[Batch]]:
+def _open(package: Package) -> tuple[Request, list[Batch]]:
     """Unpack and trace a sweep, once in each process."""
     for name, value in package.settings.items():
         jax.config.update(name, value)
-    name = hashlib.sha256(package.asked + repr(package.settings).encode()).hexdigest()
+    name = hashlib.sha256(package.request + repr(package.settings).encode()).hexdigest()
     if name not in _opened:
-        asked: Asked = cloudpickle.loads(package.asked)
-        batches = asked.batches()
+        request: Request = cloudpickle.loads(package.request)
+        batches = request.batches()
         if [batch.identity.digest for batch in batches] != package.fingerprints:
             raise RuntimeError(
                 "A worker traces something else of this cell function than the client does. A module that it uses "
@@ -212,33 +215,30 @@ def _open(package: Package) -> tuple[Asked, list[Batch]]:
                 + ")."
             )
         _opened.clear()  # one sweep at a time
-        _opened[name] = asked, batches
+        _opened[name] = request, batches
     return _opened[name]
 
 
-@full_precision
-@undisturbed
+@full_precision()
+@undisturbed()
 def _plan(package: Package, how: dict[str, Any]) -> list[Plan]:
     """How a worker computes chunks."""
-    from layerflow.store._into import plans
-
     with _one_at_a_time:
-        return plans(*_open(package), Machine(devices=1, **how))
+        request, batches = _open(package)
+        return plans(request.grid, batches, Machine(devices=1, **how))
 
 
-@full_precision
-@undisturbed
+@full_precision()
+@undisturbed()
 def _work(run: str, url: str, chunk: Chunk) -> None:
     """Compute and write one chunk, unless it is there."""
     with _one_at_a_time:
         store, number = _store(run, url), chunk[0]
         if store.is_done(chunk):
             return
-        asked, batches = _open(_packages[run])
-        batch, plan = batches[number], plans_of(store.description)[number]
-        cells = store.cells_in(chunk)
-        values = measured(batch, *batch.run(jax.local_devices()[0], cells_of(asked.grid, cells, plan.size), plan))
-        store.write(number, cells, jax.device_get(values))
+        request, batches = _open(_packages[run])
+        cells, plan = store.cells_in(chunk), plans_of(store.description)[number]
+        store.write(number, cells, solved(request.grid, batches[number], plan, jax.local_devices()[0], cells))
 
 
 def _facts(run: str) -> dict[str, Any] | None:

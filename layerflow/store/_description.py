@@ -11,20 +11,20 @@ from layerflow.diagrams._variables import Coordinates, coordinates_of
 from layerflow.engine._chunks import Batch, Plan
 from layerflow.engine._grid import Axis, Grid
 from layerflow.sweeps._record import asked_of, digest, facts_of
-from layerflow.sweeps._request import Asked
+from layerflow.sweeps._request import Request
 
 FORMAT = 2  # 1 was layerflow 0.2.0, whose fingerprints left out what can change a number
 _NOT_COMPARED = {"title", "created", "numpy_version", "fingerprint"}  # of the facts: the last in words of its own
 Description = dict[str, Any]
 
 
-def describe(asked: Asked, batches: list[Batch], device: str) -> Description:
+def describe(request: Request, batches: list[Batch], device: str) -> Description:
     """All of the sweep but its chunks."""
-    coordinates = coordinates_of(asked.grid, batches[0])
+    coordinates = coordinates_of(request.grid, batches[0])
     return {
         "format": FORMAT,
-        "facts": facts_of(asked, batches, device),
-        "asked": asked_of(asked, batches),
+        "facts": facts_of(request, batches, device),
+        "asked": asked_of(request, batches),
         "coordinates": {name: _of_values(*coordinate) for name, coordinate in coordinates.items()},
         "strange": sorted(frozenset[str]().union(*(batch.identity.strange for batch in batches))),
         "data": digest([constant for batch in batches for constant in batch.closed_over]),

@@ -6,24 +6,17 @@ own, of the cells that it ran alone, with a mark that comes last; readers lay th
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-import zarr
 
 from layerflow.base._memory import check_room
-from layerflow.methods import Method
-from layerflow.store._arrays import CODECS, numbers_of, opened_array, opened_group
+from layerflow.store._arrays import numbers_of, opened_array, opened_group
 from layerflow.store._checked import Unlike, check_method
-from layerflow.store._lock import locked
-from layerflow.store._place import OWN, Place
+from layerflow.store._place import OWN
 from layerflow.store._store import Store
-from layerflow.sweeps._record import method_facts, now
 
-if TYPE_CHECKING:
-    import xarray
-
-_WHOLE = "whole"
+WHOLE = "whole"  # the mark that comes last
 MOST = 255  # retries of a store: their number marks a cell, in a byte
 
 
@@ -42,8 +35,8 @@ class Retries:
         self._groups: list[tuple[Callable[[str], np.ndarray], np.ndarray]] = []  # of a variable, and the cells in order
         place = store.place
         while place.exists(OWN, "retries", str(len(self._groups) + 1)):
-            group = opened_group(place, *_path(len(self._groups) + 1).split("/"))
-            if not group.attrs.get(_WHOLE):
+            group = opened_group(place, *path_of(len(self._groups) + 1).split("/"))
+            if not group.attrs.get(WHOLE):
                 break
             try:
                 self._groups.append(_checked(store, group))
@@ -51,7 +44,7 @@ class Retries:
                 if len(self._groups) > MOST:
                     raise Unlike(f"there are more than {MOST}")
             except Unlike as wrong:
-                where = _path(len(self.methods) + 1)
+                where = path_of(len(self.methods) + 1)
                 raise ValueError(
                     f"The retry {where} of the store {place} is not one that layerflow writes: {wrong}. Delete it "
                     f"and those of higher numbers; what the sweep computed is beside them."
@@ -76,30 +69,6 @@ def status_in(store: Store, retries: Retries) -> np.ndarray:
     status = store.numbers("status", lambda: store.arrays["status"][:])
     retries.lay_over("status", np.arange(status.size).reshape(status.shape), [], status)
     return status
-
-
-def retry_in(diagram: "xarray.Dataset", method: Method, compute: Callable[[np.ndarray], Any]) -> "xarray.Dataset":
-    """Keep what comes of the failed cells in the store of a diagram."""
-    from layerflow._open import open_diagram
-
-    place = Place(diagram.attrs["store"])
-    store = Store(place, read_only=False)
-    if any(diagram.sizes.get(axis.name) != len(axis) for axis in store.grid.axes):
-        raise ValueError(f"A retry in a store takes the whole diagram: lf.open_diagram({str(place)!r}).")
-    place.check_writable()
-    with locked(place):
-        retries = Retries(store)
-        if len(retries) == MOST:
-            raise ValueError(f"The store {place} holds {MOST} retries, the most that it can.")
-        (rows, cells), values = compute(status_in(store, retries))
-        group = zarr.create_group(place.zarr(), path=_path(len(retries) + 1), overwrite=True)
-        flat = rows * store.cells + cells
-        order = np.argsort(flat)
-        for name, own in {"cells": flat, **values}.items():
-            dtype = store.arrays[name].dtype if name in store.arrays else np.int64
-            group.create_array(name, data=np.asarray(own, dtype)[order], compressors=CODECS)
-        group.attrs.put({"method": method_facts(method), "created": now(), _WHOLE: True})
-    return open_diagram(place.url)
 
 
 def _checked(store: Store, group: Any) -> tuple[Callable[[str], np.ndarray], np.ndarray]:
@@ -129,5 +98,6 @@ def _method_of(group: Any) -> dict[str, Any]:
     return dict(facts)
 
 
-def _path(number: int) -> str:
+def path_of(number: int) -> str:
+    """Where a retry lies in the store."""
     return f"{OWN}/retries/{number}"

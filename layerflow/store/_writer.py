@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 
 from layerflow.store._store import Store
+from layerflow.sweeps._chunks import Stop
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-
-
-Progress = tuple[int, dict[str, Any]]  # cells that are done, and facts of the run
 
 
 class Writer:
@@ -56,12 +54,6 @@ def not_written(store: Store, error: OSError) -> OSError:
     return OSError(
         error.errno, f"{why} for the store {store.place}; {kept}. {mend}, and the same call goes on from there"
     )
-
-
-class Stop:
-    """Whether an interrupt asked to stop."""
-
-    asked = False
 
 
 @contextlib.contextmanager

@@ -1,10 +1,18 @@
-"""Run the chunks of a sweep in this process."""
+"""The one loop: whoever computes chunks meets the place where they are kept.
 
+A place is memory, a store, or the cells of a diagram that failed; those who compute are the devices of this process or
+the workers of a cluster.
+"""
+
+import contextlib
+import dataclasses
 import functools
+import itertools
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
+import jax
 import numpy as np
 
 from layerflow.base._numerics import undisturbed
@@ -14,9 +22,148 @@ from layerflow.engine._devices import Ask, pull
 from layerflow.engine._grid import Grid
 from layerflow.engine._lanes import MANY_STEPS
 from layerflow.engine._machine import Device, Machine
-from layerflow.sweeps._request import cells_of
+from layerflow.sweeps._record import device_in_words
+from layerflow.sweeps._request import Request, cells_of
 
-Chunk = tuple[np.ndarray, dict[str, Any]]
+Facts = dict[str, Any]
+
+
+class Stop:
+    """Whether an interrupt asked to stop."""
+
+    asked = False
+
+
+class Place(Protocol):
+    """Where chunks are kept.
+
+    Attributes:
+        cells: How many there are to be.
+        done: How many of them are there already.
+    """
+
+    cells: int
+    done: int
+
+    def held(self) -> contextlib.AbstractContextManager[Stop]:
+        """Be the one that puts chunks there."""
+        ...
+
+    def missing(self, number: int) -> int:
+        """How many cells of a combination of static values are missing."""
+        ...
+
+    def plan(self, number: int) -> Plan | None:
+        """How its chunks are computed, where that is settled."""
+        ...
+
+    def chunks(self, number: int, size: int) -> Iterator[np.ndarray]:
+        """The missing cells of a combination, `size` at a time."""
+        ...
+
+    def put(self, number: int, cells: np.ndarray, values: dict[str, Any]) -> None:
+        """Keep what came of some cells; values beyond them fill the chunk."""
+        ...
+
+    def note(self, cells: int, facts: Facts) -> None:
+        """Hear that so many cells are done, and how the run went so far."""
+        ...
+
+
+class Crew(Protocol):
+    """Who computes chunks, on what device."""
+
+    device: str
+
+    def plans(self) -> list[Plan]:
+        """How chunks of all combinations are computed, of one size."""
+        ...
+
+    def compute(self, place: Any, stop: Stop, bar: Any) -> Generator[tuple[int, Facts]]:
+        """Compute what is missing and put it there; how many cells are done each time, and how the run went so far."""
+        ...
+
+
+def fill(place: Place, crew: Crew, progress: bool) -> None:
+    """Compute every chunk that is missing."""
+    with (
+        place.held() as stop,
+        progress_bar(place.cells, progress, place.done) as bar,
+        contextlib.closing(crew.compute(place, stop, bar)) as computed,
+    ):
+        for cells, facts in computed:
+            bar.update(cells)
+            place.note(cells, facts)
+
+
+class Here:
+    """The devices of this process."""
+
+    def __init__(self, request: Request, batches: list[Batch], on: Machine) -> None:
+        self.grid, self.batches, self.on, self.device = request.grid, batches, on, device_in_words()
+
+    def plans(self) -> list[Plan]:
+        """How chunks of all combinations are computed, of one size."""
+        return plans(self.grid, self.batches, self.on)
+
+    def compute(self, place: Place, stop: Stop, bar: Any) -> Generator[tuple[int, Facts]]:
+        """Compute what is missing, one combination of static values after the other."""
+        used: list[Plan] = []
+        for number, ((_, words), batch) in enumerate(zip(self.grid.combinations(), self.batches, strict=True)):
+            missing = place.missing(number)
+            if not missing or stop.asked:
+                continue
+            bar.set_description(words or "sweep", refresh=False)
+            plan = place.plan(number) or batch.plan(missing, self.on)
+            used.append(plan)
+            chunks = itertools.takewhile(lambda _: not stop.asked, place.chunks(number, plan.size))
+            for cells, values in self._solved(batch, plan, chunks, bar):
+                place.put(number, cells, values)
+                yield len(cells), self._facts(used)
+
+    def _solved(
+        self, batch: Batch, plan: Plan, chunks: Iterable[np.ndarray], bar: Any
+    ) -> Iterator[tuple[np.ndarray, dict[str, Any]]]:
+        """Chunks as they are done, with what the diagram holds of their cells; the bar names cells of many steps."""
+
+        @undisturbed()  # in threads of devices too
+        def solve(device: Device, cells: np.ndarray, ask: Ask) -> dict[str, Any]:
+            tell = lambda slow: bar.set_postfix_str(_slow_in_words(self.grid, cells, slow))
+            return solved(self.grid, batch, plan, device, cells, ask, tell)
+
+        prepare = undisturbed()(functools.partial(batch.compile, plan))
+        yield from pull(self.on.devices_for(self.grid.cells, plan.size), chunks, prepare, solve)
+
+    def _facts(self, used: list[Plan]) -> Facts:
+        """How the run went so far."""
+        lanes = [plan.lanes for plan in used if plan.lanes is not None]
+        return {
+            "chunk": one_or_all([plan.size for plan in used]),
+            **({"lanes": one_or_all(lanes)} if lanes else {}),
+            "devices": max(len(self.on.devices_for(self.grid.cells, plan.size)) for plan in used),
+            "calls_split": sum(batch.calls_split for batch in self.batches),
+            "chunk_bytes": max(batch.chunk_bytes for batch in self.batches),
+            "compile_seconds": round(sum(batch.compile_seconds for batch in self.batches), 3),
+        }
+
+
+def solved(grid: Grid, batch: Batch, plan: Plan, device: Device, cells: np.ndarray, *how: Any) -> dict[str, Any]:
+    """What the diagram holds of the cells of a chunk, on the host; `how` goes to `Batch.run`."""
+    return jax.device_get(measured(batch, *batch.run(device, cells_of(grid, cells, plan.size), plan, *how)))
+
+
+def plans(grid: Grid, batches: list[Batch], on: Machine) -> list[Plan]:
+    """How the chunks of each combination are computed: of one size, for all are chunks of the same arrays."""
+    found = [batch.plan(grid.cells, on) for batch in batches]
+    least = min(plan.size for plan in found)
+    even = dataclasses.replace(on, chunk=least)
+    both = zip(batches, found, strict=True)
+    return [plan if plan.size == least else batch.plan(grid.cells, even) for batch, plan in both]
+
+
+def chunks_of(cells: Sequence[int] | np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Cells, one chunk after the other."""
+    return (np.asarray(cells[begin : begin + size]) for begin in range(0, len(cells), size))
 
 
 def progress_bar(total: int, show: bool, done: int = 0) -> Any:
@@ -28,47 +175,12 @@ def progress_bar(total: int, show: bool, done: int = 0) -> Any:
     return tqdm(total=total, initial=done, unit="cell", delay=1.0, disable=not show)
 
 
-def chunks_of(cells: Sequence[int] | np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Cells, one chunk after the other."""
-    return (np.asarray(cells[begin : begin + size]) for begin in range(0, len(cells), size))
-
-
-def solved(
-    grid: Grid, batch: Batch, plan: Plan, chunks: Iterable[np.ndarray], on: Machine, bar: Any
-) -> Iterator[Chunk]:
-    """Chunks of cells as they are done: the cells, and what the diagram holds of them, padded to the plan's size.
-
-    The bar names cells that take many steps.
-    """
-
-    @undisturbed  # in threads of devices too
-    def solve(device: Device, cells: np.ndarray, ask: Ask) -> dict[str, Any]:
-        tell = lambda slow: bar.set_postfix_str(_slow_in_words(grid, cells, slow))
-        return measured(batch, *batch.run(device, cells_of(grid, cells, plan.size), plan, ask, tell))
-
-    yield from pull(
-        on.devices_for(grid.cells, plan.size), chunks, undisturbed(functools.partial(batch.compile, plan)), solve
-    )
-
-
 def _slow_in_words(grid: Grid, cells: np.ndarray, slow: np.ndarray) -> str:
     """How many cells of a chunk are slow, and where the first of them lies."""
     if not slow.size:
         return ""
     many = f"{slow.size} cell{'s' if slow.size > 1 else ''} beyond {MANY_STEPS:,} steps"
     return f"{many}, {grid.words(int(cells[min(slow[0], len(cells) - 1)]))}"
-
-
-def facts_of_run(batches: list[Batch], plans: list[Plan]) -> dict[str, Any]:
-    """What a run says of how it went."""
-    lanes = [plan.lanes for plan in plans if plan.lanes is not None]
-    return {
-        "chunk": one_or_all([plan.size for plan in plans]),
-        **({"lanes": one_or_all(lanes)} if lanes else {}),
-        "calls_split": sum(batch.calls_split for batch in batches),
-        "chunk_bytes": max(batch.chunk_bytes for batch in batches),
-        "compile_seconds": round(sum(batch.compile_seconds for batch in batches), 3),
-    }
 
 
 def one_or_all(numbers: list[Any]) -> Any:

@@ -21,22 +21,22 @@ from layerflow.engine._identity import identity, settings
 from layerflow.methods import Method
 from layerflow.methods._recipe import NoRecipe, recipe_of
 from layerflow.methods._settings import told
-from layerflow.sweeps._request import Asked
+from layerflow.sweeps._request import Request
 
 _MOST_VALUES = 4096  # of an axis that a record holds
 _PUBLIC = {name: getattr(room, name) for room in (observables, summaries) for name in room.__all__}
 VERSIONS = ("layerflow", "jax", "jaxlib", "diffrax", "optax", "numpy")
 
 
-def facts_of(asked: Asked, batches: list[Batch], device: str) -> Record:
+def facts_of(request: Request, batches: list[Batch], device: str) -> Record:
     """How a diagram is made, as any file format holds it."""
-    method = batches[0].frozen.program.method if asked.method is None else asked.method
+    method = batches[0].frozen.program.method if request.method is None else request.method
     return {
-        "title": getattr(asked.cell, "__name__", type(asked.cell).__name__),
+        "title": getattr(request.cell, "__name__", type(request.cell).__name__),
         "created": now(),
         **_versions(),
         **method_facts(method),
-        "root": " ".join(map(str, np.asarray(jax.random.key_data(asked.root)))),  # beyond integers of netCDF
+        "root": " ".join(map(str, np.asarray(jax.random.key_data(request.root)))),  # beyond integers of netCDF
         "dtype": str(batches[0].frozen.program.start.outputs.dtype),
         "device": device,
         "fingerprint": _joined([batch.identity.digest for batch in batches]),
@@ -105,20 +105,20 @@ def velocity_of(batches: list[Batch]) -> str:
     return hashlib.sha256(words.encode()).hexdigest()
 
 
-def asked_of(asked: Asked, batches: list[Batch]) -> Record:
+def asked_of(request: Request, batches: list[Batch]) -> Record:
     """What a sweep was asked for beyond its coordinates and method, as JSON holds it."""
-    wanted = asked.wanted
+    wanted = request.wanted
     return {
-        "axes": [_axis(axis) for axis in asked.grid.axes],
+        "axes": [_axis(axis) for axis in request.grid.axes],
         "observe": {name: _public_name(function) for name, function in wanted.observe.items()},
         "summary": {name: _public_name(function) for name, function in wanted.summary.items()},
         "paths": wanted.paths,
         "derivative": list(wanted.derivative),
         "verify": wanted.verify,
         "ts": None if batches[0].ts is None else np.asarray(batches[0].ts).tolist(),
-        "keys": str(jax.random.key_impl(asked.root)),
+        "keys": str(jax.random.key_impl(request.root)),
         "velocity": velocity_of(batches),
-        "method": method_record(asked.method),
+        "method": method_record(request.method),
         "settings": settings(),
     }
 

@@ -28,7 +28,7 @@ _FLOOR_CELLS = 2**10  # enough to find what to say of a grid
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """All that decides the numbers of a sweep but its chunks and lanes.
 
     Attributes:
@@ -64,7 +64,7 @@ class Asked:
         paths: bool,
         derivative: Sequence[str],
         verify: bool,
-    ) -> "Asked":
+    ) -> "Request":
         """The arguments of `sweep`, checked."""
         cell, wanted = without_jit(cell), checked_wanted(observe, summary, ts)
         check_ordered(ts, "Argument `ts`")
@@ -166,15 +166,15 @@ def _differentiable(names: Sequence[str], grid: Grid) -> tuple[str, ...]:
     return names
 
 
-def _batch(asked: Asked, chosen: dict[str, Any]) -> Batch:
+def _batch(request: Request, chosen: dict[str, Any]) -> Batch:
     """Trace the cells of one combination of static values."""
-    grid, method, wanted, root = asked.grid, asked.method, asked.wanted, asked.root
+    grid, method, wanted, root = request.grid, request.method, request.wanted, request.root
     found: dict[str, Any] = {}
 
     def build(values: dict[str, Array], key: PRNGKeyArray) -> Any:
         arguments = dict(chosen) | {name: value for name, value in values.items() if name != "seed"}
         with collect() as checks:
-            returned = asked.cell(**arguments, **({"key": key} if asked.takes_key else {}))
+            returned = request.cell(**arguments, **({"key": key} if request.takes_key else {}))
             problem, how = _returned(returned, method)
             found["apart"], leaves, method_arrays = take_apart(Cell.of(problem, how))
         found["messages"] = checks.messages
@@ -199,7 +199,7 @@ def _batch(asked: Asked, chosen: dict[str, Any]) -> Batch:
     check_known(constants, "a number that the cell function closes over")
     leaves, method_arrays, _ = traced.outputs
     own: Method = found["apart"].static.method
-    times = checked_times(asked.ts, own.time, None if method is None else method.end)
+    times = checked_times(request.ts, own.time, None if method is None else method.end)
     if wanted.derivative and not own.forward_mode:
         raise TypeError(
             "derivative= differentiates in forward mode, which adjoint=RecursiveCheckpointAdjoint() does not have. "
@@ -277,12 +277,12 @@ def _arguments(grid: Grid, cells: np.ndarray) -> tuple[dict[str, Array], Array]:
     return jax.tree.map(jnp.asarray, _values_and_seeds(grid, cells))
 
 
-def _first_cell(asked: Asked) -> tuple[Problem, Method]:
+def _first_cell(request: Request) -> tuple[Problem, Method]:
     """The problem of the first cell, of known numbers, and its method."""
-    chosen, _ = next(asked.grid.combinations())
-    values = {n: jnp.asarray(v[0]) for n, v in asked.grid.values(np.zeros(1, int)).items() if n != "seed"}
-    key = {"key": jax.random.fold_in(asked.root, 0)} if asked.takes_key else {}
-    return _returned(asked.cell(**chosen, **values, **key), asked.method)
+    chosen, _ = next(request.grid.combinations())
+    values = {n: jnp.asarray(v[0]) for n, v in request.grid.values(np.zeros(1, int)).items() if n != "seed"}
+    key = {"key": jax.random.fold_in(request.root, 0)} if request.takes_key else {}
+    return _returned(request.cell(**chosen, **values, **key), request.method)
 
 
 def _check_shapes(words: list[str], batches: list[Batch]) -> None:

@@ -1,0 +1,79 @@
+"""Chunks kept in memory."""
+
+import contextlib
+import json
+import math
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from layerflow.diagrams._variables import coordinates_of, variables_of
+from layerflow.engine._chunks import Batch, Plan
+from layerflow.engine._machine import Machine
+from layerflow.methods import Status
+from layerflow.sweeps._chunks import Facts, Stop, chunks_of
+from layerflow.sweeps._record import asked_of, facts_of
+from layerflow.sweeps._request import Request
+
+if TYPE_CHECKING:
+    import xarray
+
+
+class InMemory:
+    """The numbers of a diagram in memory, by combination of static values and cell; `begin` is when the sweep began."""
+
+    done = 0
+
+    def __init__(self, request: Request, batches: list[Batch], device: str, on: Machine, begin: float) -> None:
+        self.request, self.batches, self.grid, self.begin = request, batches, request.grid, begin
+        self.variables, self.cells = variables_of(self.grid, batches[0]), self.grid.cells * len(batches)
+        on.check_results(self.cells * sum(math.prod(v.shape) * v.dtype.itemsize for v in self.variables.values()))
+        shape = (len(batches), self.grid.cells)
+        self.values = {name: np.full(shape + v.shape, v.fill, v.dtype) for name, v in self.variables.items()}
+        self.facts: Facts = facts_of(request, batches, device)
+
+    def held(self) -> contextlib.AbstractContextManager[Stop]:
+        """Nobody else writes here."""
+        return contextlib.nullcontext(Stop())
+
+    def missing(self, number: int) -> int:
+        """All of them."""
+        return self.grid.cells
+
+    def plan(self, number: int) -> Plan | None:
+        """As is best for each combination."""
+        return None
+
+    def chunks(self, number: int, size: int) -> Iterator[np.ndarray]:
+        """All cells, `size` at a time."""
+        return chunks_of(range(self.grid.cells), size)
+
+    def put(self, number: int, cells: np.ndarray, values: dict[str, Any]) -> None:
+        """Keep what came of some cells."""
+        for name, own in values.items():
+            self.values[name][number, cells] = own[: len(cells)]
+
+    def note(self, cells: int, facts: Facts) -> None:
+        """Remember how the run went."""
+        self.facts |= facts
+
+    def dataset(self) -> "xarray.Dataset":
+        """The diagram, labelled."""
+        from layerflow.diagrams._dataset import Diagram
+
+        if (self.values["status"] == Status.OUTSIDE).all():
+            raise self.request.outside()
+        axes = [axis.name for axis in self.grid.axes]
+        data = {
+            name: ([*axes, *v.dims], self.grid.shaped(self.values[name]), v.attrs) for name, v in self.variables.items()
+        }
+        worst = {
+            f"worst_{name}": float(self.values[name].max())
+            for name in ("error_over_tolerance", "drift")
+            if self.request.wanted.verify and name in self.values
+        }
+        asked = json.dumps(asked_of(self.request, self.batches))
+        attrs = {**self.facts, "asked": asked, **worst, "wall_seconds": round(time.perf_counter() - self.begin, 3)}
+        return Diagram(data, coordinates_of(self.grid, self.batches[0]), attrs)
