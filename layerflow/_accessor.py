@@ -1,4 +1,4 @@
-"""`diagram.lf`: what can be asked of a diagram. Imported as soon as xarray is, by `_dataset` or with layerflow."""
+"""`diagram.lf`: what can be asked of a diagram. Imported as soon as xarray is, be it with layerflow or later."""
 
 import inspect
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from layerflow._trajectory import Trajectory
 from layerflow.base._card import Card
 from layerflow.diagrams._array import axes_of, chosen, over_seeds
 from layerflow.diagrams._boundary import boundary
+from layerflow.diagrams._dataset import card_of, failed_of
 from layerflow.diagrams._failures import failures
 from layerflow.diagrams._provenance import provenance
 from layerflow.methods import Method
@@ -56,15 +57,11 @@ class DiagramAccessor:
     @property
     def card(self) -> Card:
         """What the diagram is and whether to trust it: sizes, method, failures, steps, seconds, memory."""
-        from layerflow.diagrams._dataset import card_of
-
         return card_of(self._diagram)
 
     @property
     def failed(self) -> xarray.DataArray:
         """Whether each cell failed, a Boolean per cell: `diagram.loss.where(~diagram.lf.failed)`."""
-        from layerflow.diagrams._dataset import failed_of
-
         return failed_of(self._diagram)
 
     def __repr__(self) -> str:

@@ -21,9 +21,9 @@ from layerflow.engine._machine import Machine
 from layerflow.engine._wanted import Observe, Summarise
 from layerflow.methods import Method, checked_method
 from layerflow.sweeps._cell_function import CellFunction, match_arguments, without_jit
-from layerflow.sweeps._rebuilt import check_settings, grid_again, method_again, position, wanted_again
 from layerflow.sweeps._chunks import Here, fill
 from layerflow.sweeps._failed import FailedCells
+from layerflow.sweeps._rebuilt import check_settings, grid_again, method_again, position, wanted_again
 from layerflow.sweeps._record import method_facts, root_of, velocity_of
 from layerflow.sweeps._request import Request
 

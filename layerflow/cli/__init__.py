@@ -3,9 +3,7 @@
 Turns float64 on (unless told otherwise) and keeps compiled programs in the user's cache folder.
 """
 
-import contextlib
 import io
-import re
 import sys
 from typing import Annotated
 
@@ -14,6 +12,7 @@ import tyro
 from layerflow.cli._data import Data
 from layerflow.cli._diagram import Diagram
 from layerflow.cli._figure import Figure, List
+from layerflow.cli._parse import parsed
 from layerflow.cli._shared import UserError
 from layerflow.cli._store import Failures, Resume, Status
 
@@ -35,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     try:
-        parsed(arguments).run()
+        parsed(Command, arguments, __doc__).run()
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
     except (UserError, ValueError, TypeError, ImportError, MemoryError, OSError) as error:
@@ -46,19 +45,3 @@ def main(arguments: list[str] | None = None) -> None:
     except KeyboardInterrupt as stop:
         print(f"layerflow: {stop or 'interrupted'}", file=sys.stderr)
         sys.exit(130)
-
-
-def parsed(arguments: list[str] | None) -> Figure | List | Diagram | Data | Resume | Status | Failures:
-    """The command as typed; tyro's boxed complaint is brought down to one line."""
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            return tyro.cli(Command, prog="layerflow", description=__doc__, args=arguments)
-    except SystemExit as stop:
-        if stop.code in (None, 0):
-            raise
-        words = re.sub(r"\x1b\[[0-9;]*m", "", said.getvalue())
-        inside = [line.strip("│| ") for line in words.splitlines()[1:]]  # the first line is the box's title
-        parts = re.split(r"Argument helptext|For full helptext|[─-]{4,}", " ".join(inside))
-        complaint = next((part for part in parts if part.strip()), "The command was not understood")
-        raise UserError(f"{' '.join(complaint.split()).rstrip('.')}. See `layerflow --help`.") from None

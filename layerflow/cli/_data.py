@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 import tyro
 
+import layerflow as lf
+from layerflow.cli._datafile import write_data
 from layerflow.cli._shared import plain, set_up
 
 
@@ -27,10 +29,7 @@ class Data:
     def run(self) -> None:
         """Write the file and say what is in it."""
         set_up("float64")
-        from layerflow import digits
-        from layerflow.cli._datafile import write_data
-
-        train, test = digits(self.labels, train=self.train, seed=self.seed)
+        train, test = lf.digits(self.labels, train=self.train, seed=self.seed)
         out = plain(self.out)
         write_data(out, train, test)
         print(out)

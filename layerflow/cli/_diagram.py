@@ -8,10 +8,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
+import optax
 import tyro
 
+import layerflow as lf
 from layerflow.base._memory import check_room
+from layerflow.cli._datafile import Data, read_data
 from layerflow.cli._shared import (
     Dtype,
     MethodName,
@@ -24,12 +28,12 @@ from layerflow.cli._shared import (
     set_up,
     writable,
 )
+from layerflow.diagrams._array import over_seeds, verbatim
+from layerflow.plot._panels import panels
+from layerflow.starts._chain import layer_squares
 
 if TYPE_CHECKING:
     import xarray
-
-    from layerflow import Problem, Samples
-    from layerflow.cli._datafile import Data
 
 Observable = Literal[
     "kernel_distance",
@@ -100,8 +104,6 @@ class Diagram:
         self._check()
         folder = writable(self.out)
         set_up(self.dtype)
-        from layerflow.cli._datafile import read_data
-
         data = read_data(plain(self.data), targets=self.targets)
         self._check_observables(data)
         train, test = self._tasks(data)
@@ -159,7 +161,7 @@ class Diagram:
         if self.start in ("gaussian", "symmetrised") and len(set(self.widths)) > 1:
             raise UserError(f"--start {self.start} needs one width for all hidden layers. Give --widths one number.")
 
-    def _check_observables(self, data: "Data") -> None:
+    def _check_observables(self, data: Data) -> None:
         """Raise for measurements that this data cannot give."""
         for name in self.observe:
             if name.startswith("test_") and data.x_test is None:
@@ -173,29 +175,26 @@ class Diagram:
                     f"what y holds: --targets classes for one class per sample, --targets one-hot or centred for rows."
                 )
 
-    def _tasks(self, data: "Data") -> "tuple[Samples, Samples | None]":
+    def _tasks(self, data: Data) -> tuple[lf.Samples, lf.Samples | None]:
         """Training and test task, with inputs as asked for."""
-        from layerflow import Samples, principal_components
-
         inputs = lambda x: x
         if self.whiten or self.components is not None:
-            inputs = principal_components(data.x, self.components, whiten=self.whiten)
-        train = Samples(inputs(data.x), data.y)
+            inputs = lf.principal_components(data.x, self.components, whiten=self.whiten)
+        train = lf.Samples(inputs(data.x), data.y)
         if data.x_test is None or data.y_test is None:
             return train, None
-        return train, Samples(inputs(data.x_test), data.y_test)
+        return train, lf.Samples(inputs(data.x_test), data.y_test)
 
     def _all_widths(self, inp: int, out: int) -> tuple[int, ...]:
         """Widths of all layers of units."""
         hidden = self.widths or (min(inp, out),)
         return (inp, *(hidden * (self.depth - 1) if len(hidden) == 1 else hidden), out)
 
-    def _sweep(self, train: "Samples", test: "Samples | None", widths: tuple[int, ...]) -> "xarray.Dataset":
+    def _sweep(self, train: lf.Samples, test: lf.Samples | None, widths: tuple[int, ...]) -> "xarray.Dataset":
         """The diagram."""
-        import layerflow as lf
         from layerflow.store._command import begun_by
 
-        def cell(key: Any, lam: Any, target_scale: Any) -> "Problem":
+        def cell(key: Any, lam: Any, target_scale: Any) -> lf.Problem:
             start = _start(self.start, key, lam, self.strength, widths, train)
             rescaled = None if test is None else test.rescale(target=target_scale)
             return lf.Problem(start, train.rescale(target=target_scale), test=rescaled)
@@ -231,13 +230,9 @@ class Diagram:
 
     def _method(self) -> Any:
         """How to travel."""
-        import optax
-
-        from layerflow import Descent, Exact, Flow
-
         if self.method != "descent":
-            return (Flow if self.method == "flow" else Exact)(t1=self.t1)
-        return Descent(optax.sgd, learning_rate=self._rate, steps=round(self.t1 / self._rate))
+            return (lf.Flow if self.method == "flow" else lf.Exact)(t1=self.t1)
+        return lf.Descent(optax.sgd, learning_rate=self._rate, steps=round(self.t1 / self._rate))
 
     @property
     def _rate(self) -> float:
@@ -250,13 +245,11 @@ class Diagram:
 
     def _line(self, diagram: "xarray.Dataset") -> "tuple[xarray.Dataset | None, list[str]]":
         """The boundary to draw, or a note that there is none."""
-        from layerflow import boundary
-
         if self.boundary is None:
             return None, []
         measured = diagram[self.observe[0]]
         try:
-            line = boundary(measured, self.boundary, x="target_scale", log=self.observe[0] not in _LINEAR)
+            line = lf.boundary(measured, self.boundary, x="target_scale", log=self.observe[0] not in _LINEAR)
         except ValueError as error:
             return None, [f"--boundary is not drawn: {error}"]
         band = ["The band about the line is the middle half of the seeds."] if line.attrs["num_seeds"] > 1 else []
@@ -264,9 +257,6 @@ class Diagram:
 
     def _draw(self, diagram: "xarray.Dataset", title: str, line: "xarray.Dataset | None") -> Any:
         """One panel per observable."""
-        from layerflow.diagrams._array import over_seeds, verbatim
-        from layerflow.plot._panels import panels
-
         drawn = []
         for name in self.observe:
             log = name not in _LINEAR
@@ -292,10 +282,8 @@ _STARTS = {
 }
 
 
-def _start(kind: str, key: Any, lam: Any, strength: float, widths: tuple[int, ...], task: "Samples") -> Any:
+def _start(kind: str, key: Any, lam: Any, strength: float, widths: tuple[int, ...], task: lf.Samples) -> Any:
     """The network at the start of one cell."""
-    import layerflow as lf
-
     if kind == "lambda-balanced":
         return lf.lambda_balanced_chain(key, lam, strength, widths=widths)
     if kind == "aligned":
@@ -306,10 +294,6 @@ def _start(kind: str, key: Any, lam: Any, strength: float, widths: tuple[int, ..
 
 def _mean_balanced_stds(lam: Any, strength: float, widths: tuple[int, ...]) -> Any:
     """Standard deviations of Gaussian layers with E[w_{l+1}^T w_{l+1} - w_l w_l^T] = lam I."""
-    import jax.numpy as jnp
-
-    from layerflow.starts._chain import layer_squares
-
     squares = layer_squares(jnp.full(len(widths) - 2, lam), jnp.full(1, strength, jnp.asarray(lam).dtype))[0]
     # w w^T of the first layer sums over the inputs, w^T w of the last over the outputs, others over hidden units.
     return jnp.sqrt(squares / jnp.asarray((widths[0], *widths[2:-1], widths[-1]), squares.dtype))
@@ -317,8 +301,6 @@ def _mean_balanced_stds(lam: Any, strength: float, widths: tuple[int, ...]) -> A
 
 def _observable(name: str) -> Callable[..., Any]:
     """The observable of a name."""
-    import layerflow as lf
-
     on_train = getattr(lf, name.removeprefix("test_"))
     return lf.on_test(on_train) if name.startswith("test_") else on_train
 

@@ -1,4 +1,4 @@
-"""`layerflow resume`, `status` and `failures`: sweeps kept in a store."""
+"""`layerflow resume`, `status` and `failures`: sweeps kept in a store, whose room is imported late for zarr."""
 
 import dataclasses
 import datetime
@@ -8,7 +8,9 @@ from typing import Annotated
 
 import tyro
 
+import layerflow as lf
 from layerflow.cli._diagram import OUT, Diagram
+from layerflow.cli._parse import parsed
 from layerflow.cli._shared import UserError
 
 _ROWS = 100  # of a table of failures; a terminal is no place for more
@@ -36,8 +38,6 @@ class Resume:
 
     def _remembered(self, command: list[str]) -> Diagram:
         """The diagram of a store; nothing else is run, whatever its description says."""
-        from layerflow.cli import parsed
-
         words = list(command)
         if "--out" in words:  # that stores of layerflow 0.2 remember
             at = words.index("--out")
@@ -47,12 +47,11 @@ class Resume:
         try:
             if strange or not words or words[0].startswith("-"):
                 raise UserError(f"`{strange[0]}` is none of its flags" if strange else "it names no data")
-            diagram = parsed(["diagram", *words])
+            diagram = parsed(Diagram, words, None)
         except UserError as error:
             raise UserError(
                 f"The store {self.path} remembers {words[:8]}, which is no `layerflow diagram`: {error}"
             ) from None
-        assert isinstance(diagram, Diagram)
         return diagram
 
 
@@ -99,9 +98,7 @@ class Failures:
 
     def run(self) -> None:
         """Print a table, and how many failed for what reason."""
-        from layerflow import failures, open_diagram
-
-        table = failures(open_diagram(self.path))
+        table = lf.failures(lf.open_diagram(self.path))
         if not len(table):
             print("No cell failed.")
             return

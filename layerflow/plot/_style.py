@@ -34,8 +34,6 @@ def style(columns: Literal[1, 2] = 1) -> AbstractContextManager[None]:
     import matplotlib as mpl
     from cycler import cycler
 
-    from layerflow.plot._data import PALETTE
-
     if columns not in _WIDTHS:
         raise ValueError(f"Argument `columns` is 1 or 2, the columns of a journal to draw over, but it is {columns!r}.")
     small, thin = 7, 0.6

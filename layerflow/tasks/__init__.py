@@ -1,12 +1,14 @@
 """What is to be learned: a task gives the loss of a network."""
 
 from layerflow.tasks._base import Task
-from layerflow.tasks._components import PrincipalComponents, principal_components
+from layerflow.tasks._components import PrincipalComponents as PrincipalComponents
+from layerflow.tasks._components import principal_components
 from layerflow.tasks._digits import digits
 from layerflow.tasks._modes import Modes
 from layerflow.tasks._modular import modular_arithmetic
 from layerflow.tasks._moments import Moments
-from layerflow.tasks._parity import SkillSamples, SparseParity
+from layerflow.tasks._parity import SkillSamples as SkillSamples
+from layerflow.tasks._parity import SparseParity
 from layerflow.tasks._polynomial import polynomial_regression
 from layerflow.tasks._regression import random_regression
 from layerflow.tasks._samples import Samples
@@ -16,9 +18,7 @@ from layerflow.tasks._teacher import power_law_modes, teacher
 __all__ = [
     "Modes",
     "Moments",
-    "PrincipalComponents",
     "Samples",
-    "SkillSamples",
     "SparseParity",
     "Stream",
     "Task",
