@@ -10,7 +10,7 @@ import functools
 import itertools
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -34,6 +34,7 @@ class Stop:
     asked = False
 
 
+@runtime_checkable
 class Place(Protocol):
     """Where chunks are kept.
 
@@ -70,6 +71,7 @@ class Place(Protocol):
         ...
 
 
+@runtime_checkable
 class Crew(Protocol):
     """Who computes chunks, on what device."""
 
