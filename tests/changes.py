@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 import layerflow as lf
-from layerflow.sweeps._request import Asked
+from layerflow.sweeps._request import Request
 
 MODES = lf.Modes(jnp.ones(1), 2.0)
 DATA = lf.Samples(np.linspace(-1.0, 2.0, 6)[:, None], np.linspace(-1.0, 1.0, 6)[:, None])
@@ -319,7 +319,7 @@ def program(request):
     nothing = {"seeds": None, "root": 0, "ts": None, "summary": None, "paths": True, "derivative": (), "verify": False}
 
     def go(cell, axes, **how):
-        batches = Asked.of(cell, axes, **nothing | how).batches()
+        batches = Request.of(cell, axes, **nothing | how).batches()
         arguments = [(b.shared, b.root, b.one, b.frozen.constants, b.ts) for b in batches]
         return [(b.identity, *b._key(own)[1:]) for b, own in zip(batches, arguments, strict=True)]
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import layerflow as lf
-from layerflow import _run
 from layerflow.engine import _chunks, _computation
 from layerflow.engine._kept import programs
 from layerflow.methods import FAILURES
+from layerflow.sweeps import _chunks as _loop
 
 X = jax.random.normal(jax.random.key(0), (8, 80))
 Y = X @ jnp.full((80, 1), 100.0) + 1.0
@@ -185,13 +185,12 @@ def test_the_bar_names_slow_cells_and_no_bit_changes(monkeypatch):
     for most in (200, 10**9):
         words = []
         with monkeypatch.context() as patch:
-            for module in (_chunks, _computation, _run):
+            for module in (_chunks, _computation, _loop):
                 patch.setattr(module, "MANY_STEPS", most)
-            patch.setattr("layerflow._sweep.progress_bar", lambda *_, words=words: Bar(words))
+            patch.setattr("layerflow.sweeps._chunks.progress_bar", lambda *_, words=words: Bar(words))
             programs.clear()
-            diagram = lf.sweep(
-                cell, {"lam": [0.5, 1.0, 300.0, 400.0]}, method=lf.Flow(t1=40.0), observe=(lf.loss, lf.kernel_distance)
-            )
+            axes, observe = {"lam": [0.5, 1.0, 300.0, 400.0]}, (lf.loss, lf.kernel_distance)
+            diagram = lf.sweep(cell, axes, method=lf.Flow(t1=40.0), ts=[0.0, 1.0, 40.0], observe=observe)
         found.append((words, diagram))
     programs.clear()  # those compiled to come back after other numbers of steps
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import layerflow as lf
-from layerflow._sweep import Asked
 from layerflow.engine._devices import pull
 from layerflow.engine._kept import programs
+from layerflow.sweeps._request import Request, cells_of
 
 TWO = [jax.devices()[0]] * 2  # threads, that is: one device may serve both
 
@@ -41,14 +41,14 @@ def test_a_chunk_that_memory_runs_out_on_is_compiled_anew_by_who_compiles(monkey
     def cell(scale):
         return lf.Problem(lf.linear_model(scale * jax.numpy.ones(1)), lf.Modes(jax.numpy.ones(1), 1.0))
 
-    asked = Asked.of(
+    request = Request.of(
         *(cell, {"scale": np.arange(1.0, 9.0)}),
         **{"method": lf.Exact(t1=1.0), "seeds": None, "root": 0, "ts": None, "observe": lf.loss, "summary": None},
         **{"paths": True, "derivative": (), "verify": False},
     )
-    (batch,), device = asked.batches(), jax.local_devices()[0]
+    (batch,), device = request.batches(), jax.local_devices()[0]
     plan = batch.plan(8, lf.Machine(devices=1))
-    cells = lf._asked.cells_of(asked.grid, np.arange(8), plan.size)
+    cells = cells_of(request.grid, np.arange(8), plan.size)
     whole, call, requests = batch.run(device, cells, plan), batch._call, []
 
     def short_of_memory(device, cells, plan, *how):

@@ -161,7 +161,7 @@ def test_a_sweep_into_a_store_holds_no_diagram_in_memory(path, monkeypatch):
     def refuse(*_):
         raise AssertionError("the diagram is in memory")
 
-    monkeypatch.setattr("layerflow.diagrams._variables.Results.__init__", refuse)
+    monkeypatch.setattr("layerflow.sweeps._memory.InMemory.__init__", refuse)
     assert_same(swept(path), kept)
 
 

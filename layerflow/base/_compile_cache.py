@@ -3,7 +3,6 @@
 import pathlib
 
 import jax
-import platformdirs
 
 
 def enable_compile_cache(folder: str | pathlib.Path | None = None) -> pathlib.Path:
@@ -22,6 +21,8 @@ def enable_compile_cache(folder: str | pathlib.Path | None = None) -> pathlib.Pa
         >>> import layerflow as lf
         >>> folder = lf.enable_compile_cache()  # doctest: +SKIP
     """
+    import platformdirs
+
     folder = pathlib.Path(platformdirs.user_cache_dir("layerflow")) / "jax" if folder is None else pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -26,7 +26,7 @@ from layerflow.engine._machine import Device, Machine
 from layerflow.engine._program import Frozen, check_gauge
 from layerflow.engine._trace import Traced, split
 from layerflow.engine._wanted import Measured, Wanted
-from layerflow.methods import Path
+from layerflow.methods import Path, Status
 
 Tell = Callable[[np.ndarray], Any]
 
@@ -87,6 +87,7 @@ class Batch:
         root: Seed s has the key fold_in(root, s).
         wanted: What to keep of each cell.
         seeds: How many there are.
+        judging: Makes the batch that finds out what `frozen` leaves open, of cells that are DOUBTFUL.
     """
 
     def __init__(
@@ -100,16 +101,18 @@ class Batch:
         root: PRNGKeyArray,
         wanted: Wanted,
         seeds: int,
+        judging: "Callable[[], Batch] | None" = None,
     ) -> None:
         self.frozen, self.build, self.messages, self.wanted = frozen, build, messages, wanted
-        self.one, self.ts, self.root, self.seeds = one, ts, root, seeds
+        self.one, self.ts, self.root, self.seeds, self.judging = one, ts, root, seeds, judging
         self.computation = Computation(frozen, build, split(build), wanted)
-        self.compile_seconds = 0.0
+        self._compile_seconds = 0.0
         self.chunk_bytes = 0  # what one chunk takes while it runs, as far as is known
         self.calls_split = 0  # because memory ran out
         self.closed_over = [*constants, *jax.tree.leaves(frozen.constants)]
         self.shared = self._at_once("share", self.computation.parts.share, constants)
         self._fixed: dict[Device, PyTree] = {}
+        self._thorough: Batch | None = None
 
     def plan(self, cells: int, on: Machine) -> Plan:
         """How many cells a call takes, and how many lanes; compiled for the first device."""
@@ -197,6 +200,11 @@ class Batch:
         return Identity(whole.digest, frozenset().union(*(part.strange for part in parts)))
 
     @property
+    def compile_seconds(self) -> float:
+        """What compiling has taken so far."""
+        return self._compile_seconds + (0.0 if self._thorough is None else self._thorough.compile_seconds)
+
+    @property
     def keys(self) -> frozenset[str]:
         """Kinds of random keys that cells draw by."""
         return self.computation.parts.keys.union(*(part.keys for part in self.frozen.program.parts))
@@ -230,13 +238,24 @@ class Batch:
         with _turn(device, compiled.build_factorises):
             built = jax.block_until_ready(compiled.build(shared, root, cells.values, self._distinct(cells.seeds)))
         with _turn(device, compiled.run_factorises):
-            kept, path, under_way = jax.block_until_ready(compiled.run(constants, ts, cells.real, built))
+            *found, under_way = jax.block_until_ready(compiled.run(constants, ts, cells.real, built))
             while under_way is not None and under_way.finished < cells.real.sum():
                 tell(_slow(under_way))
                 onward = self._onward(plan, device, ask, (built, under_way))
-                kept, path, under_way = jax.block_until_ready(onward(constants, ts, cells.real, built, under_way))
+                ended = under_way.ended.status != Status.RUNNING
+                *after, under_way = jax.block_until_ready(onward(constants, ts, cells.real, built, under_way))
+                found = _joined(ended, found, after)
                 tell(_slow(under_way))
-        return kept, path
+        if self.judging is not None and (found[1].status == Status.DOUBTFUL).any():
+            return self._judging(ask)._call(device, cells, plan, ask, tell)
+        return found[0], found[1]
+
+    def _judging(self, ask: Ask) -> "Batch":
+        """The batch that finds out what this one leaves open, made if there is a chunk for it."""
+        if self._thorough is None:
+            assert self.judging is not None
+            self._thorough = ask(self.judging)
+        return self._thorough
 
     def _distinct(self, seeds: np.ndarray) -> Seeds:
         """Every seed of some cells once, filled up to a fixed number, and the place of each cell among them."""
@@ -266,7 +285,7 @@ class Batch:
         """Compile, and count the time."""
         begin = time.perf_counter()
         compiled = lowered.compile()
-        self.compile_seconds += time.perf_counter() - begin
+        self._compile_seconds += time.perf_counter() - begin
         return compiled
 
     @full_precision()
@@ -305,6 +324,13 @@ class Batch:
         """What makes two programs one: all that decides their numbers, and the shapes of arguments."""
         shapes = str(jax.tree.map(lambda a: (a.shape, a.dtype), arguments))
         return (self.identity, jax.default_backend(), shapes)
+
+
+def _joined(first: Array, one: PyTree, other: PyTree) -> PyTree:
+    """What came of the cells of a chunk: `one` of the first ones, `other` of the rest."""
+    first, one, other = jax.device_get((first, one, other))
+    spread = lambda array: first.reshape(first.shape + (1,) * (array.ndim - 1))
+    return jax.tree.map(lambda a, b: np.where(spread(a), a, b), one, other)
 
 
 def _slow(under_way: UnderWay) -> np.ndarray:

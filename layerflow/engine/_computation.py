@@ -153,7 +153,8 @@ class Computation:
         def finish(cell: Any, at: Any, saved: Any) -> Path:
             return program.judged(constants, cell[0], cell[1], ts, stepper(cell).finish(at, saved))
 
-        return jax.vmap(finish, in_axes=(over, 0, 0))(cells, under_way.ended, under_way.saved), under_way
+        path = jax.vmap(finish, in_axes=(over, 0, 0))(cells, under_way.ended, under_way.saved)
+        return path, run.hand_over(under_way)
 
     def _stacked(self, shared: list[Array], distinct: Key[Array, " seeds"], cells: Any) -> list[Array]:
         """The outputs of `build`: those that vary from cell to cell stacked, the others once."""

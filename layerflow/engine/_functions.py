@@ -176,17 +176,19 @@ class Functions:
         network = eqx.tree_at(lambda network: network.weights, problem.start, layers)
         return ravel_pytree(problem.split(network)[0])[0]
 
-    def exact(self, ts: Array, leaves: list[Array]) -> tuple[Array, Array]:
-        """The movement at `ts` by the closed form, and whether its assumptions hold as far as that needs them."""
+    def exact(self, ts: Array, leaves: list[Array]) -> tuple[Array, Array, Array]:
+        """The movement at `ts` by the closed form, whether what it assumes holds, and whether that was left open."""
         (form, problem), (start, _, _) = self.closed(leaves), self.ravelled(leaves)
         layers = exact_weights(form, problem, ts)
         weights = jax.vmap(lambda layers: self.flat(problem, layers))(layers)
-        held = [a.cost <= allowed_cost(start.dtype) for a in form.assumptions(problem, ts, layers)]
-        return weights - start[None, :], jnp.all(jnp.stack([jnp.asarray(True), *held]))
+        assumed = form.assumptions(problem, ts, layers, self.wanted.quick)
+        held = [jnp.asarray(True), *(a.cost <= allowed_cost(start.dtype) for a in assumed)]
+        doubtful = [jnp.asarray(False), *(jnp.asarray(a.doubtful) for a in assumed)]
+        return weights - start[None, :], jnp.all(jnp.stack(held)), jnp.any(jnp.stack(doubtful))
 
     def verify(
         self,
-        exact: tuple[Array, Array] | None,
+        exact: tuple[Array, Array, Array] | None,
         observed: list[Array],
         w: Array,
         end: Array,
@@ -199,7 +201,7 @@ class Functions:
         rtol, atol = (_ALLOWANCE * jnp.asarray(tolerances[name], w.dtype) for name in ("rtol", "atol"))
         ratios, values, told = [], [], []
         if exact is not None:
-            moved, inside = exact
+            moved, inside, _ = exact
             every = jax.vmap(lambda moved: self.measure(moved, {}, leaves, method))
             rights = every(moved)
             allowed = [jnp.zeros_like(value) for value in rights]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
-import psutil
 
 from layerflow.base._checks import whole
+from layerflow.base._memory import free_memory
 
 if TYPE_CHECKING:  # to type checkers `jax.Device` is no type
     Device = Any
@@ -129,7 +129,7 @@ class Machine:
 
     def check_results(self, size: int) -> None:
         """Raise if results of `size` bytes have no room in the host's memory."""
-        free = psutil.virtual_memory().available
+        free = free_memory()
         if size > 0.8 * free:
             raise MemoryError(
                 f"The diagram alone takes {size / 2**30:.1f} GiB, but {free / 2**30:.1f} GiB are free. "
@@ -143,7 +143,7 @@ class Machine:
         devices = self.local_devices()
         stats = devices[0].memory_stats() or {}
         free = stats.get("bytes_limit", 0) - stats.get("bytes_in_use", 0)
-        return 0.25 * (free if free > 0 else psutil.virtual_memory().available / len(devices))
+        return 0.25 * (free if free > 0 else free_memory() / len(devices))
 
     @property
     def _on_cpu(self) -> bool:

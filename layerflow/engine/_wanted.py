@@ -23,7 +23,8 @@ class Wanted:
     """What a run measures: observables and, of whole paths, summaries, by name.
 
     A sweep may leave the paths of the observables out of the diagram, add derivatives of all that it
-    keeps by some of its axes, and verify what it measures against closed forms and conservation laws.
+    keeps by some of its axes, and verify what it measures against closed forms and conservation laws. With `quick` it
+    leaves open whether a closed form holds, where that takes longer to find out than the answer (`Status.DOUBTFUL`).
     """
 
     observe: Observables
@@ -31,6 +32,7 @@ class Wanted:
     paths: bool = True
     derivative: tuple[str, ...] = ()
     verify: bool = False
+    quick: bool = False
 
 
 class Measured(NamedTuple):

@@ -8,7 +8,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 
 class Assumption(eqx.Module):
@@ -18,11 +18,13 @@ class Assumption(eqx.Module):
         needs: What needs to hold, in words, and how to have it.
         violation: How far it is from holding, relative; zero if it does.
         cost: The relative error of the answer that this causes; infinite where nothing bounds it.
+        doubtful: Whether the violation is beyond rounding, and what it costs was left open.
     """
 
     needs: str
     violation: Float[Array, ""]
     cost: Float[Array, ""]
+    doubtful: Bool[Array, ""] | bool = False
 
     @classmethod
     def strict(cls, needs: str, violation: Float[Array, ""]) -> "Assumption":

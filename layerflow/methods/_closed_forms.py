@@ -15,7 +15,7 @@ from layerflow import theory
 from layerflow._problem import Problem
 from layerflow.base._checks import collect
 from layerflow.methods._assumptions import Assumption, cost_of_spread
-from layerflow.methods._two_layers import TwoLayers, violations_and_costs
+from layerflow.methods._two_layers import TwoLayers, judged
 from layerflow.networks import DiagonalNetwork, LayerwiseNetwork, LinearNetwork
 from layerflow.observables import layer_imbalance
 from layerflow.tasks import Modes, Moments
@@ -39,7 +39,7 @@ class ClosedForm(abc.ABC):
         """Why the kind of network or task does not fit; None if it does."""
 
     def assumptions(
-        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None
+        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None, quick: bool = False
     ) -> list[Assumption]:
         """What is assumed of the numbers, and what its violation costs.
 
@@ -47,6 +47,7 @@ class ClosedForm(abc.ABC):
             problem: Whose numbers are judged.
             ts: Where the answer is wanted; its worst time counts. Not given, at any time.
             layers: The answer there, `weights(problem, ts)`.
+            quick: Leave open what takes longer to find out than the answer, where a violation is beyond rounding.
         """
         return []
 
@@ -72,7 +73,7 @@ class LinearModel(ClosedForm):
         return None
 
     def assumptions(
-        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None
+        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None, quick: bool = False
     ) -> list[Assumption]:
         data = _data(problem)
         return [] if isinstance(data, Modes) else [Assumption.not_negative(jnp.diagonal(data.xx))]
@@ -108,7 +109,7 @@ class LayerPairs(ClosedForm):
         return None if isinstance(_data(problem), Modes) else "its modes are coupled: give the task as Modes"
 
     def assumptions(
-        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None
+        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None, quick: bool = False
     ) -> list[Assumption]:
         return [Assumption.not_negative(_data(problem).variance)]
 
@@ -134,7 +135,7 @@ class DeepModes(ClosedForm):
         return None if isinstance(_data(problem), Modes) else "its modes are coupled: give the task as Modes"
 
     def assumptions(
-        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None
+        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None, quick: bool = False
     ) -> list[Assumption]:
         task, signed = _data(problem), jnp.stack(problem.start.weights)
         strength, sizes = jnp.prod(signed, axis=0), jnp.abs(signed)
@@ -178,7 +179,7 @@ class ScalarNetwork(ClosedForm):
         return "it is no linear network of two layers"
 
     def assumptions(
-        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None
+        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None, quick: bool = False
     ) -> list[Assumption]:
         data = _data(problem)
         return [Assumption.not_negative(data.variance if isinstance(data, Modes) else data.xx)]
@@ -209,15 +210,16 @@ class BalancedNetwork(ClosedForm):
         return "it is no linear network of two layers"
 
     def assumptions(
-        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None
+        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None, quick: bool = False
     ) -> list[Assumption]:
         here = self._layers(problem)
-        violations, costs = (here.violations,) * 2 if ts is None else violations_and_costs(here, ts)
+        violations, doubtful = here.violations, here.doubtful & quick
+        costs = violations if ts is None or quick else judged(here, ts)
         whitened = "the inputs are whitened, E[x x^T] = c I (random_regression(whiten=True), principal_components)"
         balanced = "the start is lambda-balanced, w2^T w2 - w1 w1^T = lam I (lambda_balanced, aligned)"
         return [
-            Assumption(whitened, violations[0], costs[0]),
-            Assumption(balanced, violations[1], costs[1]),
+            Assumption(whitened, violations[0], costs[0], doubtful[0]),
+            Assumption(balanced, violations[1], costs[1], doubtful[1]),
             Assumption.not_negative(here.variance),
         ]
 

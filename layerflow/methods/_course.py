@@ -33,7 +33,8 @@ class Status(enum.IntEnum):
     OUTSIDE = 8
     AT_TOLERANCE = 9
     MISSING = 255  # of a cell in a store: not computed yet
-    RUNNING = -1  # never leaves the engine
+    RUNNING = -1  # never leaves the engine, as the next
+    DOUBTFUL = -2  # whether the closed form holds takes longer to find out than its answer, and was left open
 
     @property
     def meaning(self) -> str:
@@ -59,6 +60,7 @@ _MEANINGS = {
     Status.AT_TOLERANCE: "stayed at the noise of its tolerance, above `until`: lower rtol, or raise until",
     Status.MISSING: "not computed yet",
     Status.RUNNING: "still under way",
+    Status.DOUBTFUL: "not judged yet",
 }
 FAILURES = frozenset(
     {Status.NOT_FINITE, Status.BLEW_UP, Status.STALLED, Status.OUT_OF_STEPS, Status.SOLVER_FAILED, Status.OUTSIDE}
@@ -79,7 +81,7 @@ class Course(eqx.Module):
     These are the `own` weights of the network and, where an observable compares the two, after them those of its
     linearised twin. `follow` and `measure` take the displacement, w - start, which has more digits;
     `measure` also the largest values so far of `follow`, called peaks. `exact` gives the displacement by
-    the closed form, and whether its assumptions hold, and is there for Exact alone, as are
+    the closed form, whether its assumptions hold, and whether that was left open, and is there for Exact alone, as are
     `velocity` and `loss` for the others; `begin` and `descend` call the optimiser, for Descent alone.
     """
 
@@ -92,7 +94,7 @@ class Course(eqx.Module):
     descend: Callable[
         [Float[Array, " size"], Float[Array, " size"], list[PyTree]], tuple[Float[Array, " size"], list[PyTree]]
     ]  # of displacement, velocity and states
-    exact: Callable[[Float[Array, " t"]], tuple[Float[Array, "t size"], Bool[Array, ""]]]
+    exact: Callable[[Float[Array, " t"]], tuple[Float[Array, "t size"], Bool[Array, ""], Bool[Array, ""]]]
     least_loss: Float[Array, ""]
     null_loss: Float[Array, ""]
     own: int = eqx.field(static=True)

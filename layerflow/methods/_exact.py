@@ -128,10 +128,11 @@ class Exact(Method):
     def travel(self, course: Course, ts: Float[Array, " t"] | None, key: PRNGKeyArray) -> Path:
         """Evaluate the closed form at `ts` and t1; a cell outside its assumptions has status OUTSIDE."""
         t1 = self.t1.astype(course.start.dtype)
-        moved, inside = course.exact(self.times(ts, t1.dtype))
+        moved, inside, doubtful = course.exact(self.times(ts, t1.dtype))
         finite = jnp.all(jnp.isfinite(moved))
         status = jnp.where(finite, Status.REACHED_T1, Status.NOT_FINITE)
         status = jnp.where(inside, status, Status.OUTSIDE)
+        status = jnp.where(doubtful, Status.DOUBTFUL, status)
         bad = failed(status)
         moved = jnp.where(bad, 0.0, moved)
         if ts is None:

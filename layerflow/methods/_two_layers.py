@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from layerflow import theory
 from layerflow.base._checks import collect
@@ -80,6 +80,11 @@ class TwoLayers(NamedTuple):
             [jnp.abs(self.coloured).max(), jnp.abs(self.unbalanced).max() / jnp.where(size > 0, size, 1.0)]
         )
 
+    @property
+    def doubtful(self) -> Bool[Array, "2"]:
+        """Whether these are beyond rounding, so that what they cost has to be judged."""
+        return self.violations > _ROUNDINGS * jnp.finfo(self.w1.dtype).eps
+
     def costs(self, ts: Float[Array, " t"]) -> Float[Array, "2"]:
         """The relative errors of the formula, at the worst of `ts`, that D and B cause.
 
@@ -103,13 +108,11 @@ class TwoLayers(NamedTuple):
 
 
 @jax.jit  # traced once, not at every sweep
-def violations_and_costs(here: TwoLayers, ts: Float[Array, " t"]) -> tuple[Float[Array, "2"], Float[Array, "2"]]:
-    """How far inputs are from whitened and layers from balanced, and what that costs the formula at `ts`.
+def judged(here: TwoLayers, ts: Float[Array, " t"]) -> Float[Array, "2"]:
+    """What it costs the formula at `ts` that inputs are not whitened, and layers not balanced.
 
     What is as small as rounding of the given numbers costs what rounding costs, and is not judged further.
     """
-    violations = here.violations
-    doubtful = violations > _ROUNDINGS * jnp.finfo(ts.dtype).eps
     given = jax.lax.stop_gradient((here, ts))
 
     def judge(state: Any) -> Any:
@@ -118,9 +121,9 @@ def violations_and_costs(here: TwoLayers, ts: Float[Array, " t"]) -> tuple[Float
 
     # A loop in place of a condition: a batch without cells to be judged takes no turn. Its state holds all that is
     # given, and changes: what stays the same from turn to turn is computed ahead of the loop, needed or not.
-    state = (jnp.any(doubtful), given, jax.lax.stop_gradient(violations))
+    state = (jnp.any(here.doubtful), given, jax.lax.stop_gradient(here.violations))
     *_, found = jax.lax.while_loop(lambda state: state[0], judge, state)
-    return violations, jnp.where(doubtful, found, violations)
+    return jnp.where(here.doubtful, found, here.violations)
 
 
 def _gap(one: theory.Balanced, other: theory.Balanced) -> Float[Array, ""]:

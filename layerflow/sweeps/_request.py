@@ -1,7 +1,7 @@
 """What a sweep is asked for: everything checked, and traced to batches that run."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -205,10 +205,14 @@ def _batch(request: Request, chosen: dict[str, Any]) -> Batch:
             "derivative= differentiates in forward mode, which adjoint=RecursiveCheckpointAdjoint() does not have. "
             "Leave `adjoint` out."
         )
-    frozen = freeze(found["apart"], leaves, method_arrays, wanted, times, key_shape)
-    check_known(frozen.constants, "a number that an observable or the method closes over")
-    (own if method is None else method).check_precision(frozen.program.start.outputs.dtype)
-    batch = Batch(frozen, traced, constants, one, found["messages"], times, root, wanted, grid.seeds)
+
+    def made(wanted: Wanted, judging: Callable[[], Batch] | None = None) -> Batch:
+        frozen = freeze(found["apart"], leaves, method_arrays, wanted, times, key_shape)
+        check_known(frozen.constants, "a number that an observable or the method closes over")
+        (own if method is None else method).check_precision(frozen.program.start.outputs.dtype)
+        return Batch(frozen, traced, constants, one, found["messages"], times, root, wanted, grid.seeds, judging)
+
+    batch = made(replace(wanted, quick=True), lambda: made(wanted)) if "exact" in own.needs else made(wanted)
     _check_keys(batch.keys)
     return batch
 
