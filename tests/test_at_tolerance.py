@@ -143,6 +143,7 @@ CODES = {
     "AT_TOLERANCE": 9,
     "MISSING": 255,
     "RUNNING": -1,
+    "DOUBTFUL": -2,
 }
 
 
