@@ -183,7 +183,7 @@ def test_parts_and_records_of_old_are_as_before(parts, tmp_path):
 
 
 def test_a_long_axis_is_told_by_its_ends():
-    from layerflow.sweeps._rebuilt import asked_again
+    from layerflow.diagrams._asked import asked_again
 
     lam = np.linspace(0.5, 1.0, 5000)
     diagram = lf.sweep(cell, {"lam": lam}, method=lf.Exact(t1=1.0))
