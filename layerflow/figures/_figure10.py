@@ -29,7 +29,7 @@ from layerflow.figures._curves import LOW_MIDDLE_HIGH
 from layerflow.figures._words import listed, verdict
 from layerflow.methods import Exact, Flow
 from layerflow.observables import kernel_distance, observable
-from layerflow.plot._bands import draw_band
+from layerflow.plot._bands import band
 from layerflow.starts import lambda_balanced
 from layerflow.tasks import random_regression
 
@@ -122,7 +122,7 @@ def _draw_courses(ax: "Axes", here: "xarray.Dataset") -> None:
     for lam, colour in zip((-LARGEST, 0.0, LARGEST), LOW_MIDDLE_HIGH, strict=True):
         whole = here.sel(lam=lam, method="nearest")
         path, excess = whole.isel(t=slice(1, None)), relative_excess(whole).isel(t=slice(1, None))
-        draw_band(ax, path.t, path.kernel_distance.transpose("seed", "t"), color=colour)
+        band(path.t, path.kernel_distance.transpose("seed", "t"), color=colour, ax=ax)
         ax.plot(path.t, excess.median("seed"), color=colour, linestyle=":")
     ax.set(xscale="log", yscale="log", ylim=(10**_LEAST, 2.0), xlabel="gradient-flow time t")
 
@@ -141,7 +141,7 @@ def _key() -> "list[Line2D]":
 
 def _draw_ends(ax: "Axes", here: "xarray.Dataset") -> None:
     """Kernel distance at the end over λ."""
-    draw_band(ax, here.lam, here.kernel_distance.isel(t=-1).transpose("seed", "lam"), color="0.1")
+    band(here.lam, here.kernel_distance.isel(t=-1).transpose("seed", "lam"), color="0.1", ax=ax)
     ax.set(yscale="log", xlabel="layer imbalance λ (weight²)", ylabel="kernel distance")
 
 

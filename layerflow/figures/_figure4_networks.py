@@ -41,7 +41,7 @@ from layerflow.figures._words import facts, listed, verdict
 from layerflow.methods import Descent
 from layerflow.networks import MLP
 from layerflow.observables import on_test, skill_strengths
-from layerflow.plot._bands import draw_band
+from layerflow.plot._bands import band
 from layerflow.tasks import Samples, SparseParity, Stream, Task
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ def _draw_panel(ax: "Axes", diagram: "xarray.Dataset", resource: str) -> None:
         model = diagram[f"model_in_{resource}"].sel(skill=skill)
         ax.plot(diagram[f"{resource}_mesh"], model, color=colour, linewidth=1.8, label=str(skill))
         members = networks.sel(skill=skill)
-        draw_band(ax, x, members, spread="deviation", color=colour, linewidth=1.4, linestyle="--")
+        band(x, members, spread="deviation", color=colour, linewidth=1.4, linestyle="--", ax=ax)
 
 
 def _draw_spread(ax: "Axes", diagram: "xarray.Dataset") -> None:

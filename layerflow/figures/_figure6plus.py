@@ -31,7 +31,7 @@ from layerflow.figures._curves import LOW_MIDDLE_HIGH
 from layerflow.figures._words import verdict
 from layerflow.methods import Exact, Flow
 from layerflow.observables import kernel_distance, mode_strengths, observable
-from layerflow.plot._bands import draw_band
+from layerflow.plot._bands import band
 from layerflow.starts import aligned
 from layerflow.tasks import random_regression
 
@@ -155,7 +155,7 @@ def _draw_distances(ax: "Axes", diagram: "xarray.Dataset") -> None:
     """Kernel distance at the end over the scale, with the middle half of the tasks."""
     for i, colour in enumerate(LOW_MIDDLE_HIGH):
         ends = diagram.kernel_distance.isel(lam=i, t=-1).transpose("seed", "scale")
-        draw_band(ax, diagram.scale, ends, color=colour, marker="o", markersize=4, linewidth=1)
+        band(diagram.scale, ends, color=colour, marker="o", markersize=4, linewidth=1, ax=ax)
     ax.set(xscale="log", yscale="log", xlabel="weight scale over target scale", ylabel="kernel distance at the end")
 
 

@@ -10,7 +10,7 @@ from layerflow._problem import Problem
 from layerflow.figures._curves import BLUE, VERMILION
 from layerflow.networks import MLP
 from layerflow.observables import observable
-from layerflow.plot._bands import draw_band
+from layerflow.plot._bands import band
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,4 +48,4 @@ def steps_to(last: int, points: int) -> np.ndarray:
 
 def draw_seeds(ax: "Axes", steps: Any, values: Any, style: dict[str, Any], label: str | None = None) -> None:
     """Median over seeds, the first dimension, and the range of all of them; step 0 stands at 1/2."""
-    draw_band(ax, np.maximum(np.asarray(steps), 0.5), values, spread="range", label=label, **style)
+    band(np.maximum(np.asarray(steps), 0.5), values, spread="range", label=label, **style, ax=ax)
