@@ -33,6 +33,11 @@ def flow_and_theory(ax: Axes, x: Any, flow: Any, theory: Any, *, colour: Any, la
     ax.plot(x, theory, color="black", linewidth=0.9, dashes=(4, 3))
 
 
+def handle(label: str, **line: Any) -> Line2D:
+    """An entry of a legend that stands for lines of several colours."""
+    return Line2D([], [], label=label, **{"color": "0.4", **line})
+
+
 def key_of_styles(
     ax: Axes, *, on: Figure | None = None, flow: str = "flow", theory: str = "closed form", **kwargs: Any
 ) -> None:

@@ -60,7 +60,8 @@ class Figure:
     notes: tuple[str, ...]
     """The caption, and where the figure departs from the paper."""
     compute: Callable[..., xarray.Dataset]
-    """Of keywords with defaults: `grid`, `seeds`, `method`, `quick` where these make sense."""
+    """Of keywords with defaults, among them, where they make sense, `grid`: points along each axis, `seeds`: random
+    starts, `method`, and `quick`: a smaller recipe."""
     panels: Callable[[xarray.Dataset], matplotlib.figure.Figure]
     """Draws the Dataset, without the title."""
     claims: Callable[[xarray.Dataset], tuple[Claim, ...]]

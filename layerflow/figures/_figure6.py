@@ -17,18 +17,17 @@ MethodName = Literal["flow", "exact", "descent"]
 LEARNING_RATE = 0.01
 STEPS = 3999  # 4000 recorded states
 LEVEL = 1e-3  # of the kernel distance: below it we call a cell lazy
+OBSERVED = (lf.kernel_distance, lf.loss)
 
 
-def make_method(name: MethodName) -> lf.methods.Method:
-    """Gradient flow to the time that the authors' descent reaches, its closed form, or that descent."""
-    if name != "descent":
-        return (lf.Flow if name == "flow" else lf.Exact)(t1=LEARNING_RATE * STEPS)
-    return lf.Descent(optax.sgd, learning_rate=LEARNING_RATE, steps=STEPS)
-
-
-def observables(name: MethodName) -> tuple[Any, ...]:
-    """What to measure: laziness follows the path, which only the flow gives."""
-    return (lf.kernel_distance, lf.laziness, lf.loss) if name == "flow" else (lf.kernel_distance, lf.loss)
+def how(name: MethodName) -> dict[str, Any]:
+    """Sweep by gradient flow to the time that the authors' descent reaches, its closed form, or that descent."""
+    if name == "descent":
+        return {"method": lf.Descent(optax.sgd, learning_rate=LEARNING_RATE, steps=STEPS), "observe": OBSERVED}
+    if name == "exact":
+        return {"method": lf.Exact(t1=LEARNING_RATE * STEPS), "observe": OBSERVED}
+    # Laziness follows the path, which only the flow gives.
+    return {"method": lf.Flow(t1=LEARNING_RATE * STEPS), "observe": (lf.kernel_distance, lf.laziness, lf.loss)}
 
 
 def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:

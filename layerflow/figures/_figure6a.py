@@ -37,15 +37,9 @@ RECIPE = {9.0: -5.4, 3.0: -3.8, 0.5: -1.7}
 
 
 def compute(grid: int = 40, seeds: int = 4, method: _figure6.MethodName = "flow") -> xarray.Dataset:
-    """Kernel distance, laziness and loss at t = 39.99 over lam and weight_to_target.
+    """Kernel distance, laziness and loss at t = 39.99 over lam, weight_to_target and seed.
 
-    Args:
-        grid: Points along each axis.
-        seeds: Random starts.
-        method: "flow", its closed form "exact", or "descent" at rate 0.01 as the authors have it.
-
-    Returns:
-        Diagram of dimensions lam, weight_to_target, seed.
+    By the flow, its closed form "exact", or "descent" at rate 0.01 as the authors have it.
     """
     task = lf.random_regression(jax.random.key(1), n=10, inp=2, out=2, whiten=True).moments
 
@@ -54,8 +48,7 @@ def compute(grid: int = 40, seeds: int = 4, method: _figure6.MethodName = "flow"
         return lf.Problem(start, task.rescale(target=1 / weight_to_target))
 
     axes = {"lam": np.linspace(-9.0, 9.0, grid), "weight_to_target": np.linspace(1.0, 20.0, grid)}
-    observe = _figure6.observables(method)
-    return lf.sweep(balanced, axes, seeds=seeds, method=_figure6.make_method(method), observe=observe)
+    return lf.sweep(balanced, axes, seeds=seeds, **_figure6.how(method))
 
 
 def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:

@@ -38,15 +38,9 @@ RECIPE_APART = {0.1: -1.1, 1.0: -3.5, 10.0: -5.7, 50.0: -6.0}
 
 
 def compute(grid: int = 40, seeds: int = 2, method: Literal["flow", "descent"] = "flow") -> xarray.Dataset:
-    """Kernel distance, laziness and loss at t = 39.99 over weight_to_target and std_difference.
+    """Kernel distance, laziness and loss at t = 39.99 over weight_to_target, std_difference and seed.
 
-    Args:
-        grid: Points along each axis.
-        seeds: Random starts.
-        method: "flow", or "descent" at rate 0.01 as the authors have it; there is no closed form.
-
-    Returns:
-        Diagram of dimensions weight_to_target, std_difference, seed.
+    By the flow, or "descent" at rate 0.01 as the authors have it; there is no closed form.
     """
     samples = lf.random_regression(jax.random.key(1), n=10, inp=20, out=2)
     seen = jnp.linalg.svd(samples.x, full_matrices=False)[2].T  # the directions that the samples span
@@ -65,8 +59,7 @@ def compute(grid: int = 40, seeds: int = 2, method: Literal["flow", "descent"] =
         "weight_to_target": np.linspace(0.1, 50.0, grid),
         "std_difference": xarray.DataArray(np.linspace(-0.5, 0.5, grid), attrs=label),
     }
-    observe = _figure6.observables(method)
-    return lf.sweep(unbalanced, axes, seeds=seeds, method=_figure6.make_method(method), observe=observe)
+    return lf.sweep(unbalanced, axes, seeds=seeds, **_figure6.how(method))
 
 
 def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:

@@ -70,7 +70,7 @@ def arrows(
         ax.set(xlabel=names[0], ylabel=names[1])
     else:
         ax.set(xlabel=label(array))
-    if key := key_of_arrows(ax, moves=in_plane and _time_of(array) is not None):
+    if key := key_of_arrows(ax, moves=in_plane and ends and _time_of(array) is not None):
         ax.legend(handles=key, framealpha=0.9)
     return ax
 
