@@ -34,15 +34,16 @@ class Claim:
     def near(cls, words: str, measured: Any, expected: Any, *, atol: float = 0.0, rtol: float = 0.0) -> "Claim":
         """Numbers that are to be close to others, each to within atol + rtol |expected|."""
         holds = np.allclose(np.asarray(measured, float), np.asarray(expected, float), atol=atol, rtol=rtol)
-        spread = " ".join([f"± {atol:g}"] * (atol > 0) + [f"± {100 * rtol:g} %"] * (rtol > 0))
-        return cls(words, holds, measured, f"{told(expected)} {spread}")
+        ends = [told(expected)] + [f"± {atol:g}"] * (atol > 0) + [f"± {100 * rtol:g} %"] * (rtol > 0)
+        return cls(words, holds, measured, " ".join(ends))
 
     @classmethod
     def between(cls, words: str, measured: Any, low: Any = -np.inf, high: Any = np.inf) -> "Claim":
         """Numbers that are to be at least `low` and at most `high`, all of them."""
         values = np.asarray(measured, float)
-        ends = [f"at least {told(low)}"] * (low > -np.inf) + [f"at most {told(high)}"] * (high < np.inf)
-        return cls(words, np.all((low <= values) & (values <= high)), measured, " and ".join(ends))
+        holds = np.all((np.asarray(low) <= values) & (values <= np.asarray(high)))
+        ends = [f"at {side} {told(end)}" for side, end in (("least", low), ("most", high)) if np.isfinite(end).all()]
+        return cls(words, holds, measured, " and ".join(ends))
 
     def __str__(self) -> str:
         verdict = "Holds" if self.holds else "Does not hold"

@@ -14,7 +14,6 @@ import xarray
 
 import layerflow as lf
 from layerflow.figures._curves import (
-    PALETTE,
     fine_flow,
     flow_and_theory,
     key_of_styles,
@@ -77,7 +76,7 @@ def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:
     titles = ("linear model, $\\theta_i$", "diagonal network, $a_i b_i$")
     for number, (ax, words) in enumerate(zip(figure.subplots(1, 2, sharey=True), titles, strict=True)):
         model = diagram.isel(model=number)
-        for mode, colour in enumerate(PALETTE[: diagram.sizes["mode"]]):
+        for mode, colour in enumerate(lf.plot.PALETTE[: diagram.sizes["mode"]]):
             one = model.isel(mode=mode)
             flow_and_theory(
                 ax,
