@@ -25,8 +25,8 @@ from layerflow.cli._shared import (
 )
 
 if TYPE_CHECKING:
-    from layerflow import figures
-    from layerflow.cli._index import Entry
+    import layerflow.cli._index
+    import layerflow.figures
 
 ALL = "all"
 _NUMBERS_PER_POINT = 100  # that figures hold at least for each point of an axis: times, or the other axis
@@ -82,13 +82,15 @@ class Figure:
         flags = {"grid": self.grid, "seeds": self.seeds, "method": self.method, "quick": self.quick or None}
         return {flag: value for flag, value in flags.items() if value is not None}
 
-    def _drawn(self, name: str, figure: "figures.Figure", parameters: dict[str, Any], folder: pathlib.Path) -> Any:
+    def _drawn(
+        self, name: str, figure: "layerflow.figures.Figure", parameters: dict[str, Any], folder: pathlib.Path
+    ) -> Any:
         """Compute, save and draw one figure, in its precision; the diagram and what was saved."""
         set_up(self.dtype or figure.dtype)
         diagram = figure.compute(**parameters)
         return diagram, draw(lambda: figure.draw(diagram), keep(diagram, folder / f"figure_{name}"))
 
-    def _draw_all(self, figures: dict[str, "figures.Figure"], folder: pathlib.Path) -> None:
+    def _draw_all(self, figures: dict[str, "layerflow.figures.Figure"], folder: pathlib.Path) -> None:
         """One figure after the other; one that fails is told on the page and costs the others nothing."""
         from tqdm import tqdm
 
@@ -115,7 +117,7 @@ class Figure:
         _summarise(entries, page)
 
 
-def _known(name: str, figures: dict[str, "figures.Figure"]) -> str:
+def _known(name: str, figures: dict[str, "layerflow.figures.Figure"]) -> str:
     """The name as the registry has it, or an error with the nearest one."""
     by_lower = {known.lower(): known for known in figures}
     if name.lower() in by_lower:
@@ -126,13 +128,13 @@ def _known(name: str, figures: dict[str, "figures.Figure"]) -> str:
     raise UserError(f"There is no figure {name!r}.{hint} Figures: {', '.join(figures)}, or {ALL}.")
 
 
-def _taken(figure: "figures.Figure") -> dict[str, inspect.Parameter]:
+def _taken(figure: "layerflow.figures.Figure") -> dict[str, inspect.Parameter]:
     """The flags that `compute` of a figure takes."""
     parameters = inspect.signature(figure.compute).parameters
     return {name: parameters[name] for name in ("grid", "seeds", "method", "quick") if name in parameters}
 
 
-def _parameters(words: str, figure: "figures.Figure", given: dict[str, Any]) -> dict[str, Any]:
+def _parameters(words: str, figure: "layerflow.figures.Figure", given: dict[str, Any]) -> dict[str, Any]:
     """What to call `compute` with, or an error that says which flags the figure takes."""
     taken = _taken(figure)
     there = " and ".join(f"--{name}" for name in taken) or "none of --grid, --seeds, --method and --quick"
@@ -151,7 +153,7 @@ def _method_fits(taken: dict[str, inspect.Parameter], given: dict[str, Any]) -> 
     return not methods or given["method"] in methods
 
 
-def _parameters_if_taken(figure: "figures.Figure", given: dict[str, Any]) -> dict[str, Any]:
+def _parameters_if_taken(figure: "layerflow.figures.Figure", given: dict[str, Any]) -> dict[str, Any]:
     """Those of the flags given that this figure takes."""
     taken = _taken(figure)
     fitting = {flag: value for flag, value in given.items() if flag in taken}
@@ -160,14 +162,14 @@ def _parameters_if_taken(figure: "figures.Figure", given: dict[str, Any]) -> dic
     return fitting
 
 
-def _all_parameters(figure: "figures.Figure", given: dict[str, Any]) -> dict[str, Any]:
+def _all_parameters(figure: "layerflow.figures.Figure", given: dict[str, Any]) -> dict[str, Any]:
     """Every parameter of `compute`, defaults included."""
     bound = inspect.signature(figure.compute).bind(**given)
     bound.apply_defaults()
     return dict(bound.arguments)
 
 
-def _summarise(entries: list["Entry"], page: pathlib.Path) -> None:
+def _summarise(entries: list["layerflow.cli._index.Entry"], page: pathlib.Path) -> None:
     """Say what was drawn, what failed and what does not hold."""
     for entry in entries:
         print(f"{entry.name:4} {entry.seconds:6.1f} s  {entry.error or entry.title}")
@@ -178,7 +180,7 @@ def _summarise(entries: list["Entry"], page: pathlib.Path) -> None:
     _check({entry.name: entry.claims for entry in entries})
 
 
-def _check(claims: dict[str, tuple["figures.Claim", ...]]) -> None:
+def _check(claims: dict[str, tuple["layerflow.figures.Claim", ...]]) -> None:
     """Raise if a claim does not hold, with the names of those."""
     unmet = {name: [claim.words for claim in some if not claim.holds] for name, some in claims.items()}
     said = [f"figure {name} ({'; '.join(words)})" for name, words in unmet.items() if words]

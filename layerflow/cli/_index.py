@@ -13,7 +13,7 @@ from layerflow.cli._shared import Saved
 if TYPE_CHECKING:
     import xarray
 
-    from layerflow.figures import Claim, Figure
+    import layerflow.figures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,12 +25,12 @@ class Entry:
     notes: tuple[str, ...]
     parameters: Mapping[str, Any]
     files: tuple[str, ...] = ()
-    claims: tuple["Claim", ...] = ()
+    claims: tuple["layerflow.figures.Claim", ...] = ()
     made: str = ""
     error: str = ""
     seconds: float = 0.0
 
-    def done(self, diagram: "xarray.Dataset", saved: Saved, figure: "Figure") -> "Entry":
+    def done(self, diagram: "xarray.Dataset", saved: Saved, figure: "layerflow.figures.Figure") -> "Entry":
         """With its data and claims, and with its picture or why there is none."""
         files = tuple(file.name for file in saved.files)
         notes = (*self.notes, *figure.remarks(diagram))
@@ -98,7 +98,7 @@ def _error(entry: Entry) -> str:
     return f'<p class="error"><strong>Not drawn.</strong> {escape(entry.error)}</p>'
 
 
-def _item(claim: "Claim") -> str:
+def _item(claim: "layerflow.figures.Claim") -> str:
     """A claim, in red where it does not hold; its sentence says so too, for the colour-blind."""
     sentence = escape(str(claim))
     return sentence if claim.holds else f'<strong class="unmet">{sentence}</strong>'

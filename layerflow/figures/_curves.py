@@ -34,9 +34,9 @@ def flow_and_theory(ax: Axes, x: Any, flow: Any, theory: Any, *, colour: Any, la
     ax.plot(x, theory, color="black", linewidth=0.9, dashes=(4, 3))
 
 
-def handle(label: str, **line: Any) -> Line2D:
+def handle(label: str, *, color: Any = "0.4", **line: Any) -> Line2D:
     """An entry of a legend that stands for lines of several colours."""
-    return Line2D([], [], label=label, **{"color": "0.4", **line})
+    return Line2D([], [], label=label, color=color, **line)
 
 
 def key_of_styles(

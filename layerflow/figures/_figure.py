@@ -18,7 +18,7 @@ class Claim:
 
     words: str
     """What is measured."""
-    holds: bool
+    holds: Any
     measured: Any
     """A number, a few numbers, or words."""
     expected: Any

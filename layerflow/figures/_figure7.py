@@ -130,8 +130,8 @@ def _draw_arrows(ax: Axes, one: xarray.Dataset) -> None:
     both = one[["aligned", "anti_aligned"]].to_array("feature")
     lf.plot.arrows(both, target=one.target, ax=ax)
     ax.set_xlabel("")
-    ax.get_legend().remove()
-    heights = next(line.get_ydata() for line in ax.lines if line.get_label() == "target")
+    ax.legend().remove()
+    heights = next(np.asarray(line.get_ydata()) for line in ax.lines if line.get_label() == "target")
     for height, output in zip(heights, both.sum("feature").values[[0, -1]], strict=True):
         ax.plot([0.0, output], [height] * 2, color="black", linestyle="--", linewidth=1.2)
 

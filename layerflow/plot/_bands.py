@@ -7,7 +7,6 @@ import numpy as np
 from layerflow.plot._data import axes_or_new
 
 if TYPE_CHECKING:
-    from jaxtyping import ArrayLike
     from matplotlib.axes import Axes
 
 Spread = Literal["quartiles", "deviation", "range"]
@@ -37,8 +36,8 @@ def low_middle_high(values: np.ndarray, spread: Spread) -> np.ndarray:
 
 
 def band(
-    x: "ArrayLike",
-    values: "ArrayLike",
+    x: Any,
+    values: Any,
     *,
     spread: Spread = "quartiles",
     ax: "Axes | None" = None,
@@ -49,7 +48,7 @@ def band(
     Members that are NaN are left out.
 
     Args:
-        x: Positions across, shape (x,).
+        x: Positions across, an array of shape (x,).
         values: The members, shape (members, x).
         spread: "quartiles" about the median, one standard "deviation" about the mean, or the "range" of all about
             the median.
