@@ -351,7 +351,7 @@ def undrawn(arguments, capsys):
 FEW = ["--grid", "2", "--t1", "1", "--strength", "0.5"]
 
 
-@pytest.mark.parametrize("step", ["layerflow.plot._panels.panels", "matplotlib.figure.Figure.savefig"])
+@pytest.mark.parametrize("step", ["layerflow.cli._diagram.panels", "matplotlib.figure.Figure.savefig"])
 def test_a_drawing_that_fails_costs_the_drawing_alone(step, file, tmp_path, capsys, monkeypatch):
     """Drawing or writing it; a picture of an earlier run is not left to pass for this one's."""
     (tmp_path / "mine.png").write_bytes(b"of yesterday")
