@@ -66,9 +66,13 @@ def test_a_claim_holds_where_every_number_does_and_nan_never_does():
     between = [Claim.between("It", value, low=0.0, high=1.0) for value in (0.5, [0.5, 2.0], np.nan)]
     assert [claim.holds for claim in between] == [True, False, False]
 
+    assert not Claim.near("Nothing", [], [], atol=1.0).holds
+    assert not Claim.between("Nothing", [], high=1.0).holds
+
     assert str(near[1]) == "It: 1.05 and 12; expected: 1 and 10 ± 10 %. Does not hold."
     assert str(between[0]) == "It: 0.5; expected: at least 0 and at most 1. Holds."
     assert str(Claim("It", np.True_, -12_000, "less")) == "It: −12,000; expected: less. Holds."
+    assert str(Claim("It", False, [], "any")) == "It: none; expected: any. Does not hold."
 
 
 @pytest.fixture(scope="module")

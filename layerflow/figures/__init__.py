@@ -9,8 +9,6 @@ Each is a `Figure`: `title`, `notes` (its caption, and where it departs from the
 Those of deep networks are in single precision, `dtype="float32"`, and with `quick=True` take minutes on two cores.
 """
 
-from types import ModuleType
-
 from layerflow.figures import (
     _delay_map,
     _dial,
@@ -35,38 +33,27 @@ from layerflow.figures import (
 )
 from layerflow.figures._figure import Claim, Figure
 
-
-def _figure_of(module: ModuleType) -> Figure:
-    """TRANSITION: a module that is not a Figure yet."""
-    if hasattr(module, "FIGURE"):
-        return module.FIGURE
-    judged = lambda data: tuple(Claim(said.rstrip("."), True, "-", "-") for said in module.agreement(data))
-    dtype = getattr(module, "DTYPE", "float64")
-    return Figure(module.TITLE, module.NOTES, module.compute, module.draw, judged, dtype=dtype)
-
-
-_MODULES = {
-    "2": _figure2,
-    "3": _figure3,
-    "3+": _figure3_plus,
-    "4": _figure4,
-    "4+": _figure4plus,
-    "4d": _figure4_networks,
-    "5": _figure5,
-    "6a": _figure6a,
-    "6b": _figure6b,
-    "6+": _figure6plus,
-    "7": _figure7,
-    "8": _figure8,
-    "8+": _figure8plus,
-    "delay": _delay_map,
-    "9": _figure9,
-    "10": _figure10,
-    "11": _figure11,
-    "dial": _dial,
-    "G": _figure_g,
-    "I": _figure_i,
+FIGURES: dict[str, Figure] = {
+    "2": _figure2.FIGURE,
+    "3": _figure3.FIGURE,
+    "3+": _figure3_plus.FIGURE,
+    "4": _figure4.FIGURE,
+    "4+": _figure4plus.FIGURE,
+    "4d": _figure4_networks.FIGURE,
+    "5": _figure5.FIGURE,
+    "6a": _figure6a.FIGURE,
+    "6b": _figure6b.FIGURE,
+    "6+": _figure6plus.FIGURE,
+    "7": _figure7.FIGURE,
+    "8": _figure8.FIGURE,
+    "8+": _figure8plus.FIGURE,
+    "delay": _delay_map.FIGURE,
+    "9": _figure9.FIGURE,
+    "10": _figure10.FIGURE,
+    "11": _figure11.FIGURE,
+    "dial": _dial.FIGURE,
+    "G": _figure_g.FIGURE,
+    "I": _figure_i.FIGURE,
 }
-FIGURES: dict[str, Figure] = {name: _figure_of(module) for name, module in _MODULES.items()}
 
 __all__ = ["FIGURES", "Claim", "Figure"]

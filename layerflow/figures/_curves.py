@@ -10,7 +10,6 @@ from matplotlib.lines import Line2D
 
 import layerflow as lf
 
-PALETTE = lf.plot.PALETTE
 BLUE, VERMILION, GREEN, PURPLE = lf.plot.PALETTE[:4]
 LOW_MIDDLE_HIGH = (BLUE, GREEN, VERMILION)  # of three values in order
 GREY = "0.35"

@@ -68,16 +68,9 @@ LINES = (
 
 
 def compute(quick: bool = False, seeds: int = 3, grid: int | None = None) -> xarray.Dataset:
-    """When training and testing reach the level, and what the linear network predicts.
+    """When training and testing reach the level, over factor, weight_to_target and seed, and what theory predicts.
 
-    Args:
-        quick: Fewer cells and steps.
-        seeds: Random starts.
-        grid: Points along each axis; 12 for the quick preset and 24 for the full one if not given.
-
-    Returns:
-        Dataset of dimensions factor, weight_to_target and seed: `train_time`, `test_time`, `delay`;
-        `first_layer_growth` and `kernel_growth` of the linear network.
+    The quick map has 12 points along each axis and fewer steps, the full one 24.
     """
     grid = (12 if quick else 24) if grid is None else grid
     steps = 10_000 if quick else 60_000

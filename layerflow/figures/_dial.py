@@ -64,15 +64,9 @@ def output_modes(network: Any, problem: lf.Problem) -> jax.Array:
 
 
 def compute(grid: int = 11, seeds: int = 4) -> xarray.Dataset:
-    """Modes of the output and the kernel distance over the slope.
+    """Modes of the output over hid, slope, strength, seed, t and mode, and the kernel distance of the widest network.
 
-    Args:
-        grid: Slopes from 0 to 1.
-        seeds: Random rotations of the hidden units.
-
-    Returns:
-        Dataset with `modes` over `hid`, `slope`, `strength`, `seed`, `t` and `mode`, their `theory` and
-        `plain_theory`, `kernel_distance` at the end for the widest network, and `exact_distance` of the linear one.
+    `theory` is that of the linear network with the gain, `plain_theory` without.
     """
     axes = {"slope": np.union1d(np.linspace(0.0, 1.0, grid), SHOWN), "strength": np.array(STRENGTHS)}
     data = task()

@@ -33,7 +33,8 @@ class Claim:
     @classmethod
     def near(cls, words: str, measured: Any, expected: Any, *, atol: float = 0.0, rtol: float = 0.0) -> "Claim":
         """Numbers that are to be close to others, each to within atol + rtol |expected|."""
-        holds = np.allclose(np.asarray(measured, float), np.asarray(expected, float), atol=atol, rtol=rtol)
+        values, wanted = np.asarray(measured, float), np.asarray(expected, float)
+        holds = values.size and np.allclose(values, wanted, atol=atol, rtol=rtol)
         ends = [told(expected)] + [f"± {atol:g}"] * (atol > 0) + [f"± {100 * rtol:g} %"] * (rtol > 0)
         return cls(words, holds, measured, " ".join(ends))
 
@@ -41,7 +42,7 @@ class Claim:
     def between(cls, words: str, measured: Any, low: Any = -np.inf, high: Any = np.inf) -> "Claim":
         """Numbers that are to be at least `low` and at most `high`, all of them."""
         values = np.asarray(measured, float)
-        holds = np.all((np.asarray(low) <= values) & (values <= np.asarray(high)))
+        holds = values.size and np.all((np.asarray(low) <= values) & (values <= np.asarray(high)))
         ends = [f"at {side} {told(end)}" for side, end in (("least", low), ("most", high)) if np.isfinite(end).all()]
         return cls(words, holds, measured, " and ".join(ends))
 
@@ -78,13 +79,13 @@ class Figure:
         return picture
 
 
-def told(value: Any) -> str:
-    """A number to three digits, a few of them in a row, or words as they are: 0.5, 1 and −12,000."""
+def told(value: Any, form: str | None = None) -> str:
+    """A number to three digits, or in `form`, a few of them in a row, or words as they are: 0.5, 1 and −12,000."""
     if isinstance(value, str):
         return value
-    numbers = [float(number) for number in np.ravel(value)]
-    words = [format(number, ",.0f" if 1000 <= abs(number) < 1e6 else ".3g").replace("-", "−") for number in numbers]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+    usual = lambda number: ",.0f" if 1000 <= abs(number) < 1e6 else ".3g"
+    words = [format(number, form or usual(number)).replace("-", "−") for number in np.ravel(value).tolist()]
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]])) or "none"
 
 
 def _plain(value: Any) -> float | tuple[float, ...]:

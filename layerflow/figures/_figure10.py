@@ -52,16 +52,7 @@ def excess_loss(network: Any, problem: lf.Problem) -> jax.Array:
 
 
 def compute(grid: int = 37, seeds: int = 16, method: Literal["flow", "exact"] = "flow") -> xarray.Dataset:
-    """Kernel distance and excess loss over shape, lam and time.
-
-    Args:
-        grid: Points along lam, from -9 to 9; one more if even, so that lam = 0 is among them.
-        seeds: Random tasks and starts.
-        method: "flow", or its closed form "exact".
-
-    Returns:
-        Diagram of dimensions shape, lam, seed, t.
-    """
+    """Kernel distance and excess loss over shape, lam (0 among them), seed (a random task and start) and time."""
 
     def balanced(key: jax.Array, shape: tuple[int, int, int], lam: jax.Array) -> lf.Problem:
         inp, hid, out = shape

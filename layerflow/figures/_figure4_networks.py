@@ -39,7 +39,6 @@ from layerflow.figures._figure import Claim, Figure, told
 from layerflow.figures._figure4 import COLOURS, PER_SKILL, SHOTS, SLOWNESS, START_FACTOR
 from layerflow.figures._words import facts
 
-DTYPE = "float32"
 TITLE = "Skills emerge in a ReLU network as in the skill model calibrated on the first skill"
 NOTES = (
     "Dashed: two-layer ReLU network on multitask sparse parity, bands one standard deviation over starts and data. "

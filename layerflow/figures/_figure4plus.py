@@ -28,7 +28,7 @@ import layerflow as lf
 from layerflow.figures._curves import handle, new_figure
 from layerflow.figures._figure import Claim, Figure, told
 from layerflow.figures._skill_losses import START, TARGET, loss_in_time, losses
-from layerflow.figures._words import facts, listed
+from layerflow.figures._words import facts
 
 TITLE = "Scaling laws of the skill model in time, data, parameters and compute"
 NOTES = (
@@ -151,7 +151,7 @@ def _draw_panel(
     """Laws as lines, sums as points, filled where exponents are fitted."""
     window = diagram.in_window.values
     for i, colour in enumerate(_COLOURS):
-        predicted, fitted = (listed([exponent[i]], ".3f") for exponent in exponents)
+        predicted, fitted = (told(exponent[i], ".3f") for exponent in exponents)
         ax.plot(spent[i], law[i], color=colour, linewidth=1.2, label=f"{predicted}, fitted {fitted}")
         ax.plot(spent[i][window], values[i][window], ".", color=colour, markersize=6)
         ax.plot(spent[i][~window], values[i][~window], ".", color=colour, markersize=6, markerfacecolor="white")

@@ -29,7 +29,6 @@ from layerflow.figures._figure import Claim, Figure
 from layerflow.figures._grokking import steps_to
 from layerflow.figures._words import facts
 
-DTYPE = "float32"
 TITLE = (
     "Neural collapse of unconstrained features, and of a network on digits, with their labels and with shuffled ones"
 )

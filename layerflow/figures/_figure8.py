@@ -68,16 +68,9 @@ MARKERS = ("o", "^", "v", "s", "D", "P", "X")
 
 
 def compute(quick: bool = False, seeds: int = 3, tasks: tuple[Task, ...] | None = None) -> xarray.Dataset:
-    """Train and test curves of every lever, delays and the ratio of weights to target.
+    """Train and test curves over task, config, seed and point, delays, and the ratio of weights to target.
 
-    Args:
-        quick: Smaller networks and fewer steps.
-        seeds: Random starts.
-        tasks: The recipes; those of the full or the quick preset if not given.
-
-    Returns:
-        Dataset of dimensions task, config, seed and point: `step`, `train`, `test`, `train_time`, `test_time`,
-        `delay`, the `ratio` over the default's, and `lazy_train` and `lazy_test` of the default's twin.
+    `lazy_train` and `lazy_test` are those of the default's twin. With `quick` networks are smaller and steps fewer.
     """
     tasks = TASKS["quick" if quick else "full"] if tasks is None else tasks
     parts = [_trained(task, seeds) for task in tasks]

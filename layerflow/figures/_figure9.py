@@ -54,14 +54,7 @@ def features(network: PyTree, problem: lf.Problem) -> Float[Array, "feature coor
 
 
 def compute(times: int = 300) -> xarray.Dataset:
-    """Output and features over time by flow, and what theory says of the limits.
-
-    Args:
-        times: Number of times, up to t = 12 Z/r.
-
-    Returns:
-        Dataset of dimensions setup, t, feature and coordinate, where t is in units of Z/r.
-    """
+    """Output and features over setup and t, in units of Z/r, by flow, and what theory says of the limits."""
     direction = np.array([np.cos(TARGET_ANGLE), np.sin(TARGET_ANGLE)])
     starts = {name: _start(setup) for name, setup in SETUPS.items()}
 

@@ -42,16 +42,7 @@ ENDS = (1e-4, 1e-3, 30.0, 100.0)  # to fit the exponents to, however coarse the 
 
 
 def compute(grid: int = 41, times: int = 400) -> xarray.Dataset:
-    """T over lambda and time, by flow, by closed form and in both limits.
-
-    Args:
-        grid: Imbalances from 1e-4 to 100, evenly spaced in the logarithm, of either sign; beside them
-            0, those of panels (a) and (b) and two at either end.
-        times: Number of times, up to t = 12 / sqrt(s^2 + lambda^2 / 4).
-
-    Returns:
-        Dataset of dimensions lam and t, where t is in units of 1/r.
-    """
+    """T over lambda, of either sign, and t, in units of 1/r, by flow, by closed form and in both limits."""
     sizes = np.union1d(np.geomspace(ENDS[0], ENDS[-1], grid), (*SHOWN, *ENDS))
     lams = np.union1d(-sizes, sizes)
     task = lf.Moments.whitened(yx=TARGET * jnp.eye(2))

@@ -62,16 +62,7 @@ def start(trajectory: lf.Trajectory) -> dict[str, Array]:
 
 
 def compute(grid: int = 25, seeds: int = 8, times: int = 400) -> xarray.Dataset:
-    """Output and growth over time by flow and by Theorem I.1, and when growth is fastest.
-
-    Args:
-        grid: Weight scales, sqrt(Sigma(0)) on average, from 0.03 to 3.
-        seeds: Random starts.
-        times: Number of times, up to t = 9/r.
-
-    Returns:
-        Dataset of dimensions scale, seed and t, where t is in units of 1/r.
-    """
+    """Output and growth over scale (mean sqrt(Sigma(0))), seed and t, in units of 1/r, by flow and Theorem I.1."""
 
     def scalar(key: jax.Array, scale: jax.Array) -> lf.Problem:
         a, b = scale / jnp.sqrt(HIDDEN) * jax.random.normal(key, (2, HIDDEN))
