@@ -142,7 +142,7 @@ def _draw_lines(ax: Axes, diagram: xarray.Dataset) -> None:
             ax.plot(x, y, style, color="white", linewidth=2.0, path_effects=dark, label=words)
     if ax.get_legend_handles_labels()[0]:
         legend = ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize="small", frameon=False)
-        for black in (*legend.get_texts(), *legend.legend_handles):
+        for black in (*legend.get_texts(), *legend.get_lines()):
             black.set_color("black")
 
 

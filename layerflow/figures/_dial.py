@@ -144,7 +144,7 @@ def _draw_errors(ax: Axes, diagram: xarray.Dataset) -> None:
 
 def _draw_kernels(ax: Axes, diagram: xarray.Dataset) -> None:
     """How far the kernel moves over the slope, for each start."""
-    dot = {"marker": "o", "linestyle": "none", "markerfacecolor": "white"}
+    dot: dict[str, Any] = {"marker": "o", "linestyle": "none", "markerfacecolor": "white"}
     for colour, strength in zip(LOW_MIDDLE_HIGH, STRENGTHS, strict=True):
         at, label = diagram.sel(strength=strength), f"u(0) = {strength:g}"
         ax.plot(diagram.slope, at.kernel_distance.mean("seed"), color=colour, linewidth=1.8, label=label)

@@ -102,7 +102,7 @@ def _shares(w: np.ndarray, b: np.ndarray, direction: np.ndarray) -> np.ndarray:
 
 def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:
     """The picture: a plane of functions for each setup."""
-    figure = new_figure(10.2, 4.3)
+    figure, key = new_figure(10.2, 4.3), []
     for number, ax in enumerate(figure.subplots(1, 3)):
         one = diagram.isel(setup=number)
         setup = SETUPS[str(one.setup.values)]
@@ -124,7 +124,7 @@ def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:
 
 def _draw_arrows(ax: Axes, features: xarray.DataArray, target: xarray.DataArray, **how: Any) -> list[Any]:
     """The features as arrows; returns what a legend says of their colours."""
-    lf.plot.arrows(features, target=target, ax=ax, **how).set(xlabel="", ylabel="")
+    lf.plot.arrows(features, target=target.values, ax=ax, **how).set(xlabel="", ylabel="")
     legend: Any = ax.get_legend()
     legend.remove()
     return [handle for handle in legend.legend_handles if handle.get_label() != "target"]

@@ -7,6 +7,8 @@ with 4 r t / Z; it is 2 r t / Z, as the flow shows. Recipe: S = 1, Z = 1, 8 hidd
 weights whose scale runs over two decades; time in units of 1/r, r^2 = S^2 + Sigma(0)^2 - f(0)^2.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
@@ -72,7 +74,7 @@ def compute(grid: int = 25, seeds: int = 8, times: int = 400) -> xarray.Dataset:
 
     scales = np.geomspace(0.03, 3.0, grid)
     ts = np.linspace(0.0, END, times)
-    how = {"seeds": seeds, "method": fine_flow(END), "ts": ts}
+    how: dict[str, Any] = {"seeds": seeds, "method": fine_flow(END), "ts": ts}
     diagram = lf.sweep(scalar, {"scale": scales}, observe=(output, growth), summary=start, **how)
     diagram["t"].attrs["long_name"] = "time in units of 1/r"
     return diagram.assign(_of_theorem(diagram)).assign(

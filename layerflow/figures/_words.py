@@ -1,18 +1,11 @@
 """How figures say what they measured and how they were made."""
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import xarray
 
 _FACTS = ("method", "optimiser", "solver", "t1", "rtol", "dtype", "device", "layerflow_version", "created")
-
-
-def listed(numbers: Iterable[Any], form: str = ".1f") -> str:
-    """Numbers in a row, with a proper minus sign: 0.5, 1.0 and −2.0."""
-    words = [format(float(number), form).replace("-", "−") for number in numbers]
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
