@@ -60,15 +60,9 @@ def weight_to_target(network: lf.MLP, problem: lf.Problem) -> jax.Array:
 
 
 def compute(quick: bool = False, seeds: int = 1) -> xarray.Dataset:
-    """Train the five configurations, in one call.
+    """Train and test accuracy over config, seed and epoch, in one call, and weight_to_target at the start.
 
-    Args:
-        quick: Half the width and half the epochs.
-        seeds: Random starts.
-
-    Returns:
-        Dataset with `train` and `test` accuracy over `config`, `seed` and `epoch`, and `weight_to_target` at
-        the start.
+    With `quick` the network has half the width and half the epochs.
     """
     train, test = lf.digits(train=TRAIN)
     test = lf.Samples(test.x[:TEST], test.y[:TEST])

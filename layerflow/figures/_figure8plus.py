@@ -84,19 +84,9 @@ class Classification(lf.Samples):
 def compute(
     quick: bool = False, seeds: int = 5, scales: tuple[float, ...] = SCALES, recipe: Recipe | None = None
 ) -> xarray.Dataset:
-    """Train and test accuracy over steps, and the delay, for every scale of the embeddings.
+    """Train and test accuracy over scale (of the token embeddings, in 1/sqrt(width)), seed and step, and the delay.
 
-    Args:
-        quick: A small transformer and prime.
-        seeds: Random starts.
-        scales: Of the token embeddings, over 1/sqrt(width).
-        recipe: Sizes and rates; those of the full or the quick preset if not given.
-
-    Returns:
-        Diagram of dimensions scale, seed and step.
-
-    Raises:
-        ValueError: If a scale is not positive, or there are fewer than two.
+    With `quick` the transformer and the prime are small.
     """
     if len(scales) < 2 or min(scales) <= 0:
         raise ValueError(f"Argument `scales` needs two or more positive numbers to compare, but it is {scales}.")
