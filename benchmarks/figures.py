@@ -2,17 +2,22 @@
 
     python -m benchmarks.figures            all of them
     python -m benchmarks.figures 6a 10      these; the others keep what was measured before
+    python -m benchmarks.figures --record FOLDER    the claims of full recipes, from the files in FOLDER
 
 All start from an empty compile cache, which they share from then on, as `layerflow figure all` does.
 """
 
+import dataclasses
 import inspect
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
 import time
+
+import xarray
 
 from benchmarks import _measure
 from layerflow.figures import FIGURES
@@ -61,8 +66,21 @@ def table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join([*head, *map(row, names, *columns), last]) + "\n"
 
 
+def record(folder: str) -> None:
+    """Judge figures by the files that `layerflow figure` wrote without --quick, and keep their claims."""
+    path = _measure.RESULTS / "claims.json"
+    kept = json.loads(path.read_text())["figures"] if path.exists() else {}
+    for name, figure in FIGURES.items():
+        if (file := pathlib.Path(folder, f"figure_{name}.nc")).exists():
+            kept[name] = [dataclasses.asdict(claim) for claim in figure.claims(xarray.load_dataset(file))]
+    _measure.save("claims", {"figures": {name: kept[name] for name in FIGURES if name in kept}})
+
+
 def main(names: list[str]) -> None:
     """Measure, save, and renew the table in the README."""
+    if names[:1] == ["--record"]:
+        record(*names[1:])
+        return
     unknown = [name for name in names if name not in FIGURES]
     if unknown:
         sys.exit(f"There is no figure {unknown[0]}. Figures: {', '.join(FIGURES)}.")

@@ -76,13 +76,13 @@ def against_the_loop() -> dict[str, float]:
 _PARTS = """
 import json, pathlib, sys, time
 begin = time.perf_counter()
-from layerflow.cli._shared import save, set_up
+from layerflow.cli._shared import draw, keep, set_up
 set_up("float64")
 from layerflow.figures import FIGURES
 imported = time.perf_counter()
 diagram = FIGURES["6a"].compute()
 computed = time.perf_counter()
-save(FIGURES["6a"].draw(diagram), diagram, pathlib.Path(sys.argv[1], "parts"))
+draw(lambda: FIGURES["6a"].draw(diagram), keep(diagram, pathlib.Path(sys.argv[1], "parts")))
 compiling, drawn = diagram.attrs["compile_seconds"], time.perf_counter()
 running = computed - imported - compiling
 print(json.dumps({"import": imported - begin, "compile": compiling, "run": running, "draw": drawn - computed}))

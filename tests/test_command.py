@@ -1,23 +1,23 @@
 """The command `layerflow`: what it draws, says and refuses."""
 
+import dataclasses
 import html
 import io
 import os
 import re
 import signal
 import sys
-import types
 from urllib.parse import unquote
 
 import jax.numpy as jnp
+import matplotlib.figure
 import numpy as np
 import pytest
 import xarray
 
 import layerflow as lf
-from layerflow import figures
 from layerflow.cli import main
-from layerflow.figures import FIGURES
+from layerflow.figures import FIGURES, Claim, Figure
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(12, 3)), RNG.normal(size=(12, 2))
@@ -67,13 +67,14 @@ def broken(*_, **__):
 
 
 def registered(monkeypatch, **figures):
-    """Have these figures alone: fakes, unless the name is a real one."""
-    made = {}
-    for name, compute in figures.items():
-        made[name] = FIGURES[name] if compute is None else types.ModuleType(name)
-        if compute is not None:
-            vars(made[name]).update(TITLE="A fake", NOTES=(), compute=compute)
+    """Have these figures alone, real ones where none is given."""
+    made = {name: figure or FIGURES[name] for name, figure in figures.items()}
     monkeypatch.setattr("layerflow.figures.FIGURES", made)
+
+
+def fake(compute, *claims):
+    """A figure that cannot be drawn."""
+    return Figure("A fake", (), compute, broken, lambda _: claims)
 
 
 @pytest.mark.slow  # two figures with all their parts, PDF included
@@ -90,7 +91,7 @@ def test_all_figures_are_drawn_with_a_page_to_look_through(tmp_path, capsys, mon
     assert anchors == re.findall(r'<section id="([^"]+)"', page) == ["figure-6a", "figure-10"]
     with xarray.open_dataset(tmp_path / "figure_10.nc", engine="scipy") as read:
         assert read.sizes["lam"] == 5
-        words = [FIGURES["10"].TITLE, *FIGURES["10"].NOTES, *FIGURES["10"].agreement(read)]
+        words = [FIGURES["10"].title, *FIGURES["10"].notes, *map(str, FIGURES["10"].claims(read))]
     assert all(word in html.unescape(page) for word in words)
     assert re.search(r"<dt>grid</dt><dd>5</dd>", page)
     assert re.search(r"<dt>run time</dt><dd>[0-9.]+ s</dd>", page)
@@ -100,7 +101,7 @@ def test_all_figures_are_drawn_with_a_page_to_look_through(tmp_path, capsys, mon
 
 @pytest.mark.slow
 def test_a_figure_that_fails_costs_the_others_nothing(tmp_path, capsys, monkeypatch):
-    registered(monkeypatch, broken=broken, **{"6a": None})
+    registered(monkeypatch, broken=fake(broken), **{"6a": None})
 
     with pytest.raises(SystemExit) as stop:
         main(["figure", "all", "--grid", "3", "--seeds", "1", "--out", str(tmp_path)])
@@ -120,7 +121,7 @@ def test_names_of_figures_are_known_in_either_case(tmp_path, capsys):
 
     said = capsys.readouterr().out
     assert "Figure 6a" in said
-    assert "agrees?   At ratio 1" in said
+    assert "claim     Mean log₁₀ kernel distance at ratio 1" in said
     assert (tmp_path / "figure_6a.nc").exists()
 
 
@@ -350,7 +351,7 @@ def undrawn(arguments, capsys):
 FEW = ["--grid", "2", "--t1", "1", "--strength", "0.5"]
 
 
-@pytest.mark.parametrize("step", ["layerflow.plot._panels.panels", "matplotlib.figure.Figure.savefig"])
+@pytest.mark.parametrize("step", ["layerflow.cli._diagram.panels", "matplotlib.figure.Figure.savefig"])
 def test_a_drawing_that_fails_costs_the_drawing_alone(step, file, tmp_path, capsys, monkeypatch):
     """Drawing or writing it; a picture of an earlier run is not left to pass for this one's."""
     (tmp_path / "mine.png").write_bytes(b"of yesterday")
@@ -373,10 +374,9 @@ def drawless(**_):
 
 
 def test_a_figure_that_cannot_be_drawn_keeps_its_numbers(tmp_path, capsys, monkeypatch):
-    registered(monkeypatch, mine=drawless)
-    vars(figures.FIGURES["mine"]).update(agreement=lambda _: ["Yes."], draw=broken)
+    registered(monkeypatch, mine=fake(drawless, Claim("It", True, 1, 1)))
     said = undrawn(["figure", "mine", "--out", str(tmp_path)], capsys)
-    assert "agrees?   Yes." in said.out
+    assert "claim     It: 1; expected: 1. Holds." in said.out
     assert f"file      {tmp_path / 'figure_mine.nc'}" in said.out
 
     with pytest.raises(SystemExit):
@@ -385,6 +385,29 @@ def test_a_figure_that_cannot_be_drawn_keeps_its_numbers(tmp_path, capsys, monke
     assert "RuntimeError: the &lt;pen&gt; broke" in page
     assert 'href="figure_mine.nc"' in page
     assert "figure_mine.png" not in page
+
+
+def test_a_claim_that_does_not_hold_is_named_red_on_the_page_and_ends_in_exit_code_1(tmp_path, capsys, monkeypatch):
+    """Drawn is everything all the same."""
+    claims = Claim("First", True, 1, 1), Claim("Second < third", False, 2, 1)
+    drawn = Figure(
+        "A fake", (), drawless, lambda _: matplotlib.figure.Figure(), lambda _: claims, lambda _: ("Aside.",)
+    )
+    registered(monkeypatch, mine=drawn, fine=dataclasses.replace(drawn, claims=lambda _: claims[:1]))
+
+    for name in ("mine", "all"):
+        with pytest.raises(SystemExit) as stop:
+            main(["figure", name, "--out", str(tmp_path)])
+        assert stop.value.code == 1
+        assert capsys.readouterr().err.endswith("layerflow: 1 claims do not hold: figure mine (Second < third).\n")
+    main(["figure", "fine", "--out", str(tmp_path)])
+    assert "claim     First: 1; expected: 1. Holds." in capsys.readouterr().out
+
+    page = (tmp_path / "index.html").read_text("utf-8")
+    assert page.count("<li>First: 1; expected: 1. Holds.</li>") == 2
+    assert '<strong class="unmet">Second &lt; third: 2; expected: 1. Does not hold.</strong>' in page
+    assert "<li>Aside.</li>" in page
+    assert (tmp_path / "figure_mine.png").exists()
 
 
 NAMES = {"mathematics": b"cost$a_$b^.npz", "no text": b"caf\xe9.npz"}

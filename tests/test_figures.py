@@ -1,6 +1,8 @@
 """What all figures promise, and the claims of Figures 6(a) and 6(b)."""
 
 import inspect
+import json
+import pathlib
 import subprocess
 import sys
 
@@ -9,37 +11,68 @@ import pytest
 import xarray
 
 from layerflow.cli._index import made_in_words
-from layerflow.figures import FIGURES
+from layerflow.figures import FIGURES, Claim
 
-SMALL = {"grid": 5, "seeds": 2, "n_skills": 2000}  # what a figure takes of these
-
-
-DEEP = {name for name, figure in FIGURES.items() if hasattr(figure, "DTYPE")}  # trained for a minute or more
-EVERYDAY = {"2", "3", "6a", "6b", "G"}  # of one kind each; the others compile for a minute together, and 3+ alone
+SMALL = {"grid": 7, "seeds": 2}  # what a figure takes of these
+EVERYDAY = ("2", "3", "6a", "6b", "G")  # of one kind each; the others compile for a minute together, and 3+ alone
+RECORDED = pathlib.Path(__file__).parents[1] / "benchmarks" / "results" / "claims.json"
+CASES = [
+    *(pytest.param(name, SMALL, id=f"{name}-small") for name in EVERYDAY),
+    *(pytest.param(name, None, id=name, marks=pytest.mark.slow) for name in FIGURES),  # by its quick recipe
+]
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in EVERYDAY)) for n in FIGURES])
-def test_every_figure_is_drawn_and_judged_from_its_file(name, tmp_path, quick_figure):
-    """The file holds all that the picture and the sentences on agreement need, and they are the same."""
+@pytest.mark.parametrize(("name", "small"), CASES)
+def test_every_figure_is_drawn_from_its_file_and_all_its_claims_hold(name, small, tmp_path, quick_figure):
+    """The file holds all that the picture and the claims need, and these are the same."""
     figure = FIGURES[name]
     taken = inspect.signature(figure.compute).parameters
     assert all(parameter.default is not inspect.Parameter.empty for parameter in taken.values())
-    small = {key: value for key, value in SMALL.items() if key in taken}
-    diagram = quick_figure(name) if name in DEEP else figure.compute(**small)
+    diagram = quick_figure(name) if small is None else figure.compute(**{k: small[k] for k in small if k in taken})
 
     diagram.to_netcdf(tmp_path / "figure.nc", engine="scipy")
     with xarray.open_dataset(tmp_path / "figure.nc", engine="scipy") as read:
         read.load()
 
-    sentences = figure.agreement(diagram)
-    assert sentences
+    claims = figure.claims(diagram)
+    assert claims
+    assert not [str(claim) for claim in claims if not claim.holds]
+    assert figure.claims(read) == claims
     assert "device" not in read.attrs or read.attrs["device"] in made_in_words(read)
-    assert figure.agreement(read) == sentences
-    assert all(sentence[0].isupper() and sentence.endswith(".") for sentence in (*sentences, *figure.NOTES))
+    sentences = [*map(str, claims), *figure.notes, *figure.remarks(read)]
+    assert all(
+        (sentence[0].isupper() or not sentence[0].isalpha()) and sentence.endswith(".") for sentence in sentences
+    )
     assert "nan" not in " ".join(sentences)
     figure.draw(read).savefig(tmp_path / "figure.png")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
+
+
+def test_the_claims_of_the_full_recipes_hold_as_far_as_they_were_recorded():
+    """`python -m benchmarks.figures --record` keeps what `layerflow figure` computed without --quick."""
+    recorded = json.loads(RECORDED.read_text("utf-8"))["figures"]
+
+    assert recorded
+    assert recorded.keys() <= FIGURES.keys()
+    for name, claims in recorded.items():
+        assert claims, name
+        assert not [claim["words"] for claim in claims if not claim["holds"]]
+
+
+def test_a_claim_holds_where_every_number_does_and_nan_never_does():
+    near = [Claim.near("It", value, [1.0, 10.0], rtol=0.1) for value in ([1.05, 10.5], [1.05, 12.0], [np.nan, 10.0])]
+    assert [claim.holds for claim in near] == [True, False, False]
+    between = [Claim.between("It", value, low=0.0, high=1.0) for value in (0.5, [0.5, 2.0], np.nan)]
+    assert [claim.holds for claim in between] == [True, False, False]
+
+    assert not Claim.near("Nothing", [], [], atol=1.0).holds
+    assert not Claim.between("Nothing", [], high=1.0).holds
+
+    assert str(near[1]) == "It: 1.05 and 12; expected: 1 and 10 ± 10 %. Does not hold."
+    assert str(between[0]) == "It: 0.5; expected: at least 0 and at most 1. Holds."
+    assert str(Claim("It", np.True_, -12_000, "less")) == "It: −12,000; expected: less. Holds."
+    assert str(Claim("It", False, [], "any")) == "It: none; expected: any. Does not hold."
 
 
 @pytest.fixture(scope="module")

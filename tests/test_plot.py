@@ -144,6 +144,8 @@ def test_an_unknown_spread_is_refused_with_those_there_are():
 
     with pytest.raises(ValueError, match='one of "quartiles", "deviation", "range", but it is \'std\''):
         lf.plot.curves(paths, spread="std")
+    with pytest.raises(ValueError, match="but it is 'std'"):
+        lf.plot.band([0.0], [[1.0]], spread="std")
 
 
 @pytest.mark.parametrize(("count", "bar"), [(3, False), (20, True)])
@@ -312,3 +314,50 @@ def test_a_style_has_the_width_of_its_columns_and_ends_with_its_context(diagram,
 def test_a_style_of_three_columns_is_refused():
     with pytest.raises(ValueError, match="is 1 or 2"):
         lf.plot.style(columns=3)
+
+
+def test_a_band_of_one_member_is_a_line_in_the_colour_of_its_turn():
+    ax = lf.plot.band([0.0, 1.0], [[1.0, 2.0]])
+    assert not ax.collections
+    assert lf.plot.band([0.0, 1.0], [[1.0, 2.0], [3.0, 2.0]], spread="deviation", ax=ax) is ax
+
+    line, (band,) = ax.lines[1], ax.collections
+    np.testing.assert_array_equal(band.get_facecolor()[0][:3], mpl.colors.to_rgb(line.get_color()))
+    assert line.get_color() != ax.lines[0].get_color()
+    assert (band.get_paths()[0].get_extents().ymin, band.get_paths()[0].get_extents().ymax) == (1.0, 3.0)
+
+
+def test_means_over_seeds_keep_their_labels_and_are_geometric_where_asked():
+    values = xarray.DataArray([[1.0, 100.0], [0.0, 1.0]], dims=("lam", "seed"), name="loss", attrs={"units": "1"})
+    for log, expected in ((False, [50.5, 0.5]), (True, [10.0, 0.0])):
+        mean = lf.plot.over_seeds(values, log=log)
+        np.testing.assert_allclose(mean, expected)
+        assert (mean.name, mean.attrs, mean.dims) == ("loss", {"units": "1"}, ("lam",))
+
+
+def test_panels_share_an_axis_and_a_line_and_have_a_title_if_given(diagram):
+    maps = [(diagram.kernel_distance, {"log": True}), (2 * diagram.kernel_distance, {}), (diagram.kernel_distance, {})]
+    line = lf.boundary(diagram.kernel_distance, 1e-6, x="scale")
+
+    figure = lf.plot.panels(maps, x="scale", title="Rich or lazy", line=line, columns=2)
+    first, second, third = (ax for ax in figure.axes if ax.get_title())
+
+    assert figure.get_suptitle() == "Rich or lazy"
+    assert lf.plot.panels(maps, x="scale").get_suptitle() == ""
+    assert first.get_ylim() == second.get_ylim() == third.get_ylim()
+    assert first.get_title() == "kernel distance, line at 1e-06"
+    assert second.get_ylabel() == ""
+    assert third.get_ylabel() == first.get_ylabel() == "layer imbalance λ (weight²)"
+    assert all(ax.lines for ax in (first, second, third))
+
+
+def test_colours_are_a_ramp_of_numbers_and_the_palette_of_names():
+    ramp = lf.plot.colours(np.linspace(0.0, 1.0, 9))
+    assert len(set(ramp)) == 9
+    names = lf.plot.colours(np.array([f"mode {k}" for k in range(9)]))
+    assert names == [*lf.plot.PALETTE, lf.plot.PALETTE[0]]
+
+
+def test_arrows_of_the_start_alone(turning):
+    both, starts = (lf.plot.arrows(turning, ends=ends).collections for ends in (True, False))
+    assert len(starts) == len(both) / 2

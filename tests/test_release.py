@@ -32,7 +32,7 @@ THEORY = """
     transition transition_exponential transition_sigmoidal
 """
 PLOT = """
-    arrows boundary curves heatmap modes style
+    PALETTE arrows band boundary colours curves heatmap modes over_seeds panels style
 """
 DRAWN = """
     2 3 3+ 4 4+ 4d 5 6a 6b 6+ 7 8 8+ delay 9 10 11 dial G I

@@ -13,7 +13,7 @@ from layerflow.cli._data import Data
 from layerflow.cli._diagram import Diagram
 from layerflow.cli._figure import Figure, List
 from layerflow.cli._parse import parsed
-from layerflow.cli._shared import UserError
+from layerflow.cli._shared import DoesNotHold, UserError
 from layerflow.cli._store import Failures, Resume, Status
 
 Command = (
@@ -28,7 +28,7 @@ Command = (
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; errors end it with one line and exit code 2."""
+    """Run the command line; errors end it with one line and exit code 2, claims that do not hold with exit code 1."""
     for stream in (sys.stdout, sys.stderr):
         # Some encodings lack λ: a "?" in its place is no reason to lose what was computed.
         if isinstance(stream, io.TextIOWrapper):
@@ -37,11 +37,11 @@ def main(arguments: list[str] | None = None) -> None:
         parsed(Command, arguments, __doc__).run()
     except BrokenPipeError:  # the reader of our output has seen enough
         sys.stderr.close()
-    except (UserError, ValueError, TypeError, ImportError, MemoryError, OSError) as error:
+    except (DoesNotHold, UserError, ValueError, TypeError, ImportError, MemoryError, OSError) as error:
         words = " ".join(str(error).split())
         # What is quoted in it may come from a file, and is not to colour the screen.
         print("layerflow:", "".join(one if one.isprintable() else "?" for one in words), file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if isinstance(error, DoesNotHold) else 2)
     except KeyboardInterrupt as stop:
         print(f"layerflow: {stop or 'interrupted'}", file=sys.stderr)
         sys.exit(130)

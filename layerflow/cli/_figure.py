@@ -6,13 +6,13 @@ import pathlib
 import time
 import traceback
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import tyro
 
 from layerflow.base._memory import check_room
 from layerflow.cli._shared import (
+    DoesNotHold,
     Dtype,
     MethodName,
     UserError,
@@ -23,6 +23,10 @@ from layerflow.cli._shared import (
     set_up,
     writable,
 )
+
+if TYPE_CHECKING:
+    import layerflow.cli._index
+    import layerflow.figures
 
 ALL = "all"
 _NUMBERS_PER_POINT = 100  # that figures hold at least for each point of an axis: times, or the other axis
@@ -66,8 +70,11 @@ class Figure:
         begin = time.perf_counter()
         diagram, saved = self._drawn(name, FIGURES[name], parameters, folder)
         figure = FIGURES[name]
-        report(f"Figure {name}: {figure.TITLE}", diagram, figure.NOTES, saved, begin, figure.agreement(diagram))
+        claims = figure.claims(diagram)
+        notes = (*figure.notes, *figure.remarks(diagram))
+        report(f"Figure {name}: {figure.title}", diagram, notes, saved, begin, claims)
         saved.check()
+        _check({name: claims})
 
     @property
     def _given(self) -> dict[str, Any]:
@@ -75,13 +82,15 @@ class Figure:
         flags = {"grid": self.grid, "seeds": self.seeds, "method": self.method, "quick": self.quick or None}
         return {flag: value for flag, value in flags.items() if value is not None}
 
-    def _drawn(self, name: str, figure: ModuleType, parameters: dict[str, Any], folder: pathlib.Path) -> Any:
+    def _drawn(
+        self, name: str, figure: "layerflow.figures.Figure", parameters: dict[str, Any], folder: pathlib.Path
+    ) -> Any:
         """Compute, save and draw one figure, in its precision; the diagram and what was saved."""
-        set_up(self.dtype or getattr(figure, "DTYPE", "float64"))
+        set_up(self.dtype or figure.dtype)
         diagram = figure.compute(**parameters)
         return diagram, draw(lambda: figure.draw(diagram), keep(diagram, folder / f"figure_{name}"))
 
-    def _draw_all(self, figures: dict[str, ModuleType], folder: pathlib.Path) -> None:
+    def _draw_all(self, figures: dict[str, "layerflow.figures.Figure"], folder: pathlib.Path) -> None:
         """One figure after the other; one that fails is told on the page and costs the others nothing."""
         from tqdm import tqdm
 
@@ -97,10 +106,10 @@ class Figure:
             for name, figure in bar:
                 bar.set_description(f"figure {name}")
                 begin = time.perf_counter()
-                entry = Entry(name, figure.TITLE, tuple(figure.NOTES), _all_parameters(figure, parameters[name]))
+                entry = Entry(name, figure.title, figure.notes, _all_parameters(figure, parameters[name]))
                 try:
                     diagram, saved = self._drawn(name, figure, parameters[name], folder)
-                    entry = entry.done(diagram, saved, tuple(figure.agreement(diagram)))
+                    entry = entry.done(diagram, saved, figure)
                 except Exception as error:  # whatever it is, the other figures are worth having
                     entry = entry.failed("".join(traceback.format_exception_only(error)).strip())
                 entries.append(entry.after(time.perf_counter() - begin))
@@ -108,7 +117,7 @@ class Figure:
         _summarise(entries, page)
 
 
-def _known(name: str, figures: dict[str, ModuleType]) -> str:
+def _known(name: str, figures: dict[str, "layerflow.figures.Figure"]) -> str:
     """The name as the registry has it, or an error with the nearest one."""
     by_lower = {known.lower(): known for known in figures}
     if name.lower() in by_lower:
@@ -119,13 +128,13 @@ def _known(name: str, figures: dict[str, ModuleType]) -> str:
     raise UserError(f"There is no figure {name!r}.{hint} Figures: {', '.join(figures)}, or {ALL}.")
 
 
-def _taken(figure: ModuleType) -> dict[str, inspect.Parameter]:
+def _taken(figure: "layerflow.figures.Figure") -> dict[str, inspect.Parameter]:
     """The flags that `compute` of a figure takes."""
     parameters = inspect.signature(figure.compute).parameters
     return {name: parameters[name] for name in ("grid", "seeds", "method", "quick") if name in parameters}
 
 
-def _parameters(words: str, figure: ModuleType, given: dict[str, Any]) -> dict[str, Any]:
+def _parameters(words: str, figure: "layerflow.figures.Figure", given: dict[str, Any]) -> dict[str, Any]:
     """What to call `compute` with, or an error that says which flags the figure takes."""
     taken = _taken(figure)
     there = " and ".join(f"--{name}" for name in taken) or "none of --grid, --seeds, --method and --quick"
@@ -144,7 +153,7 @@ def _method_fits(taken: dict[str, inspect.Parameter], given: dict[str, Any]) -> 
     return not methods or given["method"] in methods
 
 
-def _parameters_if_taken(figure: ModuleType, given: dict[str, Any]) -> dict[str, Any]:
+def _parameters_if_taken(figure: "layerflow.figures.Figure", given: dict[str, Any]) -> dict[str, Any]:
     """Those of the flags given that this figure takes."""
     taken = _taken(figure)
     fitting = {flag: value for flag, value in given.items() if flag in taken}
@@ -153,21 +162,30 @@ def _parameters_if_taken(figure: ModuleType, given: dict[str, Any]) -> dict[str,
     return fitting
 
 
-def _all_parameters(figure: ModuleType, given: dict[str, Any]) -> dict[str, Any]:
+def _all_parameters(figure: "layerflow.figures.Figure", given: dict[str, Any]) -> dict[str, Any]:
     """Every parameter of `compute`, defaults included."""
     bound = inspect.signature(figure.compute).bind(**given)
     bound.apply_defaults()
     return dict(bound.arguments)
 
 
-def _summarise(entries: list[Any], page: pathlib.Path) -> None:
-    """Say what was drawn and what failed."""
+def _summarise(entries: list["layerflow.cli._index.Entry"], page: pathlib.Path) -> None:
+    """Say what was drawn, what failed and what does not hold."""
     for entry in entries:
         print(f"{entry.name:4} {entry.seconds:6.1f} s  {entry.error or entry.title}")
     print(f"  file      {page}")
     failed = [entry.name for entry in entries if entry.error]
     if failed:
         raise UserError(f"{len(failed)} of {len(entries)} figures failed: {', '.join(failed)}. {page} says why.")
+    _check({entry.name: entry.claims for entry in entries})
+
+
+def _check(claims: dict[str, tuple["layerflow.figures.Claim", ...]]) -> None:
+    """Raise if a claim does not hold, with the names of those."""
+    unmet = {name: [claim.words for claim in some if not claim.holds] for name, some in claims.items()}
+    said = [f"figure {name} ({'; '.join(words)})" for name, words in unmet.items() if words]
+    if said:
+        raise DoesNotHold(f"{sum(map(len, unmet.values()))} claims do not hold: {', '.join(said)}.")
 
 
 @dataclass(frozen=True)
@@ -179,5 +197,5 @@ class List:
         from layerflow.figures import FIGURES
 
         for name, figure in FIGURES.items():
-            print(f"{name:4} {figure.TITLE}")
+            print(f"{name:4} {figure.title}")
         print(f"{ALL:4} every one of these, with a page to look through")

@@ -13,6 +13,8 @@ from layerflow.cli._shared import Saved
 if TYPE_CHECKING:
     import xarray
 
+    import layerflow.figures
+
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
@@ -23,16 +25,17 @@ class Entry:
     notes: tuple[str, ...]
     parameters: Mapping[str, Any]
     files: tuple[str, ...] = ()
-    agreement: tuple[str, ...] = ()
+    claims: tuple["layerflow.figures.Claim", ...] = ()
     made: str = ""
     error: str = ""
     seconds: float = 0.0
 
-    def done(self, diagram: "xarray.Dataset", saved: Saved, agreement: tuple[str, ...]) -> "Entry":
-        """With its data and what agrees, and with its picture or why there is none."""
+    def done(self, diagram: "xarray.Dataset", saved: Saved, figure: "layerflow.figures.Figure") -> "Entry":
+        """With its data and claims, and with its picture or why there is none."""
         files = tuple(file.name for file in saved.files)
-        made = made_in_words(diagram)
-        return dataclasses.replace(self, files=files, agreement=agreement, made=made, error=saved.undrawn)
+        notes = (*self.notes, *figure.remarks(diagram))
+        made, claims = made_in_words(diagram), figure.claims(diagram)
+        return dataclasses.replace(self, notes=notes, files=files, claims=claims, made=made, error=saved.undrawn)
 
     def failed(self, error: str) -> "Entry":
         """With what went wrong."""
@@ -59,14 +62,14 @@ def _anchor(entry: Entry) -> str:
 
 
 def _section(entry: Entry) -> str:
-    """One figure: picture, caption, parameters, and what agrees with the paper."""
+    """One figure: picture, caption, parameters, and claims."""
     return _SECTION.substitute(
         anchor=_anchor(entry),
         name=escape(entry.name),
         title=escape(entry.title),
         body=(_error(entry) if entry.error else _picture(entry)) + _links(entry),
-        agreement=_listing("Agrees with the paper?", entry.agreement),
-        notes=_listing("Caption", entry.notes),
+        claims=_listing("Agrees with the paper?", map(_item, entry.claims)),
+        notes=_listing("Caption", map(escape, entry.notes)),
         facts=_facts(entry),
     )
 
@@ -95,9 +98,15 @@ def _error(entry: Entry) -> str:
     return f'<p class="error"><strong>Not drawn.</strong> {escape(entry.error)}</p>'
 
 
+def _item(claim: "layerflow.figures.Claim") -> str:
+    """A claim, in red where it does not hold; its sentence says so too, for the colour-blind."""
+    sentence = escape(str(claim))
+    return sentence if claim.holds else f'<strong class="unmet">{sentence}</strong>'
+
+
 def _listing(heading: str, sentences: Iterable[str]) -> str:
     """Sentences under a heading; nothing if there are none."""
-    items = "".join(f"<li>{escape(sentence)}</li>\n" for sentence in sentences)
+    items = "".join(f"<li>{sentence}</li>\n" for sentence in sentences)
     return f"<h3>{escape(heading)}</h3>\n<ul>\n{items}</ul>" if items else ""
 
 
@@ -145,6 +154,7 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem; mar
 dt { color: var(--soft); }
 dd { margin: 0; }
 .soft, .files { color: var(--soft); font-size: .9rem; }
+.unmet { color: var(--bad); }
 .error { padding: .75rem 1rem; border-left: 4px solid var(--bad); background: #fdf3f3; }
 </style>
 </head>
@@ -165,7 +175,7 @@ _SECTION = Template("""\
 <section id="$anchor">
 <h2><span>Figure $name</span> $title</h2>
 $body
-$agreement
+$claims
 $notes
 <h3>Parameters</h3>
 $facts

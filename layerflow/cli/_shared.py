@@ -21,6 +21,10 @@ class UserError(Exception):
     """Something the user can mend, said in one line."""
 
 
+class DoesNotHold(Exception):
+    """A claim of a figure that its numbers do not bear out, said in one line; all else was done."""
+
+
 def set_up(dtype: Dtype) -> None:
     """Choose the precision, use every core, and keep compiled programs; before anything is computed."""
     import jax
@@ -104,15 +108,15 @@ def report(
     notes: Iterable[str],
     saved: Saved,
     begin: float,
-    agreement: Iterable[str] = (),
+    claims: Iterable[object] = (),
 ) -> None:
     """Say what was done and where it lies."""
     print(title)
     print(diagram)
     for note in notes:
         print(f"  note      {note}")
-    for sentence in agreement:
-        print(f"  agrees?   {sentence}")
+    for claim in claims:
+        print(f"  claim     {claim}")
     if saved.undrawn:
         print("  picture   could not be drawn")
     for file in saved.files:

@@ -134,8 +134,22 @@ def is_geometric(values: np.ndarray) -> bool:
     return bool(np.allclose(ratios, ratios[0], rtol=1e-3))
 
 
-def over_seeds(array: "xarray.DataArray", *, log: bool) -> "xarray.DataArray":
-    """The mean over seeds: the geometric one for a logarithmic map, which one seed's values estimate."""
+def over_seeds(array: "xarray.DataArray", *, log: bool = False) -> "xarray.DataArray":
+    """The mean over seeds: the geometric one for a logarithmic map, which one seed's values estimate.
+
+    Args:
+        array: A variable of a diagram, with the dimension `seed`.
+        log: The geometric mean.
+
+    Returns:
+        The variable without `seed`, with its labels.
+
+    Example:
+        >>> import xarray as xr, layerflow as lf
+        >>> loss = xr.DataArray([1.0, 100.0], dims="seed", name="loss")
+        >>> float(lf.plot.over_seeds(loss)), round(float(lf.plot.over_seeds(loss, log=True)), 9)
+        (50.5, 10.0)
+    """
     if not log:
         return array.mean("seed", keep_attrs=True)
     with np.errstate(divide="ignore"):

@@ -1,17 +1,13 @@
-"""The figures of the paper, one file each.
+"""The figures of the paper, one file each, written as a user would, with `import layerflow as lf`.
 
-A figure is a module with a `TITLE`, with `NOTES` (its caption, and where it departs from the paper), and with
+Each is a `Figure`: `title`, `notes` (its caption, and where it departs from the paper), and
 
     compute(...) -> xarray.Dataset    keywords have defaults; `grid`, `seeds`, `method`, `quick` where these make sense
-    draw(Dataset) -> Figure           of matplotlib
-    agreement(Dataset) -> sentences   in words and numbers, on how far it agrees with the paper
+    draw(Dataset)                     the picture, of matplotlib: `panels` under the title
+    claims(Dataset) -> Claims         what was measured, what is expected, and whether it holds
 
-Those of deep networks are in single precision, `DTYPE = "float32"`, and with `quick=True` take minutes on two cores.
-
-The Dataset holds all that the other two need and can be written as NetCDF by scipy.
+Those of deep networks are in single precision, `dtype="float32"`, and with `quick=True` take minutes on two cores.
 """
-
-from types import ModuleType
 
 from layerflow.figures import (
     _delay_map,
@@ -35,28 +31,29 @@ from layerflow.figures import (
     _figure_g,
     _figure_i,
 )
+from layerflow.figures._figure import Claim, Figure
 
-FIGURES: dict[str, ModuleType] = {
-    "2": _figure2,
-    "3": _figure3,
-    "3+": _figure3_plus,
-    "4": _figure4,
-    "4+": _figure4plus,
-    "4d": _figure4_networks,
-    "5": _figure5,
-    "6a": _figure6a,
-    "6b": _figure6b,
-    "6+": _figure6plus,
-    "7": _figure7,
-    "8": _figure8,
-    "8+": _figure8plus,
-    "delay": _delay_map,
-    "9": _figure9,
-    "10": _figure10,
-    "11": _figure11,
-    "dial": _dial,
-    "G": _figure_g,
-    "I": _figure_i,
+FIGURES: dict[str, Figure] = {
+    "2": _figure2.FIGURE,
+    "3": _figure3.FIGURE,
+    "3+": _figure3_plus.FIGURE,
+    "4": _figure4.FIGURE,
+    "4+": _figure4plus.FIGURE,
+    "4d": _figure4_networks.FIGURE,
+    "5": _figure5.FIGURE,
+    "6a": _figure6a.FIGURE,
+    "6b": _figure6b.FIGURE,
+    "6+": _figure6plus.FIGURE,
+    "7": _figure7.FIGURE,
+    "8": _figure8.FIGURE,
+    "8+": _figure8plus.FIGURE,
+    "delay": _delay_map.FIGURE,
+    "9": _figure9.FIGURE,
+    "10": _figure10.FIGURE,
+    "11": _figure11.FIGURE,
+    "dial": _dial.FIGURE,
+    "G": _figure_g.FIGURE,
+    "I": _figure_i.FIGURE,
 }
 
-__all__ = ["FIGURES"]
+__all__ = ["FIGURES", "Claim", "Figure"]

@@ -24,35 +24,25 @@ References:
     Kunin et al. (2024), arXiv:2406.06158; Kumar et al. (2024), arXiv:2310.06110; Nam et al. (2025), arXiv:2502.21009.
 """
 
-from typing import TYPE_CHECKING, Any
+import contextlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import matplotlib.figure
 import numpy as np
 import optax
+import xarray
+from matplotlib.axes import Axes
 from matplotlib.patheffects import Normal, Stroke
 
-from layerflow import theory
-from layerflow._problem import Problem
-from layerflow._sweep import sweep
-from layerflow.diagrams._boundary import boundary
+import layerflow as lf
 from layerflow.figures._curves import BLUE, VERMILION, new_figure
-from layerflow.figures._grokking import mirrored, relative_loss, steps_to
-from layerflow.figures._words import listed, rank_correlation
-from layerflow.methods import Descent
-from layerflow.observables import on_test
-from layerflow.plot._heatmap import heatmap
-from layerflow.starts import upstream
-from layerflow.summaries import grokking_delay
-from layerflow.tasks import polynomial_regression
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from layerflow.figures._figure import Claim, Figure, told
+from layerflow.figures._grokking import log_ticks, mirrored, relative_loss, steps_to
+from layerflow.figures._words import rank_correlation
 
 TITLE = "Grokking delay over weight-to-target ratio and layer imbalance, and the line that linear networks predict"
-DTYPE = "float32"
 NOTES = (
     "Polynomial regression with both layers trained. Delay over training time: from when the training loss is 0.2 of "
     "that of the zero function to when the test loss is, in units of the first; so it does not depend on the learning "
@@ -77,25 +67,18 @@ LINES = (
 )
 
 
-def compute(quick: bool = False, seeds: int = 3, grid: int | None = None) -> "xarray.Dataset":
-    """When training and testing reach the level, and what the linear network predicts.
+def compute(quick: bool = False, seeds: int = 3, grid: int | None = None) -> xarray.Dataset:
+    """When training and testing reach the level, over factor, weight_to_target and seed, and what theory predicts.
 
-    Args:
-        quick: Fewer cells and steps.
-        seeds: Random starts.
-        grid: Points along each axis; 12 for the quick preset and 24 for the full one if not given.
-
-    Returns:
-        Dataset of dimensions factor, weight_to_target and seed: `train_time`, `test_time`, `delay`;
-        `first_layer_growth` and `kernel_growth` of the linear network.
+    The quick map has 12 points along each axis and fewer steps, the full one 24.
     """
     grid = (12 if quick else 24) if grid is None else grid
     steps = 10_000 if quick else 60_000
-    train, test = polynomial_regression(jax.random.key(1), n=SAMPLES, inp=INP, test=500)
+    train, test = lf.polynomial_regression(jax.random.key(1), n=SAMPLES, inp=INP, test=500)
     size = jnp.sqrt(2 * train.null_loss())
     train, test = (task.rescale(target=1 / size) for task in (train, test))
 
-    def polynomial(key: jax.Array, factor: jax.Array, weight_to_target: jax.Array) -> tuple[Problem, Descent]:
+    def polynomial(key: jax.Array, factor: jax.Array, weight_to_target: jax.Array) -> tuple[lf.Problem, lf.Descent]:
         half = jax.random.normal(key, (HID // 2, INP))
         sign = jnp.where(jnp.arange(HID // 2) % 2, -1.0, 1.0)
         # In the direction of the target the input has standard deviation 1/sqrt(inp), so that S = sqrt(inp).
@@ -104,18 +87,17 @@ def compute(quick: bool = False, seeds: int = 3, grid: int | None = None) -> "xa
         sigma = (factor**2 + factor**-2) / 2
         # Of the start, times its growth: the descent is to follow the flow to its end.
         kernel = scale**2 / HID * jnp.hypot(sigma, 1 / weight_to_target)
-        return Problem(upstream(start, factor), train, test=test), Descent(
-            optax.sgd, learning_rate=RATE / kernel, steps=steps
-        )
+        descent = lf.Descent(optax.sgd, learning_rate=RATE / kernel, steps=steps)
+        return lf.Problem(lf.upstream(start, factor), train, test=test), descent
 
     axes = {"factor": np.geomspace(*FACTORS, grid), "weight_to_target": np.geomspace(*RATIOS, grid)}
-    diagram = sweep(
+    diagram = lf.sweep(
         polynomial,
         axes,
         seeds=seeds,
         ts=steps_to(steps, 80),
-        observe={"train": relative_loss, "test": on_test(relative_loss)},
-        summary=grokking_delay(train="train", test="test", level=LEVEL, falling=True),
+        observe={"train": relative_loss, "test": lf.on_test(relative_loss)},
+        summary=lf.grokking_delay(train="train", test="test", level=LEVEL, falling=True),
         paths=False,
     )
     diagram["factor"].attrs.update(long_name="layer imbalance: later layer × c, first ÷ c", units="1")
@@ -133,34 +115,38 @@ def predicted(factor: np.ndarray, weight_to_target: np.ndarray) -> tuple[np.ndar
     later, first = np.stack([c, -c], axis=-1), np.stack([1 / c, 1 / c], axis=-1)
     # Of the pair, Z = 2/q gives Sigma(0) = q (c^2 + c^-2) / 2 beside S = 1.
     z = 2 / q
-    end = theory.scalar_network_limit(first, later, 1.0, z=z)
-    return np.asarray(end.a[..., 0] / first[..., 0]), np.asarray(theory.kernel_growth(first, later, 1.0, z=z))
+    end = lf.theory.scalar_network_limit(first, later, 1.0, z=z)
+    return np.asarray(end.a[..., 0] / first[..., 0]), np.asarray(lf.theory.kernel_growth(first, later, 1.0, z=z))
 
 
-def draw(diagram: "xarray.Dataset") -> "Figure":
+def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:
     """The map with both lines, and every cell over what the linear network predicts."""
-    figure = new_figure(10.4, 4.5, TITLE)
+    figure = new_figure(10.4, 4.5)
     left, right = figure.subplots(1, 2, width_ratios=(1.15, 1.0))
-    heatmap(_median_wait(diagram), x="weight_to_target", log=True, ax=left)
-    left.set_xticks(ticks := [0.03, 0.1, 0.3, 1.0, 3.0], [f"{tick:g}" for tick in ticks])
-    left.set_yticks(ticks := [0.3, 0.5, 1.0, 2.0, 3.0], [f"{tick:g}" for tick in ticks])
-    left.minorticks_off()
-    # A grid of few cells may have no line.
-    for name, level, style, words in LINES:
-        line = _line(diagram, name, level)
-        if line is not None:
-            dark = [Stroke(linewidth=3.6, foreground="black"), Normal()]
-            left.plot(*line, style, color="white", linewidth=2.0, path_effects=dark, label=words)
-    if left.get_legend_handles_labels()[0]:
-        legend = left.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize="small", frameon=False)
-        for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True):
-            text.set_color("black")
-            handle.set_color("black")
+    lf.plot.heatmap(_median_wait(diagram), x="weight_to_target", log=True, ax=left)
+    log_ticks(left, [0.03, 0.1, 0.3, 1.0, 3.0], [0.3, 0.5, 1.0, 2.0, 3.0])
+    _draw_lines(left, diagram)
     _draw_cells(right, diagram)
     return figure
 
 
-def _draw_cells(ax: "Axes", diagram: "xarray.Dataset") -> None:
+def _draw_lines(ax: Axes, diagram: xarray.Dataset) -> None:
+    """Both predicted lines, white on the map and black in the legend; a grid of few cells may have none."""
+    for name, level, style, words in LINES:
+        with contextlib.suppress(ValueError):
+            line = lf.boundary(diagram[name], level, x="weight_to_target", log=True)
+            # A gap between branches, or one line would lead across from the end of one to the start of the next.
+            gaps = np.flatnonzero(np.diff(line.branch.values)) + 1
+            x, y = (np.insert(line[axis].values, gaps, np.nan) for axis in ("weight_to_target", "factor"))
+            dark = [Stroke(linewidth=3.6, foreground="black"), Normal()]
+            ax.plot(x, y, style, color="white", linewidth=2.0, path_effects=dark, label=words)
+    if ax.get_legend_handles_labels()[0]:
+        legend = ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize="small", frameon=False)
+        for black in (*legend.get_texts(), *legend.get_lines()):
+            black.set_color("black")
+
+
+def _draw_cells(ax: Axes, diagram: xarray.Dataset) -> None:
     """Delay over predicted growth; those that did not generalise on a line of their own above."""
     wait, growth = _median_wait(diagram).values, diagram.first_layer_growth.values - 1
     later = np.broadcast_to(diagram.factor.values[:, None] > 1, wait.shape)
@@ -183,48 +169,48 @@ def _draw_cells(ax: "Axes", diagram: "xarray.Dataset") -> None:
     ax.legend(fontsize="small", frameon=False, loc="lower left")
 
 
-def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
-    """How well the growth of the linear network's first layer, and that of its kernel, order and divide the delays."""
-    wait = _median_wait(diagram)
-    trained = np.isfinite(diagram.train_time).all("seed").values
-    known = np.where(np.isfinite(wait), wait, np.inf)[trained]
-    growth = {name: diagram[name].values[trained] for name, *_ in LINES}
-    upstream_of = np.broadcast_to(diagram.factor.values[:, None] > 1, trained.shape)[trained]
-    order = {
-        name: [rank_correlation(-known[side], values[side]) for side in (slice(None), upstream_of, ~upstream_of)]
-        for name, values in growth.items()
-    }
-    never = int((~np.isfinite(known)).sum())
-    share, cut = _share_right(known, growth["first_layer_growth"], DOUBLED)
-    kernel_share, kernel_cut = _share_right(known, growth["kernel_growth"], KERNEL_LEVEL)
-    row = wait.isel(weight_to_target=wait.sizes["weight_to_target"] // 3)
-    down, up = (float(row[end]) for end in (0, -1))
+def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:
+    """The growth of the linear network's first layer orders and divides the delays, better than that of its kernel."""
+    wait, known, growth = _trained(diagram)
+    order = [rank_correlation(-known, values) for values in growth]
+    right = [_share_right(known, values, level) for values, (_, level, *_) in zip(growth, LINES, strict=True)]
+    turned = np.isfinite(known[growth[0] > 2 * DOUBLED]).mean()
+    row = wait.isel(weight_to_target=wait.sizes["weight_to_target"] // 3, factor=[-1, 0])
+    at = f"at ratio {told(row.weight_to_target)}, for c = {told(row.factor)}"
+    line, better = "Share of cells on the predicted side of the line", "the first above 0.8 and above the second"
+    by = "growth of the first layer and of the kernel"
     return (
-        f"Of {known.size} cells that train, {never} do not generalise by the last step, as the median of seeds.",
-        f"The longer the delay the less the linear network's first layer grows: rank correlation over all, upstream "
-        f"and downstream cells {listed(order['first_layer_growth'], '.2f')} (1 is perfect); for the growth of its "
-        f"kernel, which treats both layers alike, {listed(order['kernel_growth'], '.2f')}.",
-        f"On the predicted side of the line where the first layer doubles lie {100 * share:.0f}% of cells, if as many "
-        f"as predicted are called late, those that {_told(cut)}; for the kernel's line "
-        f"{100 * kernel_share:.0f}%, with those that {_told(kernel_cut)}.",
-        f"At ratio {float(row.weight_to_target):.2g} runs at c = {float(row.factor[-1]):.2g} (upstream) "
-        f"{_told(up, '')}, those at c = {float(row.factor[0]):.2g} (downstream) {_told(down, '')}: the side matters, "
-        "which it does not to the kernel of a linear network.",
+        Claim(f"Rank correlation of short delays and the {by}", order[0] > max(0.8, order[1]), order, better),
+        Claim(f"{line}, by {by}", right[0] > right[1], right, "the first above the second"),
+        Claim.between(
+            f"Share that generalise where the first layer grows above {2 * DOUBLED:g} times", turned, low=1.0
+        ),
+        Claim(
+            f"Delay over training time {at}", row[0] < row[1], row, "the first smaller, though the kernel grows alike"
+        ),
     )
 
 
-def _told(wait: float, end: str = " or more") -> str:
-    return f"wait for {wait:.2g} training times{end}" if np.isfinite(wait) else "do not generalise by the last step"
+def remarks(diagram: xarray.Dataset) -> tuple[str, ...]:
+    """How many cells do not generalise."""
+    _, known, _ = _trained(diagram)
+    return (f"Of {known.size} cells that train, {np.isinf(known).sum()} do not generalise by the last step.",)
 
 
-def _share_right(wait: np.ndarray, growth: np.ndarray, level: float) -> tuple[float, float]:
-    """Share of cells on the predicted side of `level`, and the delay at which as many are late as predicted."""
+def _trained(diagram: xarray.Dataset) -> tuple[xarray.DataArray, np.ndarray, list[np.ndarray]]:
+    """Delays, infinite if later than the last step; of the cells that train the delays and what theory has grow."""
+    wait, trained = _median_wait(diagram).fillna(np.inf), np.isfinite(diagram.train_time).all("seed").values
+    return wait, wait.values[trained], [diagram[name].values[trained] for name, *_ in LINES]
+
+
+def _share_right(wait: np.ndarray, growth: np.ndarray, level: float) -> float:
+    """Share of cells on the predicted side of `level`, if as many as predicted are called late."""
     late = growth < level
     cut = np.sort(wait)[-late.sum()] if late.any() else np.inf
-    return float(np.mean((wait >= cut) == late)), float(cut)
+    return float(np.mean((wait >= cut) == late))
 
 
-def _median_wait(diagram: "xarray.Dataset") -> "xarray.DataArray":
+def _median_wait(diagram: xarray.Dataset) -> xarray.DataArray:
     """Median over seeds of the delay over training time; NaN where most seeds do not generalise."""
     wait = diagram.delay / diagram.train_time
     middle = wait.fillna(np.inf).median("seed")
@@ -232,11 +218,4 @@ def _median_wait(diagram: "xarray.Dataset") -> "xarray.DataArray":
     return middle.assign_attrs(long_name="delay over training time", units="1")
 
 
-def _line(diagram: "xarray.Dataset", name: str, level: float) -> tuple[np.ndarray, np.ndarray] | None:
-    try:
-        line = boundary(diagram[name], level, x="weight_to_target", log=True)
-    except ValueError:
-        return None
-    # A gap between branches, or one line would lead across from the end of one to the start of the next.
-    gaps = np.flatnonzero(np.diff(line.branch.values)) + 1
-    return np.insert(line.weight_to_target.values, gaps, np.nan), np.insert(line.factor.values, gaps, np.nan)
+FIGURE = Figure(TITLE, NOTES, compute, panels, claims, remarks, dtype="float32")

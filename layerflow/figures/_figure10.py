@@ -16,28 +16,18 @@ References:
     Nam et al. (2025), arXiv:2502.21009, Figure 10; Dominé et al. (2025), arXiv:2409.14623.
 """
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import jax
+import matplotlib.figure
 import numpy as np
+import xarray
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
-from layerflow._problem import Problem
-from layerflow._sweep import sweep
-from layerflow.base._keys import fold
-from layerflow.engine._grid import static
-from layerflow.figures._curves import LOW_MIDDLE_HIGH
-from layerflow.figures._words import listed, verdict
-from layerflow.methods import Exact, Flow
-from layerflow.observables import kernel_distance, observable
-from layerflow.plot._bands import draw_band
-from layerflow.starts import lambda_balanced
-from layerflow.tasks import random_regression
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
+import layerflow as lf
+from layerflow.figures._curves import LOW_MIDDLE_HIGH, new_figure
+from layerflow.figures._figure import Claim, Figure, told
 
 TITLE = "Funnel and anti-funnel: lazy on one side of λ, rich with a delay on the other"
 NOTES = (
@@ -51,44 +41,34 @@ NOTES = (
 SHAPES = {"funnel": (4, 2, 2), "anti-funnel": (2, 2, 4)}
 LARGEST = 9.0  # imbalance
 END = 40.0
+LAZY = -3.0  # decades of the kernel distance, as in Figure 6
 LAZY_SIDE = {"funnel": LARGEST, "anti-funnel": -LARGEST}
 
 
-@observable(long_name="excess loss")
-def excess_loss(network: Any, problem: Problem) -> jax.Array:
+@lf.observable(long_name="excess loss")
+def excess_loss(network: Any, problem: lf.Problem) -> jax.Array:
     """The loss above the least that a linear map has."""
     return problem.task.loss(network) - problem.task.least_loss(network)
 
 
-def compute(grid: int = 37, seeds: int = 16, method: Literal["flow", "exact"] = "flow") -> "xarray.Dataset":
-    """Kernel distance and excess loss over shape, lam and time.
+def compute(grid: int = 37, seeds: int = 16, method: Literal["flow", "exact"] = "flow") -> xarray.Dataset:
+    """Kernel distance and excess loss over shape, lam (0 among them), seed (a random task and start) and time."""
 
-    Args:
-        grid: Points along lam, from -9 to 9; one more if even, so that lam = 0 is among them.
-        seeds: Random tasks and starts.
-        method: "flow", or its closed form "exact".
-
-    Returns:
-        Diagram of dimensions shape, lam, seed, t.
-    """
-
-    def balanced(key: jax.Array, shape: tuple[int, int, int], lam: jax.Array) -> Problem:
+    def balanced(key: jax.Array, shape: tuple[int, int, int], lam: jax.Array) -> lf.Problem:
         inp, hid, out = shape
-        task = random_regression(fold(key, "task"), n=10, inp=inp, out=out, whiten=True)
-        return Problem(lambda_balanced(fold(key, "start"), lam, 1.0, inp=inp, hid=hid, out=out), task.moments)
+        task = lf.random_regression(lf.fold(key, "task"), n=10, inp=inp, out=out, whiten=True)
+        return lf.Problem(lf.lambda_balanced(lf.fold(key, "start"), lam, 1.0, inp=inp, hid=hid, out=out), task.moments)
 
     lams = np.linspace(-LARGEST, LARGEST, max(3, 2 * (grid // 2) + 1))
-    axes = {"shape": static(SHAPES), "lam": lams}
+    axes = {"shape": lf.static(SHAPES), "lam": lams}
     ts = np.concatenate([[0.0], np.geomspace(0.01, END, 60)])
-    how = (Flow if method == "flow" else Exact)(t1=END)
-    return sweep(balanced, axes, seeds=seeds, method=how, ts=ts, observe=(kernel_distance, excess_loss))
+    how = (lf.Flow if method == "flow" else lf.Exact)(t1=END)
+    return lf.sweep(balanced, axes, seeds=seeds, method=how, ts=ts, observe=(lf.kernel_distance, excess_loss))
 
 
-def draw(diagram: "xarray.Dataset") -> "Figure":
+def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:
     """One row per shape: the map over λ and time, three courses, and the end over λ."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10.6, 6.2), layout="constrained")
+    figure = new_figure(10.6, 6.2)
     axes = figure.subplots(2, 3, sharey="col")
     seen = diagram.kernel_distance.isel(t=slice(1, None))
     logarithms = np.log10(seen.where(seen > 0)).mean("seed")
@@ -102,14 +82,13 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
         row[1].set_title(f"{title}: course", fontsize="medium")
         row[2].set_title(f"{title}: at t = {END:g}", fontsize="medium")
     figure.legend(handles=_key(), fontsize="small", loc="outside lower center", ncols=5, frameon=False)
-    figure.suptitle(TITLE, fontsize="medium")
     return figure
 
 
 _LEAST = -6.0  # decades; the lower end of all scales
 
 
-def _draw_map(ax: "Axes", logarithms: "xarray.DataArray", most: float) -> None:
+def _draw_map(ax: Axes, logarithms: xarray.DataArray, most: float) -> None:
     """Kernel distance over time and λ."""
     lam, t = logarithms.lam.values, logarithms.t.values
     mesh = ax.pcolormesh(t, lam, logarithms.transpose("lam", "t").values, vmin=_LEAST, vmax=most, rasterized=True)
@@ -117,66 +96,62 @@ def _draw_map(ax: "Axes", logarithms: "xarray.DataArray", most: float) -> None:
     ax.set(xscale="log", xlabel="gradient-flow time t", ylabel="layer imbalance λ (weight²)")
 
 
-def _draw_courses(ax: "Axes", here: "xarray.Dataset") -> None:
+def _draw_courses(ax: Axes, here: xarray.Dataset) -> None:
     """Kernel distance and excess loss over time at both ends of λ and in balance."""
     for lam, colour in zip((-LARGEST, 0.0, LARGEST), LOW_MIDDLE_HIGH, strict=True):
         whole = here.sel(lam=lam, method="nearest")
         path, excess = whole.isel(t=slice(1, None)), relative_excess(whole).isel(t=slice(1, None))
-        draw_band(ax, path.t, path.kernel_distance.transpose("seed", "t"), color=colour)
+        lf.plot.band(path.t, path.kernel_distance.transpose("seed", "t"), color=colour, ax=ax)
         ax.plot(path.t, excess.median("seed"), color=colour, linestyle=":")
     ax.set(xscale="log", yscale="log", ylim=(10**_LEAST, 2.0), xlabel="gradient-flow time t")
 
 
-def _key() -> "list[Line2D]":
+def _key() -> list[Line2D]:
     """Colours and kinds of lines of the courses."""
-    from matplotlib.lines import Line2D
-
     lams = [
-        Line2D([], [], color=colour, linewidth=3, label=f"λ = {listed([lam], 'g')}")
+        Line2D([], [], color=colour, linewidth=3, label=f"λ = {told(lam)}")
         for lam, colour in zip((-LARGEST, 0.0, LARGEST), LOW_MIDDLE_HIGH, strict=True)
     ]
     kernel = Line2D([], [], color="0.3", linestyle="-", label="kernel distance")
     return [*lams, kernel, Line2D([], [], color="0.3", linestyle=":", label="excess loss")]
 
 
-def _draw_ends(ax: "Axes", here: "xarray.Dataset") -> None:
+def _draw_ends(ax: Axes, here: xarray.Dataset) -> None:
     """Kernel distance at the end over λ."""
-    draw_band(ax, here.lam, here.kernel_distance.isel(t=-1).transpose("seed", "lam"), color="0.1")
+    lf.plot.band(here.lam, here.kernel_distance.isel(t=-1).transpose("seed", "lam"), color="0.1", ax=ax)
     ax.set(yscale="log", xlabel="layer imbalance λ (weight²)", ylabel="kernel distance")
 
 
-def relative_excess(path: "xarray.Dataset") -> "xarray.DataArray":
+def relative_excess(path: xarray.Dataset) -> xarray.DataArray:
     """The excess loss relative to its start; rounding below zero counts as none."""
     return (path.excess_loss / path.excess_loss.sel(t=0.0)).clip(min=1e-12)
 
 
-def half_times(path: "xarray.Dataset") -> tuple[np.ndarray, np.ndarray]:
+def half_times(path: xarray.Dataset) -> tuple[np.ndarray, np.ndarray]:
     """When the excess loss has halved, and when the kernel has gone half of its way, for each seed."""
     learned = path.t.values[(relative_excess(path).transpose("seed", "t").values <= 0.5).argmax(axis=1)]
     distance = path.kernel_distance.transpose("seed", "t").values
     return learned, path.t.values[(distance >= 0.5 * distance[:, -1:]).argmax(axis=1)]
 
 
-def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
-    """Which side is lazy, how rich the other is, and how late."""
+def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:
+    """Each shape is lazy on one side of lambda, and rich on the other after a delay."""
+    decades = np.log10(diagram.kernel_distance.isel(t=-1)).mean("seed")
     said = []
     for name, lazy in LAZY_SIDE.items():
-        here = diagram.sel(shape=name)
-        ends = (
-            np.log10(here.kernel_distance.isel(t=-1)).mean("seed").sel(lam=[-LARGEST, 0.0, LARGEST], method="nearest")
-        )
-        learned, turned = (np.median(times) for times in half_times(here.sel(lam=-lazy, method="nearest")))
-        side, other = ("+∞", "−∞") if lazy > 0 else ("−∞", "+∞")
-        found = float(ends.sel(lam=lazy, method="nearest")) < float(ends.sel(lam=-lazy, method="nearest"))
+        ends = decades.sel(shape=name, lam=[lazy, -lazy])
+        learned, turned = (np.median(times) for times in half_times(diagram.sel(shape=name, lam=-lazy)))
+        depth = f"Mean log₁₀ kernel distance of the {name} at λ = {told(ends.lam)}"
+        delay = f"Time to half of the kernel's way over that to half of the excess loss, {name} at λ = {told(-lazy)}"
         said += [
-            f"{name.capitalize()}: the mean log₁₀ kernel distance at λ = {listed(ends.lam.values, '.2g')} is "
-            f"{listed(ends.values)}: lazy for λ → {side if found else other}. The paper's figure has one lazy and one "
-            f"rich side too; its text names the other sign.",
-            f"{name.capitalize()}: on the rich side, λ → {other if found else side}, the excess loss has halved at "
-            f"t = {learned:.2g} and the kernel has gone half of its way at t = {turned:.2g}, "
-            f"{turned / learned:.0f} times later: a delayed entry into the rich regime, "
-            f"{verdict(turned > 10 * learned)}.",
+            Claim(depth, ends[0] < LAZY < ends[1], ends, f"lazy, below {told(LAZY)}, and rich, above"),
+            Claim.between(delay, turned / learned, low=10.0),
         ]
-    mirrored = np.log10(diagram.kernel_distance.isel(t=-1)).mean("seed")
-    apart = abs(mirrored.sel(shape="funnel").values - mirrored.sel(shape="anti-funnel").values[::-1]).max()
-    return (*said, f"The two shapes are each other's mirror image in λ within {apart:.2f} decades, tasks being random.")
+    apart = abs(decades.sel(shape="funnel").values - decades.sel(shape="anti-funnel").values[::-1]).max()
+    mirrored = (
+        "Largest difference in decades of the funnel at λ and the anti-funnel at −λ, of tasks that spread by half"
+    )
+    return (*said, Claim.between(mirrored, apart, high=1.0))
+
+
+FIGURE = Figure(TITLE, NOTES, compute, panels, claims)

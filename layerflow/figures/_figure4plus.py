@@ -14,28 +14,21 @@ References:
     Nam et al. (2024), arXiv:2404.17563; Nam et al. (2025), arXiv:2502.21009, Section 4.4.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import matplotlib.figure
 import numpy as np
+import xarray
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 
-from layerflow import theory
-from layerflow._problem import Problem
-from layerflow._sweep import sweep
-from layerflow.figures._curves import PALETTE
+import layerflow as lf
+from layerflow.figures._curves import handle, new_figure
+from layerflow.figures._figure import Claim, Figure, told
 from layerflow.figures._skill_losses import START, TARGET, loss_in_time, losses
-from layerflow.figures._words import facts, listed
-from layerflow.methods import Flow
-from layerflow.networks import DiagonalNetwork
-from layerflow.observables import loss
-from layerflow.tasks import Modes
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from matplotlib.lines import Line2D
+from layerflow.figures._words import facts
 
 TITLE = "Scaling laws of the skill model in time, data, parameters and compute"
 NOTES = (
@@ -57,20 +50,8 @@ FEWEST, LARGEST_SHARE = 10, 1e-3  # skills learned where the window of a fit beg
 FLOW_TO = 300.0  # the flow goes to this time; the closed form to all
 
 
-def compute(grid: int = 25, n_skills: int = 100_000) -> "xarray.Dataset":
-    """Loss over four resources, for three exponents of the frequencies.
-
-    Args:
-        grid: Points along each resource.
-        n_skills: Number of skills.
-
-    Returns:
-        Dataset of dimensions resource, alpha and point: `spent`, `loss`, the `law`, and `in_window`; per resource
-        and alpha the `predicted` and `fitted` exponents; over `t` the `flow_loss`; over compute the best number of
-        parameters, its law and both exponents.
-    """
-    import xarray
-
+def compute(grid: int = 25, n_skills: int = 100_000) -> xarray.Dataset:
+    """Loss over resource, alpha and point, its law and exponents; over `t` that of the flow; and the best N."""
     learned = np.geomspace(2, n_skills / 30, grid)
     window = (learned >= FEWEST) & (learned <= LARGEST_SHARE * n_skills)
     rows = [losses(alpha, learned, n_skills) for alpha in ALPHAS]
@@ -102,13 +83,13 @@ def compute(grid: int = 25, n_skills: int = 100_000) -> "xarray.Dataset":
     )
 
 
-def _laws(alpha: float) -> dict[str, theory.ScalingLaw]:
+def _laws(alpha: float) -> dict[str, lf.theory.ScalingLaw]:
     """The laws of infinitely many skills."""
-    compute_law = theory.compute_law(alpha, START, TARGET)
+    compute_law = lf.theory.compute_law(alpha, START, TARGET)
     return {
-        "time": theory.time_law(alpha, START, TARGET),
-        "data": theory.data_law(alpha, TARGET),
-        "parameters": theory.parameter_law(alpha, TARGET),
+        "time": lf.theory.time_law(alpha, START, TARGET),
+        "data": lf.theory.data_law(alpha, TARGET),
+        "parameters": lf.theory.parameter_law(alpha, TARGET),
         "compute": compute_law.loss,
         "best": compute_law.parameters,
     }
@@ -123,23 +104,23 @@ def _slopes(spent: np.ndarray, values: np.ndarray, window: np.ndarray) -> np.nda
     return (x * y).sum(-1) / (x * x).sum(-1)
 
 
-def _flow(n_skills: int) -> "xarray.Dataset":
+def _flow(n_skills: int) -> xarray.Dataset:
     """The loss of the diagonal network along its flow, one mode per skill."""
 
-    def skills(alpha: jax.Array) -> Problem:
+    def skills(alpha: jax.Array) -> lf.Problem:
         layer = jnp.full(n_skills, START**0.5)
-        task = Modes(variance=theory.skill_frequencies(n_skills, alpha), target=TARGET)
-        return Problem(DiagonalNetwork((layer, layer)), task)
+        task = lf.Modes(variance=lf.theory.skill_frequencies(n_skills, alpha), target=TARGET)
+        return lf.Problem(lf.DiagonalNetwork((layer, layer)), task)
 
     ts = np.geomspace(3, FLOW_TO, 9)
-    return sweep(skills, {"alpha": np.array(ALPHAS)}, method=Flow(t1=FLOW_TO), ts=ts, observe=loss, progress=False)
+    return lf.sweep(
+        skills, {"alpha": np.array(ALPHAS)}, method=lf.Flow(t1=FLOW_TO), ts=ts, observe=lf.loss, progress=False
+    )
 
 
-def draw(diagram: "xarray.Dataset") -> "Figure":
+def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:
     """One panel per resource, and the best number of parameters over compute."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10.0, 6.2), layout="constrained")
+    figure = new_figure(10.0, 6.2, f"{TITLE} ({diagram.attrs['n_skills']:,} skills)")
     axes = figure.subplots(2, 3).ravel()
     for ax, name in zip(axes, RESOURCES, strict=False):
         here = diagram.sel(resource=name)
@@ -153,25 +134,24 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     axes[4].set(xlabel=RESOURCES["compute"], ylabel="best number of parameters N*")
     axes[5].axis("off")
     axes[5].legend(handles=_key(), fontsize="small", loc="center", frameon=False)
-    figure.suptitle(f"{TITLE} ({diagram.attrs['n_skills']:,} skills)", fontsize="medium")
     return figure
 
 
-_COLOURS = PALETTE[: len(ALPHAS)]
+_COLOURS = lf.plot.PALETTE[: len(ALPHAS)]
 
 
 def _draw_panel(
-    ax: "Axes",
-    spent: "xarray.DataArray",
-    values: "xarray.DataArray",
-    law: "xarray.DataArray",
-    diagram: "xarray.Dataset",
-    exponents: "tuple[xarray.DataArray, xarray.DataArray]",
+    ax: Axes,
+    spent: xarray.DataArray,
+    values: xarray.DataArray,
+    law: xarray.DataArray,
+    diagram: xarray.Dataset,
+    exponents: tuple[xarray.DataArray, xarray.DataArray],
 ) -> None:
     """Laws as lines, sums as points, filled where exponents are fitted."""
     window = diagram.in_window.values
     for i, colour in enumerate(_COLOURS):
-        predicted, fitted = (listed([exponent[i]], ".3f") for exponent in exponents)
+        predicted, fitted = (told(exponent[i], ".3f") for exponent in exponents)
         ax.plot(spent[i], law[i], color=colour, linewidth=1.2, label=f"{predicted}, fitted {fitted}")
         ax.plot(spent[i][window], values[i][window], ".", color=colour, markersize=6)
         ax.plot(spent[i][~window], values[i][~window], ".", color=colour, markersize=6, markerfacecolor="white")
@@ -179,54 +159,52 @@ def _draw_panel(
     ax.legend(title="exponent", fontsize="x-small", title_fontsize="x-small", frameon=False)
 
 
-def _key() -> "list[Line2D]":
+def _key() -> list[Line2D]:
     """Colours and marks."""
-    from matplotlib.lines import Line2D
-
-    colours = [
-        Line2D([], [], color=colour, linewidth=3, label=f"α = {alpha}")
-        for alpha, colour in zip(ALPHAS, _COLOURS, strict=True)
-    ]
     grey: dict[str, Any] = {"color": "0.3", "linestyle": ""}
     return [
-        *colours,
-        Line2D([], [], color="0.3", label="law of infinitely many skills"),
-        Line2D([], [], marker=".", label="sum over skills, in the window of the fit", **grey),
-        Line2D([], [], marker=".", markerfacecolor="white", label="sum over skills, outside of it", **grey),
-        Line2D([], [], marker="o", markersize=7, markerfacecolor="none", label="flow of the diagonal network", **grey),
+        *(handle(f"α = {alpha}", color=colour, linewidth=3) for alpha, colour in zip(ALPHAS, _COLOURS, strict=True)),
+        handle("law of infinitely many skills", color="0.3"),
+        handle("sum over skills, in the window of the fit", marker=".", **grey),
+        handle("sum over skills, outside of it", marker=".", markerfacecolor="white", **grey),
+        handle("flow of the diagonal network", marker="o", markersize=7, markerfacecolor="none", **grey),
     ]
 
 
-def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
-    """Fitted exponents beside the predicted ones, constants, and how far flow and sum are apart."""
-    flow = f"The flow of all {diagram.attrs['n_skills']:,} modes is within {flow_error(diagram):.1g} of the sum's loss."
-    if diagram.in_window.sum() < 2:
-        return ("Too few points lie in the window of the fits. Take more skills or a larger grid.", flow)
-    worst = float(abs(diagram.fitted - diagram.predicted).max())
+def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:
+    """Exponents are the predicted ones, constants too where the tail is light, and flow and sum are one."""
+    of = f"for α = {told(diagram.alpha)}"
+    resources = [diagram.sel(resource=name) for name in RESOURCES]
+    # The heavier the tail of skills, the more a finite number of them bends the curves: most at small alpha.
+    lightest = (diagram.loss / diagram.law).isel(alpha=-1).values[:, diagram.in_window.values]
     return (
-        *(_on_law(diagram, name) for name in RESOURCES),
-        f"Best number of parameters over compute: exponents fitted {listed(diagram.best_fitted, '.3f')}, predicted "
-        f"{listed(diagram.best_predicted, '.3f')}.",
-        f"No exponent of the loss is farther than {worst:.3f} from its prediction. The heavier the tail of skills, the "
-        f"more a finite number of them bends the curves: most at α = {ALPHAS[0]:g}.",
-        flow,
+        *(
+            Claim.near(f"Exponents of the loss over {name}, {of}", here.fitted, here.predicted, atol=0.05)
+            for name, here in zip(RESOURCES, resources, strict=True)
+        ),
+        Claim.near(
+            f"Exponents of the best number of parameters over compute, {of}",
+            diagram.best_fitted,
+            diagram.best_predicted,
+            atol=0.05,
+        ),
+        Claim.between(
+            f"Least and largest loss over its law at α = {ALPHAS[-1]:g}",
+            (lightest.min(initial=np.inf), lightest.max(initial=-np.inf)),
+            0.95,
+            1.05,
+        ),
+        # A hundred steps of rtol 1e-6 each.
+        Claim.between("Largest relative distance of the flow's loss from the sum's", flow_error(diagram), high=1e-3),
     )
 
 
-def _on_law(diagram: "xarray.Dataset", resource: str) -> str:
-    """Exponents and constants for one resource."""
-    here = diagram.sel(resource=resource)
-    ratio = (here.loss / here.law).values[:, diagram.in_window.values]
-    return (
-        f"Loss over {resource}: exponents fitted {listed(here.fitted, '.3f')}, predicted "
-        f"{listed(here.predicted, '.3f')} (α = {listed(here.alpha, 'g')}); the sum is {ratio.min():.2f} to "
-        f"{ratio.max():.2f} of the law."
-    )
-
-
-def flow_error(diagram: "xarray.Dataset") -> float:
+def flow_error(diagram: xarray.Dataset) -> float:
     """Largest relative difference of the flow's loss from the closed form, summed over skills."""
     skills = int(diagram.attrs["n_skills"])
-    frequencies = [theory.skill_frequencies(skills, float(alpha)) for alpha in diagram.alpha]
+    frequencies = [lf.theory.skill_frequencies(skills, float(alpha)) for alpha in diagram.alpha]
     expected = [[float(loss_in_time(t, frequency)) for t in diagram.t.values] for frequency in frequencies]
     return float(abs(diagram.flow_loss.values / np.array(expected) - 1).max())
+
+
+FIGURE = Figure(TITLE, NOTES, compute, panels, claims)

@@ -12,33 +12,23 @@ References:
     arXiv:2502.21009, section 5.2 and appendices F, J.1.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import matplotlib.figure
 import numpy as np
 import optax
+import xarray
+from matplotlib.axes import Axes
 
-from layerflow import theory
-from layerflow._problem import Problem
-from layerflow._sweep import sweep
-from layerflow.base._keys import fold
-from layerflow.engine._grid import paired
-from layerflow.figures._curves import BLUE, GREEN, GREY, PALETTE, PURPLE, VERMILION, new_figure, panel_title
+import layerflow as lf
+from layerflow.figures._curves import BLUE, GREEN, GREY, PURPLE, VERMILION, new_figure, panel_title
+from layerflow.figures._figure import Claim, Figure
 from layerflow.figures._grokking import steps_to
-from layerflow.figures._words import facts, listed, verdict
-from layerflow.methods import Descent, Flow
-from layerflow.networks import MLP, feature_model
-from layerflow.observables import accuracy, feature_rank, features, neural_collapse, on_test
-from layerflow.tasks import Samples, digits
+from layerflow.figures._words import facts
 
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-DTYPE = "float32"
 TITLE = (
     "Neural collapse of unconstrained features, and of a network on digits, with their labels and with shuffled ones"
 )
@@ -58,22 +48,16 @@ BATCH, TRAIN = 128, 1000
 DIGITS = 10
 MAGNIFIED = 4  # features at the start in (a)
 METRICS = ("nc1", "nc2_equinorm", "nc2_equiangular", "nc3", "nc4")
-WATCHED = {"nc": neural_collapse, "rank": feature_rank}
+WATCHED = {"nc": lf.neural_collapse, "rank": lf.feature_rank}
 
 
-def compute(quick: bool = False, seeds: int = 2) -> "xarray.Dataset":
+def compute(quick: bool = False, seeds: int = 2) -> xarray.Dataset:
     """Collapse of the solvable model in four cases, and of the network on two kinds of labels.
 
-    Args:
-        quick: Half the width and fewer epochs for the network.
-        seeds: Random starts.
-
-    Returns:
-        Dataset with NC1 to NC4 and the rank of the features, of the model over `case`, `seed` and `t`
-        (`model_nc1`, ...) and of the network over `labels`, `seed` and `epoch` (`nc1`, ...), the `features` of the
-        model at its start and end, and `train` and `test` accuracy.
+    NC1 to NC4 and the rank of the features are over `case`, `seed` and `t` for the model (`model_nc1`, ...), and over
+    `labels`, `seed` and `epoch` for the network, which with `quick` has half the width and fewer epochs.
     """
-    data = digits("centred", train=TRAIN)  # first: they may not be installed
+    data = lf.digits("centred", train=TRAIN)  # first: they may not be installed
     model = _model(seeds)
     hid, epochs = (256, 400) if quick else (512, 1000)
     network = _network(*data, seeds, hid, epochs)
@@ -87,53 +71,57 @@ def _labels() -> np.ndarray:
     return np.repeat(np.arange(CLASSES), EACH)
 
 
-def _model(seeds: int) -> "xarray.Dataset":
+def _model(seeds: int) -> xarray.Dataset:
     """The unconstrained features under their flow."""
     n = CLASSES * EACH
-    task = Samples(jnp.eye(n), jax.nn.one_hot(_labels(), CLASSES, dtype=jnp.result_type(float)))
+    task = lf.Samples(jnp.eye(n), jax.nn.one_hot(_labels(), CLASSES, dtype=jnp.result_type(float)))
 
-    def unconstrained(key: jax.Array, bias: jax.Array, decay: jax.Array) -> Problem:
-        draw = lambda name, *shape: STD * jax.random.normal(fold(key, name), shape)
-        start = feature_model(draw("features", HID, n), draw("classifier", CLASSES, HID), jnp.zeros(CLASSES))
+    def unconstrained(key: jax.Array, bias: jax.Array, decay: jax.Array) -> lf.Problem:
+        draw = lambda name, *shape: STD * jax.random.normal(lf.fold(key, name), shape)
+        start = lf.feature_model(draw("features", HID, n), draw("classifier", CLASSES, HID), jnp.zeros(CLASSES))
         rates = eqx.tree_at(lambda network: network.biases[1], jax.tree.map(lambda _: 1.0, start), bias)
-        return Problem(start, task, decay=decay, rates=rates)
+        return lf.Problem(start, task, decay=decay, rates=rates)
 
-    axis = paired({"bias": [b for b, _ in CASES.values()], "decay": [d for _, d in CASES.values()]}, labels=list(CASES))
+    axis = lf.paired(
+        {"bias": [b for b, _ in CASES.values()], "decay": [d for _, d in CASES.values()]}, labels=list(CASES)
+    )
     ts = np.concatenate([[0.0], np.geomspace(1.0, END, 80)])
-    watched = WATCHED | {"features": features}
+    watched = WATCHED | {"features": lf.features}
     return _named(
-        sweep(unconstrained, {"case": axis}, seeds=seeds, method=Flow(t1=END), ts=ts, observe=watched, progress=False)
+        lf.sweep(
+            unconstrained, {"case": axis}, seeds=seeds, method=lf.Flow(t1=END), ts=ts, observe=watched, progress=False
+        )
     )
 
 
-def _named(diagram: "xarray.Dataset") -> "xarray.Dataset":
+def _named(diagram: xarray.Dataset) -> xarray.Dataset:
     """NC1 to NC4 by their own names."""
     return diagram.rename({f"nc_{name}": name for name in METRICS}).drop_vars(["status", "num_steps", "end"])
 
 
-def _network(train: Samples, test: Samples, seeds: int, hid: int, epochs: int) -> "xarray.Dataset":
+def _network(train: lf.Samples, test: lf.Samples, seeds: int, hid: int, epochs: int) -> xarray.Dataset:
     """The ReLU network on digits, by Adam."""
 
-    def on_digits(key: jax.Array, shuffled: jax.Array) -> Problem:
-        start = MLP.lecun(key, (28 * 28, hid, hid, hid, DIGITS), gain=2**0.5)
-        at_random = jax.random.permutation(fold(key, "labels"), train.y)
+    def on_digits(key: jax.Array, shuffled: jax.Array) -> lf.Problem:
+        start = lf.MLP.lecun(key, (28 * 28, hid, hid, hid, DIGITS), gain=2**0.5)
+        at_random = jax.random.permutation(lf.fold(key, "labels"), train.y)
         y = jnp.where(shuffled, at_random, train.y)
-        return Problem(start, Samples(train.x, y), test=test, decay=5e-4)
+        return lf.Problem(start, lf.Samples(train.x, y), test=test, decay=5e-4)
 
     at = steps_to(epochs, 30)
     each = TRAIN // BATCH
-    method = Descent(optax.adam, learning_rate=1e-3, batch=BATCH, steps=each * epochs)
-    watched = WATCHED | {"train": accuracy, "test": on_test(accuracy)}
-    kinds = paired({"shuffled": [False, True]}, labels=["true", "shuffled"])
-    diagram = sweep(
+    method = lf.Descent(optax.adam, learning_rate=1e-3, batch=BATCH, steps=each * epochs)
+    watched = WATCHED | {"train": lf.accuracy, "test": lf.on_test(lf.accuracy)}
+    kinds = lf.paired({"shuffled": [False, True]}, labels=["true", "shuffled"])
+    diagram = lf.sweep(
         on_digits, {"labels": kinds}, seeds=seeds, method=method, ts=each * at, observe=watched, progress=False
     )
     return _named(diagram.rename(step="epoch").assign_coords(epoch=at)).drop_vars("shuffled")
 
 
-def draw(diagram: "xarray.Dataset") -> "Figure":
+def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:
     """Above the solvable model, below the network."""
-    figure = new_figure(10.0, 6.2, TITLE)
+    figure = new_figure(10.0, 6.2)
     (a, b, c), (d, e, f) = figure.subplots(2, 3)
     d.sharey(e)
     first = diagram.isel(seed=0)
@@ -181,7 +169,7 @@ _STYLES = {
 }
 
 
-def _draw_features(ax: "Axes", ends: "xarray.DataArray", label: np.ndarray) -> None:
+def _draw_features(ax: Axes, ends: xarray.DataArray, label: np.ndarray) -> None:
     """Features in the plane of the class means at the end, with the simplex that theory has there."""
     start, end = (ends.sel(when=when).values for when in ("start", "end"))
     means = np.stack([end[label == k].mean(axis=0) for k in range(CLASSES)])
@@ -192,13 +180,13 @@ def _draw_features(ax: "Axes", ends: "xarray.DataArray", label: np.ndarray) -> N
         for k in range(j):
             ax.plot(*flat(means[[j, k]]).T, color=GREY, linewidth=0.8, linestyle="--", zorder=1)
     for k in range(CLASSES):
-        colour = PALETTE[k]
+        colour = lf.plot.PALETTE[k]
         ax.plot(*flat(centre + MAGNIFIED * start[label == k]).T, ".", color=colour, markersize=4)
         ax.plot(*flat(end[label == k]).T, "o", color=colour, markersize=8, markeredgecolor="white", zorder=3)
     ax.set(aspect="equal", xlabel="first axis of the class means", ylabel="second axis")
 
 
-def _draw_metrics(ax: "Axes", x: Any, metrics: "dict[str, xarray.DataArray]") -> None:
+def _draw_metrics(ax: Axes, x: Any, metrics: dict[str, xarray.DataArray]) -> None:
     """NC1 to NC3 on a logarithmic scale; what is zero to rounding is left out."""
     for name, values in metrics.items():
         words, colour, style = _STYLES[name]
@@ -206,34 +194,35 @@ def _draw_metrics(ax: "Axes", x: Any, metrics: "dict[str, xarray.DataArray]") ->
     ax.set(yscale="log", ylabel="NC1 to NC3")
 
 
-def _level(ax: "Axes", rank: int, words: str) -> None:
+def _level(ax: Axes, rank: int, words: str) -> None:
     ax.axhline(rank, color=GREY, linewidth=0.8, linestyle=":")
     ax.annotate(words, (0.01, rank), xycoords=ax.get_yaxis_transform(), va="bottom", fontsize="small", color=GREY)
 
 
-def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
-    """How far NC1 to NC4 and the rank fell, in the model against theory, and in the network."""
-    fall = lambda curve, over: float((curve.isel({over: 0}) / curve.isel({over: -1})).min())
+def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:
+    """The model ends where theory has it, and the network collapses on either kind of labels."""
+    fall = lambda curve, over: (curve.isel({over: 0}) / curve.isel({over: -1})).min("seed")
     last = diagram.isel(t=-1, epoch=-1).mean("seed")
-    model_fall = fall(diagram.model_nc1, "t")
-    limit = float(theory.collapsed(CLASSES, EACH, HID).nc3)
-    nc3 = last.model_nc3.sel(case=["neither", "decay"]).values
-    network = diagram.sel(labels="true")
-    shuffled = diagram.sel(labels="shuffled")
-    ranks = last["rank"].sel(labels=["true", "shuffled"]).values
-    first_ranks = diagram["rank"].isel(epoch=0).mean("seed").sel(labels=["true", "shuffled"]).values
+    decay, both = (last.sel(case=case) for case in ("decay", "bias and decay"))
+    limit = lf.theory.collapsed(CLASSES, EACH, HID).nc3
+    kinds = "with their labels and with shuffled ones"
     return (
-        f"NC1 of the solvable model falls by {model_fall:.0e} or more in all four cases, {verdict(model_fall > 100)}.",
-        f"Its features end at effective ranks {listed(last.model_rank, '.2f')} ({', '.join(CASES)}); with {CLASSES} "
-        f"classes theory has {CLASSES} without bias and {CLASSES - 1} with it and decay, and small starts add a little "
-        f"where nothing decays.",
-        f"Without bias its NC3 ends at {listed(nc3, '.4f')}, where 2 − 2√(1 − 1/c) is {limit:.4f}; with bias and decay "
-        f"at {float(last.model_nc3.sel(case='bias and decay')):.1e}.",
-        f"NC1 of the network on digits falls {fall(network.nc1, 'epoch'):.0f}-fold, and on shuffled labels "
-        f"{fall(shuffled.nc1, 'epoch'):.0f}-fold, {verdict(fall(diagram.nc1, 'epoch') > 10)}; its effective rank from "
-        f"{listed(first_ranks, '.0f')} to {listed(ranks, '.1f')}, {DIGITS - 1} in full collapse.",
-        f"NC4, the share of images on which output and nearest class mean disagree, ends at "
-        f"{listed(last.nc4.sel(labels=['true', 'shuffled']), '.3f')}.",
-        f"Test accuracies are {listed(last.test.sel(labels=['true', 'shuffled']), '.2f')}: shuffled labels collapse "
-        f"without generalising, as appendix J.1 says.",
+        Claim.between(f"NC1 of the model falls by ({', '.join(CASES)})", fall(diagram.model_nc1, "t"), low=100),
+        Claim.near(
+            "Effective rank of its features with decay, without and with bias",
+            (decay.model_rank, both.model_rank),
+            (CLASSES, CLASSES - 1),
+            atol=0.05,
+        ),
+        # 2 - 2 sqrt(1 - 1/c), and 0 with a bias.
+        Claim.near("Its NC3 in these cases", (decay.model_nc3, both.model_nc3), (limit, 0.0), atol=1e-3),
+        Claim.between("Its NC4", last.model_nc4, high=0.0),
+        Claim.between(f"NC1 of the network on digits {kinds} falls by", fall(diagram.nc1, "epoch"), low=20),
+        Claim.between("The effective rank of its features falls by", fall(diagram["rank"], "epoch"), low=(5, 1.4)),
+        # Shuffled labels collapse without generalising (appendix J.1).
+        Claim.between("Its accuracy on test images, with their labels", last.test.sel(labels="true"), low=0.85),
+        Claim.between("The same with shuffled ones", last.test.sel(labels="shuffled"), high=0.2),
     )
+
+
+FIGURE = Figure(TITLE, NOTES, compute, panels, claims, dtype="float32")

@@ -8,23 +8,14 @@ seed has the same in all cells, which shows the map and not the scatter. Beside 
 stand laziness, the spread over seeds, and the line at which the kernel distance is 1e-3.
 """
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
+import xarray
 
-from layerflow._problem import Problem
-from layerflow._sweep import sweep
+import layerflow as lf
 from layerflow.figures import _figure6
-from layerflow.figures._figure6 import MethodName
-from layerflow.figures._words import beside, listed, verdict
-from layerflow.starts import lambda_balanced
-from layerflow.tasks import random_regression
-
-if TYPE_CHECKING:
-    import xarray
+from layerflow.figures._figure import Claim, Figure, told
 
 TITLE = "Lazy or rich, by layer imbalance and weight-to-target ratio (2-2-2, whitened inputs)"
 NOTES = (
@@ -45,61 +36,42 @@ NOTES = (
 RECIPE = {9.0: -5.4, 3.0: -3.8, 0.5: -1.7}
 
 
-def compute(grid: int = 40, seeds: int = 4, method: MethodName = "flow") -> "xarray.Dataset":
-    """Kernel distance, laziness and loss at t = 39.99 over lam and weight_to_target.
+def compute(grid: int = 40, seeds: int = 4, method: _figure6.MethodName = "flow") -> xarray.Dataset:
+    """Kernel distance, laziness and loss at t = 39.99 over lam, weight_to_target and seed.
 
-    Args:
-        grid: Points along each axis.
-        seeds: Random starts.
-        method: "flow", its closed form "exact", or "descent" at rate 0.01 as the authors have it.
-
-    Returns:
-        Diagram of dimensions lam, weight_to_target, seed.
+    By the flow, its closed form "exact", or "descent" at rate 0.01 as the authors have it.
     """
-    task = random_regression(jax.random.key(1), n=10, inp=2, out=2, whiten=True).moments
+    task = lf.random_regression(jax.random.key(1), n=10, inp=2, out=2, whiten=True).moments
 
-    def balanced(key: jax.Array, lam: jax.Array, weight_to_target: jax.Array) -> Problem:
-        start = lambda_balanced(key, lam, jnp.sqrt(weight_to_target), inp=2, hid=2, out=2)
-        return Problem(start, task.rescale(target=1 / weight_to_target))
+    def balanced(key: jax.Array, lam: jax.Array, weight_to_target: jax.Array) -> lf.Problem:
+        start = lf.lambda_balanced(key, lam, jnp.sqrt(weight_to_target), inp=2, hid=2, out=2)
+        return lf.Problem(start, task.rescale(target=1 / weight_to_target))
 
     axes = {"lam": np.linspace(-9.0, 9.0, grid), "weight_to_target": np.linspace(1.0, 20.0, grid)}
-    observe = _figure6.observables(method)
-    return sweep(balanced, axes, seeds=seeds, method=_figure6.make_method(method), observe=observe)
+    return lf.sweep(balanced, axes, seeds=seeds, **_figure6.how(method))
 
 
-def draw(diagram: "xarray.Dataset") -> matplotlib.figure.Figure:
-    """The picture."""
-    return _figure6.draw(diagram, TITLE)
-
-
-def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
-    """How far the map is the paper's: its depth along one edge, its symmetry, and where it turns rich."""
+def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:
+    """The map is as deep along one edge as the authors', even in lam, and rich near balance alone."""
     decades = np.log10(diagram.kernel_distance).mean("seed")
-    edge = decades.isel(weight_to_target=0)
-    both = {size: edge.sel(lam=[-size, size], method="nearest") for size in RECIPE}
-    places = ", ".join(f"{float(abs(side.lam).mean()):.2g}" for side in both.values())
-    odd = float(abs(decades.values - decades.values[::-1]).max())
-    rich = diagram.lam.values[(10**edge > _figure6.LEVEL).values]
-    width = f"for |λ| up to {abs(rich).max():.2g}" if rich.size else "nowhere"
+    size, edge = abs(diagram.lam), decades.isel(weight_to_target=0)
+    both = (edge + edge.values[::-1]).where(edge.lam > 0, drop=True) / 2
+    odd = abs(decades - decades.values[::-1]).max()
+    rich = size.values[edge > np.log10(_figure6.LEVEL)].max(initial=-np.inf)
+    at = f"at ratio {told(edge.weight_to_target)}"
+    # At balance itself half of the starts end at a saddle.
+    row = diagram.where(diagram.lam > 0, drop=True).isel(lam=0).mean("seed")
+    there = f"at λ = {told(row.lam)}, at the largest ratio over the smallest"
+    grown = lambda name: row[name][-1] / row[name][0]
+    lazy = [Claim.between(f"Laziness {there}", grown("laziness"), low=1.0)] if "laziness" in diagram else []
     return (
-        f"At ratio {float(edge.weight_to_target):g} and |λ| = {places} the mean log₁₀ kernel distance is "
-        f"{beside({size: float(side.mean()) for size, side in both.items()}, RECIPE)}; one task here, thirty there.",
-        f"The two halves of the map differ by {odd:.1g} decades at most: it is even in λ, {verdict(odd < 0.01)}.",
-        f"At the smallest ratio the kernel distance is above {_figure6.LEVEL:g} {width}: rich near balance only, "
-        f"{verdict(rich.size and abs(rich).max() < diagram.lam.max())}.",
-        *_near_balance(diagram),
-        *_figure6.told_apart(diagram),
+        # One task here, thirty there: tasks spread by about one in log10.
+        _figure6.as_in_the_recipe(f"Mean log₁₀ kernel distance {at} and |λ|", both, RECIPE, atol=1.5),
+        Claim.between("Largest difference in decades of the map from its mirror image in λ", odd, high=0.01),
+        Claim.between(f"Largest |λ| {at} with a kernel distance above {_figure6.LEVEL:g}", rich, size.min(), size[-2]),
+        Claim.between(f"Kernel distance {there}", grown("kernel_distance"), high=1e-3),
+        *lazy,
     )
 
 
-def _near_balance(diagram: "xarray.Dataset") -> tuple[str, ...]:
-    """A sentence on the row nearest to balance, where the two measures part."""
-    if "laziness" not in diagram:
-        return ()
-    row = diagram.sel(lam=0.0, method="nearest").mean("seed").isel(weight_to_target=[0, -1])
-    first, last = row.weight_to_target.values
-    (d0, d1), (z0, z1) = row.kernel_distance.values, row.laziness.values
-    return (
-        f"At λ = {listed([row.lam], '.2g')} the kernel distance goes from {d0:.1e} to {d1:.1e} as the ratio grows from "
-        f"{first:g} to {last:g}, but laziness from {z0:.2f} to {z1:.2f}.",
-    )
+FIGURE = Figure(TITLE, NOTES, compute, _figure6.panels, claims, _figure6.remarks)

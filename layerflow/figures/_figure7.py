@@ -7,17 +7,15 @@ without data; this one has the same arrows, in a function space of one dimension
 Z = sqrt(1000) and S = 1. Time is in units of Z/r, r^2 = S^2 + Sigma(0)^2.
 """
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
+import matplotlib.figure
 import numpy as np
+import xarray
 from jaxtyping import Array, Float, PyTree
+from matplotlib.axes import Axes
 
-from layerflow import theory
-from layerflow._problem import Problem
-from layerflow._sweep import sweep
-from layerflow.engine._grid import static
+import layerflow as lf
 from layerflow.figures._curves import (
     BLUE,
     VERMILION,
@@ -29,16 +27,7 @@ from layerflow.figures._curves import (
     worst,
 )
 from layerflow.figures._features import SETUPS, Setup
-from layerflow.figures._words import listed
-from layerflow.networks import LinearNetwork
-from layerflow.observables import observable
-from layerflow.plot._arrows import BELOW, LEVELS, draw_arrows
-from layerflow.tasks import Modes
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from layerflow.figures._figure import Claim, Figure
 
 TITLE = "Aligned and anti-aligned features: rich dynamics select, lazy dynamics move both a little"
 NOTES = (
@@ -51,20 +40,20 @@ NOTES = (
 END = 12.0
 
 
-@observable(long_name="sum of the aligned features")
-def aligned(network: PyTree, problem: Problem) -> Float[Array, ""]:
+@lf.observable(long_name="sum of the aligned features")
+def aligned(network: PyTree, problem: lf.Problem) -> Float[Array, ""]:
     """(1/Z) sum of a_i b_i over units with a_i b_i S > 0 at the start."""
     return jnp.sum(jnp.where(_features(problem.start) > 0, _features(network), 0.0))
 
 
-@observable(long_name="sum of the anti-aligned features")
-def anti_aligned(network: PyTree, problem: Problem) -> Float[Array, ""]:
+@lf.observable(long_name="sum of the anti-aligned features")
+def anti_aligned(network: PyTree, problem: lf.Problem) -> Float[Array, ""]:
     """(1/Z) sum of a_i b_i over units with a_i b_i S < 0 at the start."""
     return jnp.sum(jnp.where(_features(problem.start) < 0, _features(network), 0.0))
 
 
-@observable(long_name="growth factor γ")
-def growth(network: PyTree, problem: Problem) -> Float[Array, ""]:
+@lf.observable(long_name="growth factor γ")
+def growth(network: PyTree, problem: lf.Problem) -> Float[Array, ""]:
     """How much the squares of all a_i + b_i have grown."""
     square = lambda network: jnp.sum((network.weights[0][:, 0] + network.weights[1][0]) ** 2)
     return square(network) / square(problem.start)
@@ -75,33 +64,26 @@ def _features(network: PyTree) -> Float[Array, " hid"]:
     return network.output_scale * network.weights[0][:, 0] * network.weights[1][0]
 
 
-def compute(times: int = 300) -> "xarray.Dataset":
-    """Features over time by flow, by Theorem I.1 and with the kernel of the start.
-
-    Args:
-        times: Number of times, up to t = 12 Z/r.
-
-    Returns:
-        Dataset of dimensions setup and t, where t is in units of Z/r.
-    """
+def compute(times: int = 300) -> xarray.Dataset:
+    """Features over setup and t, in units of Z/r, by flow, by Theorem I.1 and with the kernel of the start."""
     starts = {name: _start(setup) for name, setup in SETUPS.items()}
 
-    def toy(setup: str) -> Problem:
+    def toy(setup: str) -> lf.Problem:
         a, b = map(jnp.asarray, starts[setup])
-        network = LinearNetwork((a[:, None], b[None, :]), 1 / SETUPS[setup].z)
-        return Problem(network, Modes(jnp.ones(1), SETUPS[setup].target), rates=SETUPS[setup].unit)
+        network = lf.LinearNetwork((a[:, None], b[None, :]), 1 / SETUPS[setup].z)
+        return lf.Problem(network, lf.Modes(jnp.ones(1), SETUPS[setup].target), rates=SETUPS[setup].unit)
 
     ts = np.linspace(0.0, END, times)
-    diagram = sweep(
+    diagram = lf.sweep(
         toy,
-        {"setup": static({name: name for name in SETUPS})},
+        {"setup": lf.static({name: name for name in SETUPS})},
         method=fine_flow(END),
         ts=ts,
         observe=(aligned, anti_aligned, growth),
     )
     diagram["t"].attrs["long_name"] = "time in units of Z/r"
     closed = [_closed_form(setup, *starts[name], ts) for name, setup in SETUPS.items()]
-    limits = [theory.scalar_network_limit(*starts[name], setup.target, z=setup.z) for name, setup in SETUPS.items()]
+    limits = [lf.theory.scalar_network_limit(*starts[name], setup.target, z=setup.z) for name, setup in SETUPS.items()]
     paths = {name: (("setup", "t"), np.stack([path[name] for path in closed])) for name in closed[0]}
     return diagram.assign(paths).assign(
         final_growth=("setup", np.array([float(limit.growth) for limit in limits]), {"long_name": "γ₊"}),
@@ -118,9 +100,9 @@ def _start(setup: Setup) -> tuple[np.ndarray, np.ndarray]:
 
 def _closed_form(setup: Setup, a: np.ndarray, b: np.ndarray, ts: np.ndarray) -> dict[str, np.ndarray]:
     """Theorem I.1 for the sums of features, and the output with the kernel of the start."""
-    now = theory.scalar_network(setup.unit * ts, a, b, setup.target, z=setup.z)
+    now = lf.theory.scalar_network(setup.unit * ts, a, b, setup.target, z=setup.z)
     features = np.asarray(now.a * now.b) / setup.z
-    frozen = theory.frozen_kernel_output(setup.unit * ts, a, b, setup.target, z=setup.z)
+    frozen = lf.theory.frozen_kernel_output(setup.unit * ts, a, b, setup.target, z=setup.z)
     return {
         "predicted_aligned": features[:, a * b > 0].sum(axis=1),
         "predicted_anti_aligned": features[:, a * b < 0].sum(axis=1),
@@ -128,9 +110,9 @@ def _closed_form(setup: Setup, a: np.ndarray, b: np.ndarray, ts: np.ndarray) -> 
     }
 
 
-def draw(diagram: "xarray.Dataset") -> "Figure":
+def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:
     """The picture: arrows in function space at start and end, and the same over time."""
-    figure = new_figure(10.2, 5.0, TITLE)
+    figure = new_figure(10.2, 5.0)
     axes = figure.subplots(2, 3, height_ratios=(1.0, 1.7))
     for column, name in enumerate(diagram.setup.values):
         one = diagram.isel(setup=column)
@@ -143,15 +125,18 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     return figure
 
 
-def _draw_arrows(ax: "Axes", one: "xarray.Dataset") -> None:
+def _draw_arrows(ax: Axes, one: xarray.Dataset) -> None:
     """Both sums as arrows and the output as a dashed line, at the start above and at the end below."""
     both = one[["aligned", "anti_aligned"]].to_array("feature")
-    draw_arrows(ax, both, target=one.target)
-    for level, output in zip(LEVELS.values(), both.sum("feature").values[[0, -1]], strict=True):
-        ax.plot([0.0, output], [level + BELOW] * 2, color="black", linestyle="--", linewidth=1.2)
+    lf.plot.arrows(both, target=one.target, ax=ax)
+    ax.set_xlabel("")
+    ax.legend().remove()
+    heights = next(np.asarray(line.get_ydata()) for line in ax.lines if line.get_label() == "target")
+    for height, output in zip(heights, both.sum("feature").values[[0, -1]], strict=True):
+        ax.plot([0.0, output], [height] * 2, color="black", linestyle="--", linewidth=1.2)
 
 
-def _draw_paths(ax: "Axes", one: "xarray.Dataset") -> None:
+def _draw_paths(ax: Axes, one: xarray.Dataset) -> None:
     """Both sums and the output over time."""
     for flow, closed, colour, words in (
         (one.aligned, one.predicted_aligned, BLUE, "aligned"),
@@ -167,24 +152,25 @@ def _draw_paths(ax: "Axes", one: "xarray.Dataset") -> None:
     ax.plot(one.t, one.frozen_output, color="black", linewidth=1.2, linestyle=":", label="f, kernel of the start")
 
 
-def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
-    """Final growth, how far features moved, and how far from the kernel of the start."""
-    target = diagram.target
-    output = diagram.aligned + diagram.anti_aligned
-    off = max(
-        worst(diagram[name] / target, diagram[f"predicted_{name}"] / target) for name in ("aligned", "anti_aligned")
-    )
-    lazy = (abs(output - diagram.frozen_output) / target).max("t").values
-    first, last = (diagram.isel(t=moment) for moment in (0, -1))
-    up, down = last.aligned / first.aligned, last.anti_aligned / first.anti_aligned
-    moved = float((last.aligned - first.aligned)[-1]) / (0.5 * float(diagram.width[-1]))
+def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:
+    """Features grow as Theorem I.1 says; rich ones select, lazy ones hardly move the kernel."""
+    target, output = diagram.target, diagram.aligned + diagram.anti_aligned
+    sums = ("aligned", "anti_aligned")
+    off = max(worst(diagram[name] / target, diagram[f"predicted_{name}"] / target) for name in sums)
+    apart = (abs(output - diagram.frozen_output) / target).max("t").values
+    grown = diagram[["aligned", "anti_aligned"]].isel(t=-1) / diagram[["aligned", "anti_aligned"]].isel(t=0)
+    width = diagram.width[-1]
+    moved = diagram.aligned[-1].diff("t").sum() / (width / 2)
+    setups = "rich, small target and NTK"
     return (
-        f"Sums of features are within {off:.1e} S of Theorem I.1. Growth at the end (rich, small "
-        f"target, NTK): {listed(last.growth.values, '.7g')}; theory γ₊ = {listed(diagram.final_growth.values, '.7g')}.",
-        f"Rich: the aligned feature grows {float(up[0]):.4g}-fold and the anti-aligned one shrinks to "
-        f"{float(down[0]):.2g} of itself. Lazy: they change by {float(up[1]) - 1:+.1%} and {float(down[1]) - 1:+.1%} "
-        f"(small target), {float(up[2]) - 1:+.1%} and {float(down[2]) - 1:+.1%} (NTK).",
-        f"NTK: one of {int(diagram.width[-1])} features moves by {moved:.2g}, all of them together by "
-        f"{float(output[-1, -1]):.3g}.",
-        f"Largest distance of f from its flow with the kernel of the start, in units of S: {listed(lazy, '.2g')}.",
+        Claim.between("Largest distance of sums of features from Theorem I.1, in units of S", off, high=1e-6),
+        Claim.near(f"Growth of the aligned features, {setups}", grown.aligned, diagram.final_growth, rtol=1e-6),
+        Claim.near("Growth of the anti-aligned ones", grown.anti_aligned, 1 / diagram.final_growth, rtol=1e-4),
+        # O(1/p), while all of them together move by S.
+        Claim.near("Distance that one of the NTK's features moves, over S", moved / target[-1], 1 / width, rtol=0.05),
+        Claim.between("Rich: largest distance of f from its flow with a frozen kernel, in S", apart[0], low=0.9),
+        Claim.between("Lazy: the same, small target and NTK", apart[1:], high=1e-3),
     )
+
+
+FIGURE = Figure(TITLE, NOTES, compute, panels, claims)

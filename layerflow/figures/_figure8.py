@@ -24,25 +24,22 @@ References:
     arXiv:1812.07956; Nam et al. (2025), arXiv:2502.21009, Section 7.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
+import matplotlib.figure
 import numpy as np
+import xarray
+from matplotlib.axes import Axes
 
-from layerflow._sweep import sweep
-from layerflow.figures._curves import GREY, PALETTE, new_figure, panel_title
-from layerflow.figures._grokking import TEST_LINE, TRAIN_LINE, draw_seeds, steps_to
+import layerflow as lf
+from layerflow.figures._curves import GREY, new_figure, panel_title
+from layerflow.figures._figure import Claim, Figure, told
+from layerflow.figures._grokking import TEST_LINE, TRAIN_LINE, draw_seeds, log_ticks, steps_to
 from layerflow.figures._levers import ARGUMENTS, LEVERS, Modular, Polynomial, Task, configurations
-from layerflow.figures._words import facts, listed, rank_correlation
-from layerflow.summaries import grokking_delay
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from layerflow.figures._words import facts, rank_correlation
 
 TITLE = "Grokking goes as the ratio of weights to target falls: six levers on two tasks"
-DTYPE = "float32"
 NOTES = (
     "Curves: median over starts, with the range of all. Grey dotted: the linearised twin of the default on the test "
     "set. Delay: from the first step at which training reaches its level (loss 0.2 of that of the zero function, or "
@@ -66,47 +63,31 @@ TASKS: dict[str, tuple[Task, ...]] = {
     ),
     "quick": (Polynomial(inp=30, n=170, hid=100, steps=12_000, size=0.9), Modular(prime=23, hid=100, steps=10_000)),
 }
+TWIN_LINE = {"color": GREY, "linestyle": ":", "linewidth": 1.9}
 MARKERS = ("o", "^", "v", "s", "D", "P", "X")
 
 
-def compute(quick: bool = False, seeds: int = 3, tasks: tuple[Task, ...] | None = None) -> "xarray.Dataset":
-    """Train and test curves of every lever, delays and the ratio of weights to target.
+def compute(quick: bool = False, seeds: int = 3, tasks: tuple[Task, ...] | None = None) -> xarray.Dataset:
+    """Train and test curves over task, config, seed and point, delays, and the ratio of weights to target.
 
-    Args:
-        quick: Smaller networks and fewer steps.
-        seeds: Random starts.
-        tasks: The recipes; those of the full or the quick preset if not given.
-
-    Returns:
-        Dataset of dimensions task, config, seed and point: `step`, `train`, `test`, `train_time`, `test_time`,
-        `delay`, the `ratio` over the default's, and `lazy_train` and `lazy_test` of the default's twin.
+    `lazy_train` and `lazy_test` are those of the default's twin. With `quick` networks are smaller and steps fewer.
     """
-    import xarray
-
     tasks = TASKS["quick" if quick else "full"] if tasks is None else tasks
     parts = [_trained(task, seeds) for task in tasks]
     whole = xarray.concat([part.drop_attrs(deep=False) for part in parts], "task", join="exact")
-    return whole.assign_coords(task=[task.name for task in tasks]).assign_attrs(facts_of_all(parts))
+    steps = [int(part.step[-1]) for part in parts]
+    return whole.assign_coords(task=[task.name for task in tasks]).assign_attrs(facts(parts[0]), steps_by_task=steps)
 
 
-def facts_of_all(parts: "list[xarray.Dataset]") -> dict[str, Any]:
-    """How the first part was made; steps and rates are the recipes'."""
-    return facts(parts[0]) | {"steps_by_task": [int(part.step[-1]) for part in parts]}
-
-
-def _trained(task: Task, seeds: int) -> "xarray.Dataset":
+def _trained(task: Task, seeds: int) -> xarray.Dataset:
     """One batched call for all levers and seeds of a task, and one for the twin of the default."""
-    import xarray
-
     configs = configurations(task.factors, task.decay)
     steps = steps_to(task.steps, POINTS)
     how: dict[str, Any] = {"seeds": seeds, "ts": steps, "observe": task.observe}
-    delay = grokking_delay(train="train", test="test", level=task.level, falling=task.falling)
-    runs = sweep(task.cell(jax.random.key(1)), {"config": configs}, summary=delay, **how)
-    default = {name: values[:1] for name, values in configs.values.items()}
-    lazy = sweep(
-        task.cell(jax.random.key(1), lazy=True), {argument: default[argument] for argument in ARGUMENTS}, **how
-    )
+    delay = lf.grokking_delay(train="train", test="test", level=task.level, falling=task.falling)
+    runs = lf.sweep(task.cell(jax.random.key(1)), {"config": configs}, summary=delay, **how)
+    default = {name: configs.values[name][:1] for name in ARGUMENTS}
+    lazy = lf.sweep(task.cell(jax.random.key(1), lazy=True), default, **how)
     lazy = lazy.isel(dict.fromkeys(ARGUMENTS, 0), drop=True)
     table = {name: configs.values[name] for name in ARGUMENTS[:-1]}
     # Where steps repeat and are dropped, the last values stand in their place: all tasks have one length.
@@ -131,9 +112,9 @@ def _trained(task: Task, seeds: int) -> "xarray.Dataset":
     )
 
 
-def draw(diagram: "xarray.Dataset") -> "Figure":
+def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:
     """A row of curves for each task, a panel for each lever; below, delay over the weight-to-target ratio."""
-    figure = new_figure(13.0, 7.4, TITLE)
+    figure = new_figure(13.0, 7.4)
     grid = figure.add_gridspec(2, 1, height_ratios=(1.62, 1.0))
     curves, below = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     axes = curves.subplots(diagram.sizes["task"], len(LEVERS), sharex="row", sharey="row", squeeze=False)
@@ -142,9 +123,8 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
         for number, ax in enumerate(row):
             _draw_curves(ax, one.isel(config=number), one, lazy=number == 0)
         _label_row(row, one, titled=i == 0)
-    curves.legend(
-        *axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small", frameon=False
-    )
+    key = axes[0, 0].get_legend_handles_labels()
+    curves.legend(*key, loc="outside lower center", ncols=4, fontsize="small", frameon=False)
     lower = below.subplots(1, diagram.sizes["task"] + 1, squeeze=False, width_ratios=(*[1.0] * len(axes), 0.42))[0]
     for number, ax in enumerate(lower[:-1]):
         _draw_delays(ax, diagram.isel(task=number))
@@ -154,15 +134,13 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     return figure
 
 
-def _draw_curves(ax: "Axes", here: "xarray.Dataset", one: "xarray.Dataset", *, lazy: bool) -> None:
+def _draw_curves(ax: Axes, here: xarray.Dataset, one: xarray.Dataset, *, lazy: bool) -> None:
     """Train, test, the level, and how long the median delay is."""
     steps = one.step.values
     draw_seeds(ax, steps, here.train, TRAIN_LINE, "train")
     draw_seeds(ax, steps, here.test, TEST_LINE, "test")
     if lazy:
-        draw_seeds(
-            ax, steps, one.lazy_test, {"color": GREY, "linestyle": ":", "linewidth": 1.9}, "linearised twin, test"
-        )
+        draw_seeds(ax, steps, one.lazy_test, TWIN_LINE, "linearised twin, test")
     ax.axhline(float(one.level), color="0.6", linewidth=0.8, zorder=0)
     first, last = (float(np.median(here[name])) for name in ("train_time", "test_time"))
     if np.isfinite([first, last]).all() and last > first:
@@ -170,7 +148,7 @@ def _draw_curves(ax: "Axes", here: "xarray.Dataset", one: "xarray.Dataset", *, l
         ax.plot([first, last], [float(one.level)] * 2, color="black", linewidth=2.4, solid_capstyle="butt", label=label)
 
 
-def _label_row(row: "np.ndarray", one: "xarray.Dataset", *, titled: bool) -> None:
+def _label_row(row: np.ndarray, one: xarray.Dataset, *, titled: bool) -> None:
     falling = bool(one.falling)
     row[0].set(xscale="log", ylim=(0.0, 1.25) if falling else (-0.03, 1.03))
     row[0].set_ylabel(f"{one.task.values}\n{'loss / loss of 0' if falling else 'accuracy'}")
@@ -181,51 +159,64 @@ def _label_row(row: "np.ndarray", one: "xarray.Dataset", *, titled: bool) -> Non
             ax.set_title(name, fontsize="medium")
 
 
-def _draw_delays(ax: "Axes", one: "xarray.Dataset") -> None:
+def _draw_delays(ax: Axes, one: xarray.Dataset) -> None:
     """One mark for each run; decay, which leaves the ratio as it is, hollow."""
     reached = one.delay.where(np.isfinite(one.delay))
     ceiling = 1.6 * float(reached.max()) if bool(np.isfinite(one.delay).any()) else 1.0
-    for number, (name, colour) in enumerate(zip(one.config.values, (GREY, *PALETTE), strict=False)):
-        style: dict[str, Any] = {"color": colour, "alpha": 0.85, "label": str(name)}
-        style["markersize"] = 9.5 if number == 1 else 6.5
-        if name == LEVERS[-1]:
-            style["markerfacecolor"] = "none"
+    for number, (name, colour) in enumerate(zip(one.config.values, (GREY, *lf.plot.PALETTE), strict=False)):
+        style: dict[str, Any] = {"markerfacecolor": "none"} if name == LEVERS[-1] else {}
+        style |= {"color": colour, "alpha": 0.85, "label": str(name), "markersize": 9.5 if number == 1 else 6.5}
         ratio = np.full(one.sizes["seed"], float(one.ratio[number]))
         ax.plot(ratio, reached[number], MARKERS[number], **style)
         for _ in range(int((~np.isfinite(one.delay[number])).sum())):
             ax.annotate("later", (ratio[0], ceiling), color=colour, ha="right", fontsize="small")
     ax.set(xscale="log", yscale="log", xlabel="weight-to-target ratio q over the default's", ylabel="delay in steps")
-    ax.set_xticks(ticks := [0.25, 0.35, 0.5, 0.7, 1.0], [f"{tick:g}" for tick in ticks])
-    ax.minorticks_off()
-    ax.set_yticks(ticks := [100, 200, 500, 1000, 2000, 5000, 10_000], [f"{tick:,}" for tick in ticks])
+    log_ticks(ax, [0.25, 0.35, 0.5, 0.7, 1.0], [100, 200, 500, 1000, 2000, 5000, 10_000])
     low, high = float(reached.min()), ceiling
     ax.set(xlim=(0.22, 1.13), ylim=(0.75 * low, 1.25 * high) if np.isfinite(low) else (50, 20_000))
     ax.grid(color="0.9", linewidth=0.6)
     ax.set_axisbelow(True)
 
 
-def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
-    """Whether every lever shortens the delay, whether the ratio orders them, and how far the twin generalises."""
-    return tuple(sentence for i in range(diagram.sizes["task"]) for sentence in _judged(diagram.isel(task=i)))
+def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:
+    """On each task every lever shortens the delay, the ratio orders them, and the twin does not generalise."""
+    return tuple(claim for i in range(diagram.sizes["task"]) for claim in _judged(diagram.isel(task=i)))
 
 
-def _judged(one: "xarray.Dataset") -> tuple[str, ...]:
-    name = str(one.task.values)
-    name = name[0].upper() + name[1:]
-    delay = one.delay.values
-    shorter = (delay[1:] < delay[0]).sum(axis=1)
-    share = np.median(delay[1:], axis=1) / np.median(delay[0])
+def _judged(one: xarray.Dataset) -> tuple[Claim, ...]:
+    name = str(one.task.values).capitalize()
+    delay, level = one.delay.values, float(one.level)
+    shorter = delay[1:] < delay[0]
     order = rank_correlation(one.ratio.values[:-1], np.median(delay[:-1], axis=1))
-    times = np.median(one.train_time.values[0]), np.median(one.test_time.values[0])
-    twin = one.lazy_test.values
-    best = (twin.min if bool(one.falling) else twin.max)(axis=1)
-    same = np.abs(one.test.values[1] - one.test.values[4]).max()
+    best = one[["lazy_train", "lazy_test"]].to_array()
+    best = best.min("point") if one.falling else best.max("point")
+    trains, generalises = (best <= level).values == bool(one.falling)
+    apart = np.abs(delay[1] / delay[4] - 1).max()
+    wait = f"{name}: steps of the default to generalise over those to train, start by start"
+    twin = f"{name}: best of the linearised twin in training and on the test set"
+    levers = f"{name}: starts of which the delay is shorter than the default's, by {', '.join(LEVERS[1:])}"
     return (
-        f"{name}: the default trains in {times[0]:.0f} steps and generalises after {times[1]:.0f} (medians); its "
-        f"linearised twin has {np.median(best):.2f} at best on the test set, where the level is {float(one.level):g}.",
-        f"{name}: the delay is shorter than the default's in {listed(shorter, '.0f')} of {delay.shape[1]} starts with "
-        f"{', '.join(LEVERS[1:])}; medians are {listed(share, '.2f')} of the default's.",
-        f"{name}: over the default and the five levers that move it, the weight-to-target ratio orders the delays with "
-        f"a rank correlation of {order:.2f}; target up and output down have one ratio, and their test curves differ by "
-        f"no more than {same:.1g}.",
+        Claim.between(wait, one.test_time[0] / one.train_time[0], low=5.0),
+        Claim(
+            twin,
+            trains.all() and not generalises.any(),
+            best.median("seed"),
+            f"in all starts within the level {level:g}, and in none",
+        ),
+        Claim(levers, shorter.all(), shorter.sum(axis=1), f"all {delay.shape[1]}"),
+        Claim.between(f"{name}: rank correlation of the weight-to-target ratio and the delay", order, low=0.7),
+        Claim.between(f"{name}: share by which delays of target up and output down differ", apart, high=0.05),
     )
+
+
+def remarks(diagram: xarray.Dataset) -> tuple[str, ...]:
+    """How long delays are."""
+    middle = diagram.median("seed")
+    return tuple(
+        f"On {one.task.values} the default trains in {told(one.train_time[0])} steps and generalises after "
+        f"{told(one.test_time[0])}; delays with the levers are {told(one.delay[1:] / one.delay[0])} of the default's."
+        for one in (middle.isel(task=i) for i in range(middle.sizes["task"]))
+    )
+
+
+FIGURE = Figure(TITLE, NOTES, compute, panels, claims, remarks, dtype="float32")

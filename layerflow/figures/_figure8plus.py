@@ -14,33 +14,24 @@ References:
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import matplotlib.figure
 import numpy as np
 import optax
+import xarray
 from jaxtyping import Array, Float, PyTree
+from matplotlib.axes import Axes
 
-from layerflow._problem import Problem
-from layerflow._sweep import sweep
+import layerflow as lf
 from layerflow.figures._curves import GREY, new_figure, panel_title
-from layerflow.figures._grokking import TEST_LINE, TRAIN_LINE, draw_seeds, steps_to
-from layerflow.figures._words import listed, rank_correlation
-from layerflow.methods import Descent
-from layerflow.networks import Transformer
-from layerflow.observables import accuracy, on_test
-from layerflow.summaries import grokking_delay
-from layerflow.tasks import Samples, modular_arithmetic
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from layerflow.figures._figure import Claim, Figure, told
+from layerflow.figures._grokking import TEST_LINE, TRAIN_LINE, draw_seeds, log_ticks, steps_to
+from layerflow.figures._words import rank_correlation
 
 TITLE = "Smaller embeddings, an upstream start, shorten grokking of a transformer on modular addition"
-DTYPE = "float32"
 NOTES = (
     "Curves: median over starts, with the range of all. Delay: from the first step at which training accuracy is 0.9 "
     "to the first at which test accuracy is.",
@@ -70,10 +61,10 @@ class Recipe:
     decay: float = 1.0
     heads: int = 4
 
-    def start(self, key: jax.Array) -> Transformer:
+    def start(self, key: jax.Array) -> lf.Transformer:
         """A transformer of these sizes at its start."""
         sizes = {"width": self.width, "heads": self.heads, "hid": self.hid}
-        return Transformer.lecun(key, tokens=3, vocabulary=self.prime + 1, out=self.prime, **sizes)
+        return lf.Transformer.lecun(key, tokens=3, vocabulary=self.prime + 1, out=self.prime, **sizes)
 
 
 RECIPES = {
@@ -82,7 +73,7 @@ RECIPES = {
 }
 
 
-class Classification(Samples):
+class Classification(lf.Samples):
     """A finite sample whose targets are one-hot, with L = -E log softmax(f(x))_y."""
 
     def loss(self, network: PyTree) -> Float[Array, ""]:
@@ -92,43 +83,33 @@ class Classification(Samples):
 
 def compute(
     quick: bool = False, seeds: int = 5, scales: tuple[float, ...] = SCALES, recipe: Recipe | None = None
-) -> "xarray.Dataset":
-    """Train and test accuracy over steps, and the delay, for every scale of the embeddings.
+) -> xarray.Dataset:
+    """Train and test accuracy over scale (of the token embeddings, in 1/sqrt(width)), seed and step, and the delay.
 
-    Args:
-        quick: A small transformer and prime.
-        seeds: Random starts.
-        scales: Of the token embeddings, over 1/sqrt(width).
-        recipe: Sizes and rates; those of the full or the quick preset if not given.
-
-    Returns:
-        Diagram of dimensions scale, seed and step.
-
-    Raises:
-        ValueError: If a scale is not positive, or there are fewer than two.
+    With `quick` the transformer and the prime are small.
     """
     if len(scales) < 2 or min(scales) <= 0:
         raise ValueError(f"Argument `scales` needs two or more positive numbers to compare, but it is {scales}.")
     recipe = RECIPES["quick" if quick else "full"] if recipe is None else recipe
-    tasks = modular_arithmetic(jax.random.key(1), recipe.prime, train=recipe.train, form="tokens")
+    tasks = lf.modular_arithmetic(jax.random.key(1), recipe.prime, train=recipe.train, form="tokens")
     train, test = (Classification(task.x, task.y) for task in tasks)
 
-    def tokens(key: jax.Array, scale: jax.Array) -> Problem:
+    def tokens(key: jax.Array, scale: jax.Array) -> lf.Problem:
         start = recipe.start(key)
         start = eqx.tree_at(lambda network: network.embedding, start, start.embedding * scale)
-        return Problem(start, train, test=test)
+        return lf.Problem(start, train, test=test)
 
-    method = Descent(
+    method = lf.Descent(
         optax.adamw, steps=recipe.steps, learning_rate=recipe.learning_rate, weight_decay=recipe.decay, b2=0.98
     )
-    diagram = sweep(
+    diagram = lf.sweep(
         tokens,
         {"scale": np.array(scales)},
         seeds=seeds,
         method=method,
         ts=steps_to(recipe.steps, 80),
-        observe={"train": accuracy, "test": on_test(accuracy)},
-        summary=grokking_delay(train="train", test="test", level=LEVEL),
+        observe={"train": lf.accuracy, "test": lf.on_test(lf.accuracy)},
+        summary=lf.grokking_delay(train="train", test="test", level=LEVEL),
     )
     diagram["scale"].attrs["long_name"] = "scale of the token embeddings"
     return diagram.assign_attrs(prime=recipe.prime, embedding_share=_embedding_share(recipe))
@@ -140,7 +121,7 @@ def _embedding_share(recipe: Recipe) -> float:
     return start.embedding.size / sum(leaf.size for leaf in jax.tree.leaves(start))
 
 
-def draw(diagram: "xarray.Dataset") -> "Figure":
+def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:
     """A panel of curves for each scale, and the delay over the scale."""
     figure = new_figure(12.0, 3.6, f"{TITLE} (p = {diagram.attrs['prime']})")
     scales = diagram.scale.values
@@ -162,7 +143,7 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     return figure
 
 
-def _draw_delays(ax: "Axes", diagram: "xarray.Dataset") -> None:
+def _draw_delays(ax: Axes, diagram: xarray.Dataset) -> None:
     """Delay of each start, and the median; arrows where a start has not generalised by the last step."""
     scales, delay = diagram.scale.values, diagram.grokking_delay.values
     at = np.broadcast_to(scales[:, None], delay.shape)
@@ -175,9 +156,7 @@ def _draw_delays(ax: "Axes", diagram: "xarray.Dataset") -> None:
     shown = np.isfinite(middle)
     ax.plot(scales[shown], middle[shown], "-", color="black", linewidth=1.6, label="median")
     ax.set(xscale="log", yscale="log", xlabel="scale of the token embeddings", ylabel="delay in steps")
-    ax.set_xticks(scales, [f"{scale:g}" for scale in scales])
-    ax.minorticks_off()
-    ax.set_yticks(ticks := [100, 200, 500, 1000, 2000, 5000, 10_000, 20_000], [f"{tick:,}" for tick in ticks])
+    log_ticks(ax, scales, [100, 200, 500, 1000, 2000, 5000, 10_000, 20_000])
     low = float(delay[seen].min()) if seen.any() else 100.0
     ax.set_ylim(0.5 * max(low, 1.0), 3.0 * end)
     ax.annotate("upstream", (0.02, 0.02), xycoords="axes fraction", fontsize="small")
@@ -185,24 +164,29 @@ def _draw_delays(ax: "Axes", diagram: "xarray.Dataset") -> None:
     ax.legend(fontsize="small", frameon=False, loc="upper center", ncols=3, columnspacing=1.0, handletextpad=0.4)
 
 
-def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
-    """Whether the delay falls with the scale of the embeddings, in medians and start by start."""
-    delay = np.where(np.isfinite(diagram.grokking_delay), diagram.grokking_delay, np.inf)
-    test = np.where(np.isfinite(diagram.grokking_test), diagram.grokking_test, np.inf)
-    trained = diagram.grokking_train.values
+def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:
+    """The smaller the embeddings the shorter the delay, in medians and in most starts."""
+    delay, test = (diagram[f"grokking_{name}"].fillna(np.inf).values for name in ("delay", "test"))
     middle = np.median(delay, axis=1)
     scales = np.broadcast_to(diagram.scale.values[:, None], delay.shape)
-    order = rank_correlation(scales.ravel(), delay.ravel())
-    sooner = int((test[0] < test[-1]).sum())
+    ends = told(diagram.scale[[0, -1]])
+    shorter, sooner = middle[0] < 0.6 * middle[-1], np.mean(test[0] < test[-1])
     return (
-        f"Median delays at embeddings × {listed(diagram.scale.values, 'g')}: {_listed(middle)} steps; "
-        f"rank correlation of scale and delay over all runs {order:.2f}.",
-        f"In {sooner} of {test.shape[1]} starts the smallest embeddings generalise before the largest.",
-        f"Training takes {_listed(np.median(trained, axis=1))} steps: upstream starts do not learn faster as a whole.",
+        Claim(f"Median delays at embeddings × {ends}", shorter, middle[[0, -1]], "the first at most 0.6 of the second"),
+        Claim.between(f"Share of starts that generalise sooner at the first of × {ends}", sooner, low=0.75),
+        Claim.between("Rank correlation of scale and delay", rank_correlation(scales.ravel(), delay.ravel()), low=0.0),
+        Claim.between("Share of starts that train", np.isfinite(diagram.grokking_train).mean(), low=1.0),
+    )
+
+
+def remarks(diagram: xarray.Dataset) -> tuple[str, ...]:
+    """All median times, and how many of the parameters are embeddings."""
+    delay, trained = (diagram[f"grokking_{name}"].fillna(np.inf).median("seed") for name in ("delay", "train"))
+    return (
+        f"At embeddings × {told(diagram.scale)} medians of the delay are {told(delay)} steps, of the time to train "
+        f"{told(trained)}.",
         f"Embeddings are {100 * diagram.attrs['embedding_share']:.1f}% of all parameters (under 6% in Kunin et al.).",
     )
 
 
-def _listed(steps: np.ndarray) -> str:
-    """Numbers of steps in words; infinite ones were not reached."""
-    return ", ".join(f"{number:.0f}" if np.isfinite(number) else "more than all" for number in steps)
+FIGURE = Figure(TITLE, NOTES, compute, panels, claims, remarks, dtype="float32")

@@ -8,15 +8,14 @@ aligned 2-2-2 networks, whose two modes are alike; it runs in units of 1/r, r^2 
 which is the time scale of every lambda.
 """
 
-from typing import TYPE_CHECKING
-
 import jax
 import jax.numpy as jnp
+import matplotlib.figure
 import numpy as np
+import xarray
+from matplotlib.axes import Axes
 
-from layerflow import theory
-from layerflow._problem import Problem
-from layerflow._sweep import sweep
+import layerflow as lf
 from layerflow.figures._curves import (
     BLUE,
     GREY,
@@ -28,15 +27,7 @@ from layerflow.figures._curves import (
     panel_title,
     worst,
 )
-from layerflow.observables import mode_strengths
-from layerflow.plot._data import colours
-from layerflow.starts import aligned
-from layerflow.tasks import Moments
-
-if TYPE_CHECKING:
-    import xarray
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from layerflow.figures._figure import Claim, Figure
 
 TITLE = "The transition function between its sigmoidal and its exponential limit (Theorem G.2)"
 NOTES = (
@@ -50,26 +41,17 @@ SHOWN = (0.0, 0.3, 1.0, 3.0, 10.0)  # in panels (a) and (b)
 ENDS = (1e-4, 1e-3, 30.0, 100.0)  # to fit the exponents to, however coarse the grid
 
 
-def compute(grid: int = 41, times: int = 400) -> "xarray.Dataset":
-    """T over lambda and time, by flow, by closed form and in both limits.
-
-    Args:
-        grid: Imbalances from 1e-4 to 100, evenly spaced in the logarithm, of either sign; beside them
-            0, those of panels (a) and (b) and two at either end.
-        times: Number of times, up to t = 12 / sqrt(s^2 + lambda^2 / 4).
-
-    Returns:
-        Dataset of dimensions lam and t, where t is in units of 1/r.
-    """
+def compute(grid: int = 41, times: int = 400) -> xarray.Dataset:
+    """T over lambda, of either sign, and t, in units of 1/r, by flow, by closed form and in both limits."""
     sizes = np.union1d(np.geomspace(ENDS[0], ENDS[-1], grid), (*SHOWN, *ENDS))
     lams = np.union1d(-sizes, sizes)
-    task = Moments.whitened(yx=TARGET * jnp.eye(2))
+    task = lf.Moments.whitened(yx=TARGET * jnp.eye(2))
 
-    def transition(lam: jax.Array) -> Problem:
-        return Problem(aligned(task, lam, START, hid=2), task, rates=1 / jnp.sqrt(TARGET**2 + lam**2 / 4))
+    def transition(lam: jax.Array) -> lf.Problem:
+        return lf.Problem(lf.aligned(task, lam, START, hid=2), task, rates=1 / jnp.sqrt(TARGET**2 + lam**2 / 4))
 
     ts = np.linspace(0.0, END, times)
-    diagram = sweep(transition, {"lam": lams}, method=fine_flow(END), ts=ts, observe=mode_strengths)
+    diagram = lf.sweep(transition, {"lam": lams}, method=fine_flow(END), ts=ts, observe=lf.mode_strengths)
     lam = lams[:, None]
     real = ts / np.sqrt(TARGET**2 + lam**2 / 4)
     measured = (diagram.mode_strengths - START) / (TARGET - START)
@@ -78,18 +60,18 @@ def compute(grid: int = 41, times: int = 400) -> "xarray.Dataset":
     diagram["t"].attrs["long_name"] = "time in units of 1/r"
     return diagram.assign(
         transition=measured.mean("mode").assign_attrs(long_name="T, flow"),
-        closed_form=(dims, np.asarray(theory.transition(real, lam, TARGET, START)), {"long_name": "T, Theorem G.2"}),
-        sigmoid=(dims, np.asarray(theory.transition_sigmoidal(real, TARGET, START)), {"long_name": "T, λ → 0"}),
-        exponential=(dims, np.asarray(theory.transition_exponential(real, lam)), {"long_name": "T, |λ| → ∞"}),
+        closed_form=(dims, np.asarray(lf.theory.transition(real, lam, TARGET, START)), {"long_name": "T, Theorem G.2"}),
+        sigmoid=(dims, np.asarray(lf.theory.transition_sigmoidal(real, TARGET, START)), {"long_name": "T, λ → 0"}),
+        exponential=(dims, np.asarray(lf.theory.transition_exponential(real, lam)), {"long_name": "T, |λ| → ∞"}),
         time=(dims, real, {"long_name": "gradient-flow time"}),
     )
 
 
-def draw(diagram: "xarray.Dataset") -> "Figure":
+def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:
     """The picture: T over t, T over |lambda| t, and its distance from either limit."""
-    figure = new_figure(10.2, 3.4, TITLE)
+    figure = new_figure(10.2, 3.4)
     over_time, over_product, distances = figure.subplots(1, 3)
-    for lam, colour in zip(SHOWN, colours(np.array(SHOWN)), strict=True):
+    for lam, colour in zip(SHOWN, lf.plot.colours(np.array(SHOWN)), strict=True):
         one = diagram.sel(lam=lam, method="nearest")
         flow_and_theory(over_time, one.time, one.transition, one.closed_form, colour=colour, label=f"λ = {lam:g}")
         if lam:
@@ -107,7 +89,7 @@ def draw(diagram: "xarray.Dataset") -> "Figure":
     return figure
 
 
-def _draw_distances(ax: "Axes", diagram: "xarray.Dataset") -> None:
+def _draw_distances(ax: Axes, diagram: xarray.Dataset) -> None:
     """How far T is from either limit, over lambda."""
     near = _distances(diagram)
     positive = near.lam > 0
@@ -122,34 +104,34 @@ def _draw_distances(ax: "Axes", diagram: "xarray.Dataset") -> None:
     panel_title(ax, "c", "distance from the limits")
 
 
-def _distances(diagram: "xarray.Dataset") -> "xarray.Dataset":
+def _distances(diagram: xarray.Dataset) -> xarray.Dataset:
     """The largest distance over time of the flow, and of the closed form, from either limit."""
-    from xarray import Dataset
-
     pairs = {"": diagram.transition, "_closed": diagram.closed_form}
-    limits = ("sigmoid", "exponential")
-    return Dataset({f"{limit}{of}": abs(T - diagram[limit]).max("t") for limit in limits for of, T in pairs.items()})
+    far = {f"{limit}{of}": abs(T - diagram[limit]) for limit in ("sigmoid", "exponential") for of, T in pairs.items()}
+    return xarray.Dataset(far).max("t")
 
 
-def _slope(near: "xarray.DataArray", low: float, high: float) -> float:
+def _slope(near: xarray.DataArray, low: float, high: float) -> float:
     """Exponent of lambda above one of its values and up to another."""
     part = near.where((near.lam > low) & (near.lam <= high), drop=True)
     return float(np.polyfit(np.log(part.lam), np.log(part), 1)[0])
 
 
-def agreement(diagram: "xarray.Dataset") -> tuple[str, ...]:
-    """Distance of the flow from Theorem G.2, from its two limits, and from the same with -lambda."""
-    near = _distances(diagram)
-    rich, lazy = _slope(near.sigmoid, 0.0, 0.2 * START), _slope(near.exponential, 10 * TARGET, np.inf)
-    mirrored = worst(diagram.transition, diagram.transition[::-1])
-    bound = float((diagram.exponential - diagram.transition).max())
-    first, last = (float(near.lam.where(near.lam > 0).min()), float(near.lam.max()))
+def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:
+    """The flow is Theorem G.2 for either sign of lambda, and comes to both limits as the square of lambda."""
+    near, flow = _distances(diagram), diagram.transition
+    allowed = 100 * diagram.attrs["rtol"]  # a few steps' errors
+    exponents = _slope(near.sigmoid, 0.0, 0.2 * START), _slope(near.exponential, 10 * TARGET, np.inf)
+    below = [max(float((diagram[limit] - flow).max()), 0.0) for limit in ("exponential", "sigmoid")]
+    far = f"Exponents of |λ|, in the distance from the sigmoid below ρ(0) = {START:g} and from the exponential above 10"
     return (
-        f"The flow is within {worst(diagram.transition, diagram.closed_form):.1e} of the closed form of T at all "
-        f"{diagram.sizes['lam']} imbalances, and within {mirrored:.1e} of itself at -λ: T depends on |λ| only.",
-        f"T is {float(near.sigmoid.sel(lam=first)):.3g} from its sigmoidal limit at λ = {first:g} and "
-        f"{float(near.exponential.sel(lam=last)):.3g} from its exponential one at λ = {last:g}; the distances grow as "
-        f"|λ|^{rich:.2f} (for |λ| below rho(0)) and fall as |λ|^{lazy:.2f}, both squares in theory.",
-        f"T is never below 1 - exp(-|λ| t) by more than {max(bound, 0.0):.1e}: no imbalance makes a mode slower than "
-        f"lazy dynamics.",
+        Claim.between(
+            "Largest distance of T by flow from its closed form", worst(flow, diagram.closed_form), high=allowed
+        ),
+        Claim.between("Largest difference of T at λ and at −λ", worst(flow, flow[::-1]), high=diagram.attrs["rtol"]),
+        Claim.near(far, exponents, [2.0, -2.0], atol=0.02),
+        Claim.between("How far T falls below 1 − exp(−|λ| t) and below the sigmoid", below, high=allowed),
     )
+
+
+FIGURE = Figure(TITLE, NOTES, compute, panels, claims)

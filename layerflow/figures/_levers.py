@@ -11,25 +11,20 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from layerflow._problem import Problem
-from layerflow.engine._grid import Paired, paired
+import layerflow as lf
 from layerflow.figures._grokking import mirrored, relative_loss
-from layerflow.methods import Descent
-from layerflow.networks import MLP, linearise
-from layerflow.observables import accuracy, on_test
-from layerflow.tasks import Samples, modular_arithmetic, polynomial_regression
 
 ARGUMENTS = ("target", "gain", "inp", "output", "width", "decay")
 LEVERS = ("default", "target up", "weights down", "input down", "output down", "width down", "decay up")
-Cell = Callable[..., tuple[Problem, Descent]]
+Cell = Callable[..., tuple[lf.Problem, lf.Descent]]
 
 
-def configurations(factors: tuple[float, ...], decay: float) -> Paired:
+def configurations(factors: tuple[float, ...], decay: float) -> Any:
     """One row for the default and one for each lever, which moves one argument by its factor."""
     table = np.tile([1.0, 1.0, 1.0, 1.0, 1.0, 0.0], (len(LEVERS), 1))
     for row, factor in enumerate((*factors, decay), start=1):
         table[row, row - 1] = factor
-    return paired(dict(zip(ARGUMENTS, table.T, strict=True)), labels=LEVERS)
+    return lf.paired(dict(zip(ARGUMENTS, table.T, strict=True)), labels=LEVERS)
 
 
 @dataclass(frozen=True)
@@ -54,7 +49,7 @@ class Polynomial:
     name: str = "polynomial regression"
     measure: str = "loss over that of the zero function"
     observe: dict[str, Any] = field(
-        default_factory=lambda: {"train": relative_loss, "test": on_test(relative_loss)}, repr=False
+        default_factory=lambda: {"train": relative_loss, "test": lf.on_test(relative_loss)}, repr=False
     )
 
     def kernel(self, gain: Any, inp: Any, output: Any, width: Any) -> Any:
@@ -67,7 +62,7 @@ class Polynomial:
 
     def cell(self, key: PRNGKeyArray, *, lazy: bool = False) -> Cell:
         """The cell of the sweep; `key` is of the data."""
-        train, test = polynomial_regression(key, n=self.n, inp=self.inp)
+        train, test = lf.polynomial_regression(key, n=self.n, inp=self.inp)
         scale = self.size / jnp.sqrt(2 * train.null_loss())
 
         def polynomial(
@@ -78,7 +73,7 @@ class Polynomial:
             output: Array,
             width: Array,
             decay: Array,
-        ) -> tuple[Problem, Descent]:
+        ) -> tuple[lf.Problem, lf.Descent]:
             half = jax.random.normal(key, (self.hid // 2, self.inp))
             start = mirrored(gain * half, _first(width, self.hid // 2), eps=self.eps, scale=output)
             rates = eqx.tree_at(lambda network: network.weights, start, (1.0, None))
@@ -105,7 +100,9 @@ class Modular:
     level: float = 0.9
     falling: bool = False
     measure: str = "accuracy"
-    observe: dict[str, Any] = field(default_factory=lambda: {"train": accuracy, "test": on_test(accuracy)}, repr=False)
+    observe: dict[str, Any] = field(
+        default_factory=lambda: {"train": lf.accuracy, "test": lf.on_test(lf.accuracy)}, repr=False
+    )
 
     @property
     def name(self) -> str:
@@ -122,7 +119,7 @@ class Modular:
 
     def cell(self, key: PRNGKeyArray, *, lazy: bool = False) -> Cell:
         """The cell of the sweep; `key` is of the split."""
-        train, test = modular_arithmetic(key, self.prime, train=self.train)
+        train, test = lf.modular_arithmetic(key, self.prime, train=self.train)
         scale = 1 / (2 * self.prime * self.hid)
         # Mean over samples and weights of the kernel of one output, (12 + 16) hid (std^2 scale)^2.
         size = 28 * self.hid * (self.std**2 * scale) ** 2
@@ -135,10 +132,12 @@ class Modular:
             output: Array,
             width: Array,
             decay: Array,
-        ) -> tuple[Problem, Descent]:
-            weights = MLP.gaussian(key, (2 * self.prime, self.hid, self.prime), std=self.std * gain, bias=False).weights
+        ) -> tuple[lf.Problem, lf.Descent]:
+            weights = lf.MLP.gaussian(
+                key, (2 * self.prime, self.hid, self.prime), std=self.std * gain, bias=False
+            ).weights
             kept = _first(width, self.hid)
-            start = MLP(
+            start = lf.MLP(
                 (weights[0] * kept[:, None], weights[1] * kept[None]),
                 activation=jnp.square,
                 output_scale=output * scale,
@@ -155,18 +154,18 @@ def _first(share: Array, units: int) -> Float[Array, " units"]:
     return jnp.where(jnp.arange(units, dtype=share.dtype) < share * units, 1.0, 0.0)
 
 
-def _problem(start: MLP, tasks: list[Samples], decay: Array, rates: Any, lazy: bool) -> Problem:
+def _problem(start: lf.MLP, tasks: list[lf.Samples], decay: Array, rates: Any, lazy: bool) -> lf.Problem:
     """The problem of training and testing, or that of its linearised twin."""
     train, test = tasks
     if not lazy:
-        return Problem(start, train, test=test, decay=decay, rates=rates)
-    twin = linearise(start)
+        return lf.Problem(start, train, test=test, decay=decay, rates=rates)
+    twin = lf.linearise(start)
     lazy_rates = 1.0 if rates == 1.0 else eqx.tree_at(lambda twin: twin.weights, twin, rates)
-    return Problem(twin, train, test=test, decay=decay, rates=lazy_rates)
+    return lf.Problem(twin, train, test=test, decay=decay, rates=lazy_rates)
 
 
-def _descent(rate: Any, steps: int) -> Descent:
-    return Descent(optax.sgd, learning_rate=rate, steps=steps)
+def _descent(rate: Any, steps: int) -> lf.Descent:
+    return lf.Descent(optax.sgd, learning_rate=rate, steps=steps)
 
 
 Task = Polynomial | Modular

@@ -25,6 +25,7 @@ def arrows(
     *,
     target: "ArrayLike | None" = None,
     coordinate: str = "coordinate",
+    ends: bool = True,
     ax: "Axes | None" = None,
 ) -> "Axes":
     """Draw functions as arrows from the origin of function space: where they start, their way, where they end.
@@ -40,6 +41,7 @@ def arrows(
         variable: Which variable of a diagram.
         target: Coordinates of the target S, as many as the functions have.
         coordinate: Dimension of the coordinates, of size 1 or 2; a variable without it lies along a line.
+        ends: Draw the arrows at the end; without them the plane shows the starts and the way alone.
         ax: Where to draw; a new figure if not given.
 
     Returns:
@@ -61,14 +63,14 @@ def arrows(
         Nam et al. (2025), arXiv:2502.21009, Figures 7 and 9.
     """
     array, ax = chosen(data, variable), axes_or_new(ax)
-    draw_arrows(ax, array, target=target, coordinate=coordinate)
+    draw_arrows(ax, array, target=target, coordinate=coordinate, ends=ends)
     in_plane = array.sizes.get(coordinate) == 2
     if in_plane:
         names = [f"{label(array[coordinate])} {verbatim(value)}" for value in array[coordinate].values]
         ax.set(xlabel=names[0], ylabel=names[1])
     else:
         ax.set(xlabel=label(array))
-    if key := key_of_arrows(ax, moves=in_plane and _time_of(array) is not None):
+    if key := key_of_arrows(ax, moves=in_plane and ends and _time_of(array) is not None):
         ax.legend(handles=key, framealpha=0.9)
     return ax
 

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
+from layerflow.plot._data import axes_or_new
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
@@ -33,20 +35,43 @@ def low_middle_high(values: np.ndarray, spread: Spread) -> np.ndarray:
     return found
 
 
-def draw_band(ax: "Axes", x: Any, values: Any, *, color: Any, spread: Spread = "quartiles", **line: Any) -> None:
-    """Draw members of shape (members, x) as a line and a band; a single one has no band.
+def band(
+    x: Any,
+    values: Any,
+    *,
+    spread: Spread = "quartiles",
+    ax: "Axes | None" = None,
+    **line: Any,
+) -> "Axes":
+    """Draw the members of an ensemble as a line and a paler band; a single one has no band.
+
+    Members that are NaN are left out.
 
     Args:
-        ax: Where to draw.
-        x: Positions across, shape (x,).
+        x: Positions across, an array of shape (x,).
         values: The members, shape (members, x).
-        color: Of the line, and of the band, which is paler.
         spread: "quartiles" about the median, one standard "deviation" about the mean, or the "range" of all about
             the median.
-        **line: What else matplotlib takes for the line.
+        ax: Where to draw; a new figure if not given.
+        **line: What else matplotlib takes for the line: `color`, which the band shares, `label` and so on.
+
+    Returns:
+        The matplotlib Axes.
+
+    Raises:
+        ValueError: If `spread` names no kind of band.
+
+    Example:
+        >>> import layerflow as lf
+        >>> ax = lf.plot.band([0.0, 1.0], [[1.0, 2.0], [3.0, 4.0], [2.0, 9.0]], spread="range")
+        >>> ax.lines[0].get_ydata().tolist()
+        [2.0, 4.0]
     """
+    check_spread(spread)
+    ax = axes_or_new(ax)
     members = np.asarray(values, float)
     low, middle, high = low_middle_high(members, spread)
-    ax.plot(x, middle, color=color, **line)
+    (drawn,) = ax.plot(np.asarray(x), middle, **line)
     if len(members) > 1:
-        ax.fill_between(np.asarray(x), low, high, color=color, alpha=0.2, linewidth=0)
+        ax.fill_between(np.asarray(x), low, high, color=drawn.get_color(), alpha=0.2, linewidth=0)
+    return ax

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerflow.diagrams._array import chosen, is_geometric, is_numeric, label, long_name, verbatim, without_single
-from layerflow.plot._bands import Spread, check_spread, draw_band
+from layerflow.plot import _bands
+from layerflow.plot._bands import Spread, check_spread
 from layerflow.plot._data import axes_or_new, colours, tick_at_values
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def curves(
         line = array if hue is None else array.isel({hue: i})
         members = line if band in line.dims else line.expand_dims(band)
         text = None if hue is None or ramp else _name(array[hue], name)
-        draw_band(ax, positions, members.transpose(band, x), color=colour, spread=spread, label=text)
+        _bands.band(positions, members.transpose(band, x), ax=ax, color=colour, spread=spread, label=text)
     ax.set(xlabel=label(array[x]), ylabel=label(array))
     if not is_numeric(across):
         ax.set(xticks=positions, xticklabels=list(map(verbatim, across)))

@@ -9,8 +9,8 @@ from layerflow.diagrams._array import is_numeric
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Of Okabe and Ito, told apart by the colour-blind.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+"""The colours of Okabe and Ito, which the colour-blind tell apart."""
 _FEW = 6
 
 
@@ -37,7 +37,19 @@ def axes_or_new(ax: "Axes | None") -> "Axes":
 
 
 def colours(values: np.ndarray) -> list[Any]:
-    """One colour per line: a ramp for numbers, the palette of Okabe and Ito for names."""
+    """Choose one colour per line: a ramp for numbers, the palette of Okabe and Ito for names.
+
+    Args:
+        values: What the lines are of, shape (lines,).
+
+    Returns:
+        Colours that matplotlib takes, one per value.
+
+    Example:
+        >>> import numpy as np, layerflow as lf
+        >>> lf.plot.colours(np.array(["rich", "lazy"])) == list(lf.plot.PALETTE[:2])
+        True
+    """
     import matplotlib as mpl
 
     if is_numeric(values) and len(values) > 1:

@@ -19,11 +19,11 @@ def panels(
     drawn: "Sequence[tuple[xarray.DataArray, Mapping[str, Any]]]",
     *,
     x: str,
-    title: str,
+    title: str = "",
     line: "xarray.Dataset | None" = None,
     columns: int = _COLUMNS,
 ) -> "Figure":
-    """Heat maps side by side that share the vertical axis.
+    """Draw heat maps side by side that share the vertical axis.
 
     Args:
         drawn: For each panel its values, of two dimensions, and what to tell `heatmap` besides.
@@ -31,6 +31,16 @@ def panels(
         title: Above all.
         line: A boundary found in the first panel, to draw over every one.
         columns: Panels to a row.
+
+    Returns:
+        The matplotlib Figure.
+
+    Example:
+        >>> import numpy as np, xarray as xr, layerflow as lf
+        >>> diagram = xr.Dataset({"loss": (("lam", "scale"), np.ones((3, 4)))})
+        >>> figure = lf.plot.panels([(diagram.loss, {"log": True}), (2 * diagram.loss, {"cmap": "cividis"})], x="scale")
+        >>> [ax.get_title() for ax in figure.axes if ax.get_title()]
+        ['loss', 'loss']
     """
     from matplotlib.figure import Figure
 
@@ -51,5 +61,6 @@ def panels(
         if number % columns:
             ax.set_ylabel("")
             ax.tick_params(labelleft=False)
-    figure.suptitle(title, fontsize="medium")
+    if title:
+        figure.suptitle(title, fontsize="medium")
     return figure

@@ -3,6 +3,8 @@
 from contextlib import AbstractContextManager
 from typing import Any, Literal
 
+from layerflow.plot._data import PALETTE
+
 _WIDTHS = {1: 3.25, 2: 6.75}  # inches: a column of a journal, and its text from side to side
 _HEIGHT = 2.4
 
