@@ -49,17 +49,17 @@ def refused(arguments, capsys):
 
 @pytest.mark.slow
 def test_figures_are_drawn_saved_and_reported(tmp_path, capsys):
-    main(["figure", "6a", "--grid", "4", "--seeds", "2", "--out", str(tmp_path)])
+    main(["figure", "6a", "--grid", "5", "--seeds", "2", "--out", str(tmp_path)])
 
     said = capsys.readouterr().out
     for ending in ("png", "pdf", "nc"):
         assert (tmp_path / f"figure_6a.{ending}").stat().st_size > 1000
         assert f"figure_6a.{ending}" in said
-    assert "4 lam x 4 weight_to_target x 2 seed = 32 cells" in said
+    assert "5 lam x 5 weight_to_target x 2 seed = 50 cells" in said
     assert "gradient flow to t = 39.99, Tsit5, rtol 1e-06" in said
     assert "float64 on cpu" in said
     with xarray.open_dataset(tmp_path / "figure_6a.nc", engine="scipy") as read:
-        assert dict(read.sizes) == {"lam": 4, "weight_to_target": 4, "seed": 2}
+        assert dict(read.sizes) == {"lam": 5, "weight_to_target": 5, "seed": 2}
 
 
 def broken(*_, **__):
