@@ -91,6 +91,16 @@ def is_concrete(value: Any) -> bool:
     return not isinstance(value, Tracer)
 
 
+def closed_over(function: Any) -> dict[str, Any]:
+    """What a function closes over, by name."""
+    code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
+    closed = {}
+    for name, cell in zip(code.co_freevars, cells, strict=True) if code and cells else ():
+        with contextlib.suppress(ValueError):  # never bound
+            closed[name] = cell.cell_contents
+    return closed
+
+
 def spelled(name: Any) -> Any:
     """A name as Python spells it in code, by NFKC: the two characters for epsilon are one there."""
     return unicodedata.normalize("NFKC", name) if isinstance(name, str) else name

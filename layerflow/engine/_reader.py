@@ -23,8 +23,8 @@ import jax.extend.core as jec
 import jax.numpy as jnp
 import numpy as np
 
-from layerflow.base._checks import is_concrete
-from layerflow.engine._origin import chains, closed_over, is_installed, name_of, offered_as, version_of
+from layerflow.base._checks import closed_over, is_concrete
+from layerflow.engine._origin import chains, is_installed, name_of, offered_as, version_of
 
 _PLAIN = {bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, types.NotImplementedType}
 # What these give no one knows.
