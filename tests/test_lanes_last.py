@@ -86,13 +86,6 @@ def test_a_lane_has_the_same_bits_in_every_place():
     np.testing.assert_array_equal(run(a[..., order], b[..., order]), run(a, b)[..., order])
 
 
-def test_what_is_apart_is_called_and_not_inlined():
-    function = lambda a, b: apart(jnp.add)(a, b) * a
-    a, b = drawn(M23, M23)
-    text = jax.jit(lanes_last(function, (-1, -1), LANES)).lower(a, b).as_text()
-    assert 'inlineable = "false"' in text
-
-
 @pytest.mark.parametrize(
     ("function", "shapes", "fit"),
     [

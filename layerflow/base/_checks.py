@@ -9,11 +9,11 @@ from typing import Any
 
 import equinox as eqx
 import jax
-import jax.extend.core as jec
 import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, PyTree
+
+from layerflow.base._jax import Tracer, get_opaque_trace_state
 
 
 @dataclass
@@ -31,7 +31,7 @@ _collecting: ContextVar[Checks | None] = ContextVar("_collecting", default=None)
 @contextlib.contextmanager
 def collect() -> Generator[Checks]:
     """Gather the checks of traced values made inside, for the caller to evaluate."""
-    checks = Checks(jec.get_opaque_trace_state())
+    checks = Checks(get_opaque_trace_state())
     token = _collecting.set(checks)
     try:
         yield checks
@@ -52,7 +52,7 @@ def require(value: ArrayLike, holds: ArrayLike, message: str) -> Array:
         return value
     checks = _collecting.get()
     # A value of an inner trace (a vmap or scan inside the cell) must not leave that trace.
-    if checks is not None and checks.trace == jec.get_opaque_trace_state():
+    if checks is not None and checks.trace == get_opaque_trace_state():
         checks.messages.append(message)
         checks.holds.append(jnp.all(holds))
         return value
@@ -89,6 +89,16 @@ def is_key(key: Any) -> bool:
 def is_concrete(value: Any) -> bool:
     """Whether the numbers of `value` are known, and not about to be traced."""
     return not isinstance(value, Tracer)
+
+
+def closed_over(function: Any) -> dict[str, Any]:
+    """What a function closes over, by name."""
+    code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
+    closed = {}
+    for name, cell in zip(code.co_freevars, cells, strict=True) if code and cells else ():
+        with contextlib.suppress(ValueError):  # never bound
+            closed[name] = cell.cell_contents
+    return closed
 
 
 def spelled(name: Any) -> Any:

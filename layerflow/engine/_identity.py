@@ -8,8 +8,7 @@ import dataclasses
 import os
 from typing import Any
 
-import jax
-
+from layerflow.base._jax import settings_of
 from layerflow.engine._reader import Reader
 
 
@@ -36,12 +35,7 @@ def settings() -> dict[str, str]:
     """What of JAX's settings a number may depend on, as they are in this thread, and XLA's flags."""
     mute = ("--xla_dump", "--xla_force_host_platform_device_count")
     flags = " ".join(flag for flag in os.environ.get("XLA_FLAGS", "").split() if not flag.startswith(mute))
-    return {name: str(setting(name)) for name in SETTINGS if name in jax.config.values} | {"XLA_FLAGS": flags}
-
-
-def setting(name: str) -> Any:
-    """A setting of JAX, as it is in this thread."""
-    return getattr(jax.config, name, jax.config.values[name])
+    return {name: str(value) for name, value in settings_of(SETTINGS).items()} | {"XLA_FLAGS": flags}
 
 
 # fmt: off

@@ -7,43 +7,47 @@ what has no rule below, `jax.vmap` maps.
 """
 
 import functools
+import logging
 import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.extend.core as jec
 import jax.numpy as jnp
-from jax.experimental.xla_metadata import set_xla_metadata
 from jaxtyping import Array, PyTree
 
+from layerflow.base._jax import ClosedJaxpr, Jaxpr, Var, jaxprs_in_params, part, run, set_xla_metadata
 from layerflow.base._numerics import FEW
-from layerflow.engine._trace import inner_programs
+
+_log = logging.getLogger(__name__)
 
 _LOOPS = {"while", "scan", "cond"}
-_CALLS = {"jit": "jaxpr", "closed_call": "call_jaxpr", "custom_jvp_call": "call_jaxpr"}
+_CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 # fmt: off
 # What has an entry of its result for each entry of its operands, all of one shape.
 _ENTRYWISE = {
     "add", "sub", "mul", "div", "rem", "max", "min", "pow", "atan2", "nextafter", "neg", "sign", "abs", "floor",
-    "ceil", "round", "is_finite", "exp", "exp2", "expm1", "log", "log1p", "sqrt", "rsqrt", "cbrt", "square",
-    "integer_pow", "sin", "cos", "tan", "tanh", "logistic", "erf", "erfc", "and", "or", "xor", "not", "eq", "ne",
-    "lt", "le", "gt", "ge", "select_n", "clamp", "add_any", "convert_element_type",
+    "ceil", "round", "is_finite", "exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "cbrt", "square",
+    "one_minus_square", "integer_pow", "polynomial", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh",
+    "tanh", "asinh", "acosh", "atanh", "logistic", "erf", "erfc", "and", "or", "xor", "not", "eq", "ne", "lt", "le",
+    "gt", "ge", "select_n", "clamp", "add_any", "convert_element_type", "stop_gradient",
 }
 # What speaks of axes by their number, counted from the front, so that one more at the end changes nothing.
 _BY_AXIS = {
-    "concatenate", "stack", "split", "squeeze", "rev", "reduce_sum", "reduce_max", "reduce_min", "reduce_prod",
-    "reduce_and", "reduce_or", "cumsum",
+    "concatenate", "stack", "unstack", "split", "squeeze", "rev", "reduce_sum", "reduce_max", "reduce_min",
+    "reduce_prod", "reduce_and", "reduce_or", "cumsum",
 }
 # fmt: on
+# What each lane looks up in a table that all share: `jax.vmap` loses nothing there.
+_LOOKS_UP = {"dynamic_slice", "gather"}
 
 
-def fits(jaxpr: jec.Jaxpr) -> bool:
+def fits(jaxpr: Jaxpr) -> bool:
     """Whether a program is better off with the lane last: no product is too large to be written out, nothing loops."""
     return not any(
         step.primitive.name in _LOOPS
         or (step.primitive.name == "dot_general" and _large(step))
-        or not all(fits(inner) for inner, _ in inner_programs(step))
+        or not all(fits(inner) for inner in jaxprs_in_params(step.params))
         for step in jaxpr.eqns
     )
 
@@ -83,17 +87,17 @@ def lanes_last(function: Callable[..., PyTree], axes: PyTree, lanes: int) -> Cal
     return of_lanes
 
 
-def _run(closed: jec.ClosedJaxpr, inputs: list[Array], lanes: int) -> list[Array]:
+def _run(closed: ClosedJaxpr, inputs: list[Array], lanes: int) -> list[Array]:
     """A program for all lanes. What lanes share has a last axis of length one."""
     jaxpr, constants = closed.jaxpr, [jnp.asarray(constant)[..., None] for constant in closed.consts]
     known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True))
 
     def read(atom: Any) -> Array:
-        return known[atom] if isinstance(atom, jec.Var) else jnp.asarray(atom.val, atom.aval.dtype)[..., None]
+        return known[atom] if isinstance(atom, Var) else jnp.asarray(atom.val, atom.aval.dtype)[..., None]
 
     for step in jaxpr.eqns:
         inputs = [read(atom) for atom in step.invars]
-        outputs = _step(step, inputs, lanes) or _vmapped(jaxpr, step, inputs, lanes)
+        outputs = _step(step, inputs, lanes) or _alone(jaxpr, step, inputs, lanes)
         known |= zip(step.outvars, outputs, strict=True)
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -102,8 +106,8 @@ def _step(step: Any, inputs: list[Array], lanes: int) -> list[Array] | None:
     """One step of a program for all lanes, if there is a rule for it."""
     name, how = step.primitive.name, step.params
     if name in _CALLS:
-        run = lambda *inputs: _run(how[_CALLS[name]], list(inputs), lanes)
-        return _called(run, *inputs) if how.get("name") == _kept_apart.__name__ else run(*inputs)
+        call = lambda *inputs: _run(how[_CALLS[name]], list(inputs), lanes)
+        return _called(call, *inputs) if how.get("name") == _kept_apart.__name__ else call(*inputs)
     if name in _ENTRYWISE:
         return _bound(step, _of_one_shape(inputs))
     if name in _BY_AXIS:
@@ -190,15 +194,16 @@ def _terms(array: Array, over: Any) -> tuple[Array, int]:
     return front.reshape(-1, *left), len(left) - 1
 
 
-def _vmapped(jaxpr: jec.Jaxpr, step: Any, inputs: list[Array], lanes: int) -> list[Array]:
-    """Any other step of a program: as `jax.vmap` does it."""
-    known = {atom: array for atom, array in zip(step.invars, inputs, strict=True) if isinstance(atom, jec.Var)}
+def _alone(jaxpr: Jaxpr, step: Any, inputs: list[Array], lanes: int) -> list[Array]:
+    """A step without a rule: once, if all lanes share what it takes; else as `jax.vmap` does it, which is slower."""
+    known = {atom: array for atom, array in zip(step.invars, inputs, strict=True) if isinstance(atom, Var)}
     values = list(known.values())
-    alone = jaxpr.replace(constvars=[], invars=list(known), outvars=step.outvars, eqns=[step])
-    run = jec.jaxpr_as_fun(jec.ClosedJaxpr(alone, []))
+    function = functools.partial(run, part(jaxpr, known, [step], step.outvars))
     shared = [value.shape[-1] < lanes for value in values]
     plain = [value[..., 0] if s else value for value, s in zip(values, shared, strict=True)]
     if all(shared):
-        return [out[..., None] for out in run(*plain)]
+        return [out[..., None] for out in function(*plain)]
+    if not (step.primitive.name in _LOOKS_UP and inputs[0].shape[-1] < lanes):
+        _log.debug("`%s` has no rule for lanes as the last axis, so jax.vmap maps it", step.primitive.name)
     axes = [None if s else -1 for s in shared]
-    return list(jax.vmap(run, in_axes=axes, out_axes=-1, axis_size=lanes)(*plain))
+    return list(jax.vmap(function, in_axes=axes, out_axes=-1, axis_size=lanes)(*plain))

@@ -48,17 +48,6 @@ def offered_as(value: Any) -> str:
     return f"{module}.{name} of {version_of(module)}" if there is value else ""
 
 
-def closed_over(function: Any) -> dict[str, Any]:
-    """What a function closes over, by name."""
-    closed = {}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
-        try:
-            closed[name] = cell.cell_contents
-        except ValueError:  # never bound
-            closed[name] = None
-    return closed
-
-
 @functools.lru_cache(maxsize=1024)
 def chains(code: types.CodeType) -> tuple[tuple[str, ...], ...]:
     """The global names that code and the functions inside it read, each with the attributes taken of it at once.

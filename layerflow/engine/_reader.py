@@ -18,13 +18,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.core
-import jax.extend.core as jec
 import jax.numpy as jnp
 import numpy as np
 
-from layerflow.base._checks import is_concrete
-from layerflow.engine._origin import chains, closed_over, is_installed, name_of, offered_as, version_of
+from layerflow.base import _jax
+from layerflow.base._checks import closed_over, is_concrete
+from layerflow.engine._origin import chains, is_installed, name_of, offered_as, version_of
 
 _PLAIN = {bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, types.NotImplementedType}
 # What these give no one knows.
@@ -69,7 +68,7 @@ class Reader:
     def _words(self, value: Any) -> Iterator[bytes]:
         """What makes a value what it is."""
         reading = _reading_of(type(value))
-        if value is _JAX["no_axis_name"]:
+        if value is _jax.no_axis_name:
             yield b"no axis"
         elif reading is not None:
             yield reading.__name__.encode()
@@ -105,7 +104,7 @@ class Reader:
         yield from sorted(map(self.read, value))
 
     def program(self, value: Any) -> Iterator[bytes]:
-        yield self.jaxpr(value if isinstance(value, jec.Jaxpr) else value.jaxpr)
+        yield self.jaxpr(value if isinstance(value, _jax.Jaxpr) else value.jaxpr)
         yield from map(self.read, getattr(value, "consts", ()))
 
     def array(self, value: Any) -> Iterator[bytes]:
@@ -222,7 +221,7 @@ class Reader:
         """What JAX notes while it traces, which no number depends on."""
         yield b""
 
-    def jaxpr(self, jaxpr: jec.Jaxpr) -> bytes:
+    def jaxpr(self, jaxpr: _jax.Jaxpr) -> bytes:
         """What a program does, the names of its variables aside.
 
         Jitted functions are traced once, so a program called twice is the same object and is read once.
@@ -235,12 +234,12 @@ class Reader:
             _digests[jaxpr] = found
         return found
 
-    def _steps(self, jaxpr: jec.Jaxpr) -> Iterator[bytes]:
+    def _steps(self, jaxpr: _jax.Jaxpr) -> Iterator[bytes]:
         """The steps of a program one after the other, every variable by a number and its kind."""
-        numbers: dict[jec.Var, bytes] = {}
+        numbers: dict[_jax.Var, bytes] = {}
 
         def atom(value: Any) -> bytes:
-            if isinstance(value, jec.Literal):
+            if isinstance(value, _jax.Literal):
                 return b"%r %b" % (_kind(value.aval), np.asarray(value.val).tobytes())
             if value in numbers:
                 return numbers[value]
@@ -258,7 +257,7 @@ class Reader:
         yield from map(atom, jaxpr.outvars)
 
 
-_digests: "weakref.WeakKeyDictionary[jec.Jaxpr, bytes]" = weakref.WeakKeyDictionary()
+_digests: "weakref.WeakKeyDictionary[_jax.Jaxpr, bytes]" = weakref.WeakKeyDictionary()
 _PROCESS = uuid.uuid4().bytes
 _numbers: dict[int, int] = {}
 _count = itertools.count()
@@ -324,7 +323,7 @@ def _is_plain(value: Any) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _is_plain_kind(kind: type) -> bool:
-    placed = (jax.sharding.Sharding, jax.sharding.Mesh, _JAX["UnspecifiedValue"])
+    placed = (jax.sharding.Sharding, jax.sharding.Mesh, _jax.UnspecifiedValue)
     return kind in _PLAIN or issubclass(kind, (np.dtype, *placed))
 
 
@@ -337,30 +336,14 @@ def _reading_of(kind: type) -> Any:
     return reading if plainly or issubclass(kind, enum.Enum) else None
 
 
-def _jax_classes() -> dict[str, Any]:
-    """Classes of JAX that have no public name: of rules, and of what it notes while it traces."""
-    from jax._src import core, custom_batching, linear_util, named_sharding
-
-    return {
-        "WrappedFun": linear_util.WrappedFun,
-        "Store": (linear_util.Store, linear_util.EqualStore),
-        "ClosedRule": custom_batching.ClosedRule,
-        "UnspecifiedValue": named_sharding.UnspecifiedValue,
-        "passing": (core.Trace, core.TraceTag, core.DebugInfo, core.Var),
-        "no_axis_name": core.no_axis_name,
-    }
-
-
-_JAX = _jax_classes()
-
 # How values are read, by their kind; the first that fits.
 _READINGS: tuple[tuple[Any, Any], ...] = (
-    ((jec.Jaxpr, jec.ClosedJaxpr), Reader.program),
-    ((*_JAX["passing"], *_JAX["Store"]), Reader.passing),
-    (_JAX["WrappedFun"], Reader.wrapped_fun),
-    (_JAX["ClosedRule"], Reader.closed_rule),
-    ((jax.Array, jax.core.Tracer, np.ndarray, np.generic), Reader.array),
-    ((jax.core.AbstractValue, range, slice), Reader.text),
+    ((_jax.Jaxpr, _jax.ClosedJaxpr), Reader.program),
+    (_jax.NOTES, Reader.passing),
+    (_jax.WrappedFun, Reader.wrapped_fun),
+    (_jax.ClosedRule, Reader.closed_rule),
+    ((jax.Array, _jax.Tracer, np.ndarray, np.generic), Reader.array),
+    ((_jax.AbstractValue, range, slice), Reader.text),
     (enum.Enum, Reader.enum_),
     (jax.tree_util.PyTreeDef, Reader.structure),
     ((tuple, list), Reader.sequence),

@@ -8,14 +8,14 @@ same sweep on other data of the same shape, finds its program already compiled.
 import dataclasses
 import functools
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.extend.core as jec
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
+from layerflow.base._jax import ClosedJaxpr, Jaxpr, Var, jaxprs_in_params, opened, part, run
 from layerflow.engine._identity import identity
 
 
@@ -29,16 +29,15 @@ class Traced:
         identity: What it does.
     """
 
-    def __init__(self, closed: jec.ClosedJaxpr, structure: Any) -> None:
+    def __init__(self, closed: ClosedJaxpr, structure: Any) -> None:
         # With its arrays as arguments like any other: newer versions of JAX keep them in the jaxpr.
-        own = closed.jaxpr
-        self.jaxpr = own.replace(constvars=[], invars=[*own.constvars, *own.invars])
+        self.jaxpr = opened(closed)
         self.constants, self.structure = len(closed.consts), structure
         self.identity = identity(self.jaxpr, self.constants, structure)
 
     def __call__(self, constants: list[Array], *arguments: PyTree) -> PyTree:
         """The function itself, on what it closed over and its arguments."""
-        outputs = _run(self.jaxpr, *constants, *jax.tree.leaves(arguments))
+        outputs = run(self.jaxpr, *constants, *jax.tree.leaves(arguments))
         return jax.tree.unflatten(self.structure, map(jnp.asarray, outputs))  # literals come as NumPy's
 
     @property
@@ -79,10 +78,6 @@ def trace(function: Callable[..., PyTree], *arguments: PyTree) -> tuple[Traced, 
     return Traced(closed, jax.tree.structure(shapes)), [jnp.asarray(constant) for constant in closed.consts]
 
 
-def _run(jaxpr: jec.Jaxpr, *arguments: Any) -> list[Any]:
-    return list(jec.jaxpr_as_fun(jec.ClosedJaxpr(jaxpr, []))(*arguments))
-
-
 @dataclasses.dataclass(frozen=True)
 class Parts:
     """A function of a cell's values and key, taken apart by what its steps depend on.
@@ -119,27 +114,27 @@ def split(traced: Traced) -> Parts:
     jaxpr = traced.jaxpr
     constants, (*own, key) = jaxpr.invars[: traced.constants], jaxpr.invars[traced.constants :]
     level = dict.fromkeys(constants, 0) | {key: 1} | dict.fromkeys(own, 2)
-    depends = lambda variable: level[variable] if isinstance(variable, jec.Var) else 0
+    depends = lambda variable: level[variable] if isinstance(variable, Var) else 0
     steps: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     for step in jaxpr.eqns:
         where = 2 if step.effects else max(map(depends, step.invars), default=0)
         steps[where].append(step)
         level |= dict.fromkeys(step.outvars, where)
 
-    def handed_on(made: int, used_by: list[Any]) -> list[jec.Var]:
+    def handed_on(made: int, used_by: list[Any]) -> list[Var]:
         """What steps of one level make and later ones, or the result, use."""
         used = [variable for step in used_by for variable in step.invars] + list(jaxpr.outvars)
-        return list(dict.fromkeys(v for v in used if isinstance(v, jec.Var) and level[v] == made and v is not key))
+        return list(dict.fromkeys(v for v in used if isinstance(v, Var) and level[v] == made and v is not key))
 
     shared, keyed = handed_on(0, steps[1] + steps[2]), handed_on(1, steps[2])
-    share = jaxpr.replace(invars=constants, outvars=shared, eqns=steps[0])
-    per_key = jaxpr.replace(invars=[*shared, key], outvars=keyed, eqns=steps[1])
-    per_cell = jaxpr.replace(invars=[*shared, *keyed, *own, key], eqns=steps[2])
+    share = part(jaxpr, constants, steps[0], shared)
+    per_key = part(jaxpr, [*shared, key], steps[1], keyed)
+    per_cell = part(jaxpr, [*shared, *keyed, *own, key], steps[2], jaxpr.outvars)
     return Parts(
-        share=lambda constants: _run(share, *constants),
-        per_key=lambda shared, key: _run(per_key, *shared, key),
+        share=lambda constants: run(share, *constants),
+        per_key=lambda shared, key: run(per_key, *shared, key),
         per_cell=lambda shared, keyed, values, key: [
-            jnp.asarray(out) for out in _run(per_cell, *shared, *keyed, *jax.tree.leaves(values), key)
+            jnp.asarray(out) for out in run(per_cell, *shared, *keyed, *jax.tree.leaves(values), key)
         ],
         varies=[depends(variable) > 0 for variable in jaxpr.outvars],
         key_factorises=_factorises(per_key),
@@ -148,53 +143,36 @@ def split(traced: Traced) -> Parts:
     )
 
 
+# fmt: off
 _FACTORISATIONS = {
-    "qr",
-    "geqrf",
-    "householder_product",
-    "cholesky",
-    "lu",
-    "svd",
-    "eigh",
-    "eig",
-    "schur",
-    "hessenberg",
+    "qr", "geqrf", "householder_product", "cholesky", "lu", "svd", "eigh", "eig", "schur", "hessenberg",
     "triangular_solve",
 }
+# fmt: on
 
 
-def _factorises(jaxpr: jec.Jaxpr) -> bool:
+def _factorises(jaxpr: Jaxpr) -> bool:
     """Whether a program calls a matrix factorisation, or something outside that may."""
     return any(
         step.primitive.name in _FACTORISATIONS
         or "custom_call" in step.primitive.name
         or "ffi" in step.primitive.name
-        or any(_factorises(inner) for inner, _ in inner_programs(step))
+        or any(_factorises(inner) for inner in jaxprs_in_params(step.params))
         for step in jaxpr.eqns
     )
 
 
-def _keys(jaxpr: jec.Jaxpr) -> frozenset[str]:
+def _keys(jaxpr: Jaxpr) -> frozenset[str]:
     """Kinds of random keys in the steps of a program."""
     if jaxpr not in _key_kinds:
         avals: list[Any] = [atom.aval for step in jaxpr.eqns for atom in (*step.invars, *step.outvars)]
         dtypes = {aval.dtype for aval in avals if hasattr(aval, "dtype")}
         own = frozenset(str(dtype) for dtype in dtypes if jnp.issubdtype(dtype, jax.dtypes.prng_key))
-        _key_kinds[jaxpr] = own.union(*(_keys(inner) for step in jaxpr.eqns for inner, _ in inner_programs(step)))
+        _key_kinds[jaxpr] = own.union(*(_keys(inner) for step in jaxpr.eqns for inner in jaxprs_in_params(step.params)))
     return _key_kinds[jaxpr]
 
 
-_key_kinds: "weakref.WeakKeyDictionary[jec.Jaxpr, frozenset[str]]" = weakref.WeakKeyDictionary()
-
-
-def inner_programs(step: Any) -> Iterator[tuple[jec.Jaxpr, list[Any]]]:
-    """The programs that one step of a program runs, with what they closed over."""
-    for value in step.params.values():
-        for inner in jax.tree.leaves(value, is_leaf=lambda v: isinstance(v, jec.ClosedJaxpr | jec.Jaxpr)):
-            if isinstance(inner, jec.ClosedJaxpr):
-                yield inner.jaxpr, inner.consts
-            elif isinstance(inner, jec.Jaxpr):
-                yield inner, []
+_key_kinds: "weakref.WeakKeyDictionary[Jaxpr, frozenset[str]]" = weakref.WeakKeyDictionary()
 
 
 def _kind(aval: Any) -> jax.ShapeDtypeStruct:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
 
-from layerflow.base._checks import is_concrete, plain, require, whole
+from layerflow.base._checks import closed_over, is_concrete, plain, require, whole
 from layerflow.methods._course import Course, Loop, Path, Peaks, Status, failed, higher, loop_of, masked
 from layerflow.methods._method import STEPS, Method
 from layerflow.methods._settings import as_json, is_number, short, told
@@ -194,13 +194,7 @@ class Descent(Method):
 
 def _hides_traced(function: Any) -> bool:
     """Whether a function closes over a value that is being traced."""
-    for cell in getattr(function, "__closure__", None) or ():
-        try:
-            if not is_concrete(cell.cell_contents):
-                return True
-        except ValueError:  # a name that its function never bound
-            continue
-    return False
+    return not all(map(is_concrete, closed_over(function).values()))
 
 
 class _Run(eqx.Module):

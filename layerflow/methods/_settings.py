@@ -11,6 +11,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from layerflow.base._checks import closed_over
+
 _MOST = 64  # values of an array that are written down whole
 _FORM = {"scan_kind"}  # decides how a program is written and no number
 
@@ -65,20 +67,8 @@ def _function(function: Callable[..., Any]) -> str:
         given = {**{str(place): value for place, value in enumerate(function.args)}, **function.keywords}
         return f"{_function(function.func)}({_listed(given)})"
     name = getattr(function, "__name__", type(function).__name__)
-    closed = _closed_over(function)
+    closed = closed_over(function)
     return f"{name}({_listed(closed)})" if closed else name
-
-
-def _closed_over(function: Callable[..., Any]) -> dict[str, Any]:
-    """What a function closes over, by name."""
-    code, cells = getattr(function, "__code__", None), getattr(function, "__closure__", None)
-    found = {}
-    for name, cell in zip(code.co_freevars, cells, strict=True) if code and cells else ():
-        try:
-            found[name] = cell.cell_contents
-        except ValueError:  # a name that its function never bound
-            continue
-    return found
 
 
 def _listed(values: dict[str, Any]) -> str:

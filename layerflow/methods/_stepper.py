@@ -354,6 +354,10 @@ def _arrays(tree: PyTree) -> PyTree:
     return jax.tree.map(jnp.asarray, tree)
 
 
+# What a root finder holds in place of a tolerance that is to be that of the steps.
+_OF_STEPS = type(dfx.with_stepsize_controller_tols(dfx.VeryChord)().rtol)
+
+
 def _stepping(solver: Any, controller: Any) -> Any:
     """What makes the steps: the solver, unrolled if explicit, or with the tolerances of its implicit stages set."""
     if UnrolledStep.fits(solver):
@@ -363,6 +367,6 @@ def _stepping(solver: Any, controller: Any) -> Any:
     # As in `diffeqsolve`, stages are solved to the tolerance of the steps unless the user says otherwise.
     root_finder = solver.root_finder
     names = ("rtol", "atol", "norm")
-    unset = [name for name in names if type(getattr(root_finder, name)).__name__ == "_UseStepSizeTol"]
+    unset = [name for name in names if isinstance(getattr(root_finder, name), _OF_STEPS)]
     values = [getattr(controller, name) for name in unset]
     return eqx.tree_at(lambda s: [getattr(s.root_finder, name) for name in unset], solver, values)

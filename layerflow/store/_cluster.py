@@ -19,9 +19,10 @@ import cloudpickle
 import jax
 from distributed import KilledWorker, WorkerPlugin, as_completed
 
+from layerflow.base._jax import settings_of
 from layerflow.base._numerics import full_precision, undisturbed
 from layerflow.engine._chunks import Batch, Plan
-from layerflow.engine._identity import SETTINGS, setting
+from layerflow.engine._identity import SETTINGS
 from layerflow.engine._machine import Machine
 from layerflow.store._description import plans_of
 from layerflow.store._into import InStore
@@ -56,8 +57,7 @@ class Package(NamedTuple):
     @classmethod
     def of(cls, request: Request, batches: list[Batch]) -> "Package":
         """A sweep, packed."""
-        settings = {name: setting(name) for name in _SETTINGS if name in jax.config.values}
-        return cls(settings, cloudpickle.dumps(request), [batch.identity.digest for batch in batches])
+        return cls(settings_of(_SETTINGS), cloudpickle.dumps(request), [batch.identity.digest for batch in batches])
 
 
 class There:
