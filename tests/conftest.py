@@ -1,6 +1,7 @@
 """Float64, strict promotion and one compile cache for all workers."""
 
 import functools
+import gc
 import inspect
 import pathlib
 import signal
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import pytest
+from jax._src import compiler
 
 import layerflow as lf
 from layerflow.engine._kept import programs
@@ -31,6 +33,18 @@ def pytest_configure(config):
     """Keep compiled programs between runs and workers: compiling is most of the time."""
     if hasattr(config, "cache"):  # pytest -p no:cacheprovider has none
         lf.enable_compile_cache(config.cache.mkdir("jax"))
+    gc.set_threshold(50_000, 20, 20)  # JAX makes so many objects that looking for cycles takes a tenth of the time
+
+
+def pytest_collectstart(collector):
+    """What a file computes at its head is compiled as its tests are."""
+    if isinstance(collector, pytest.Module):
+        optimise(collector.config, "pytest.mark.optimised" in collector.path.read_text("utf-8"))
+
+
+def pytest_collection_finish():
+    """Modules and tests stay: no need to look through them for cycles."""
+    gc.freeze()
 
 
 @pytest.fixture
@@ -107,6 +121,35 @@ _compilations = Compilations()
 @pytest.fixture
 def compilations():
     return _compilations
+
+
+# Most of what the tests take is XLA compiling small programs, two thirds of which is left out so.
+_SOON = {
+    "xla_backend_optimization_level": 0,
+    "xla_llvm_disable_expensive_passes": True,
+    "xla_cpu_use_fusion_emitters": False,
+    "xla_cpu_parallel_codegen_split_count": 1,
+}
+_options = compiler.get_compile_options
+
+
+def _soon(*arguments, env_options_overrides=None, **how):
+    return _options(*arguments, env_options_overrides=_SOON | (env_options_overrides or {}), **how)
+
+
+def optimise(config, wanted):
+    """Have XLA optimise what is compiled from now on, as it does for users, or compile it soon; slow tests run long."""
+    ask = _options if wanted or config.option.markexpr != "not slow" else _soon
+    if compiler.get_compile_options is not ask:
+        compiler.get_compile_options = ask
+        programs.clear()
+        jax.clear_caches()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _optimised(request):
+    """What a file compiles is optimised if it is marked so, because it holds bits or speed."""
+    optimise(request.config, request.node.get_closest_marker("optimised") is not None)
 
 
 @pytest.fixture(autouse=True)

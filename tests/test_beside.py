@@ -10,6 +10,8 @@ import pytest
 
 import layerflow as lf
 
+pytestmark = pytest.mark.optimised
+
 RATE = 0.45
 
 

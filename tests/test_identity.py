@@ -41,6 +41,8 @@ from layerflow.engine._identity import identity
 from layerflow.engine._kept import programs
 from layerflow.methods._recipe import made_by, recipe_of
 
+pytestmark = pytest.mark.optimised
+
 
 @pytest.mark.parametrize("what", DIFFERENT)
 def test_what_changes_a_number_makes_another_program(what):

@@ -17,6 +17,8 @@ import layerflow as lf
 import layerflow.sweeps._chunks as run_module
 from layerflow.engine import _chunks
 
+pytestmark = pytest.mark.optimised
+
 TARGET = np.diag([1.0, 0.5])
 RTOL = 1e-6
 FLOW = lf.Flow(t1=20.0, rtol=RTOL, atol=1e-8, dt0=0.01)

@@ -9,6 +9,8 @@ import layerflow as lf
 from layerflow.engine import _lanes_last
 from layerflow.engine._lanes_last import apart, fits, lanes_last
 
+pytestmark = pytest.mark.optimised
+
 LANES = 5
 
 

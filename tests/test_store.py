@@ -19,6 +19,8 @@ import zarr
 
 import layerflow as lf
 
+pytestmark = pytest.mark.optimised
+
 LAMS, SCALES = np.array([-2.0, 0.0, 2.0]), np.array([0.5, 1.0, 2.0, 4.0])
 TASK = lf.Moments.whitened(yx=jnp.array([[1.0, 0.3], [-0.2, 0.8]]))
 METHOD = lf.Flow(t1=3.0)
