@@ -40,7 +40,7 @@ def open_diagram(path: str | os.PathLike[str]) -> "xarray.Dataset":
         >>> dict(lf.open_diagram(path).sizes)
         {'lam': 5}
     """
-    import layerflow._accessor  # noqa: F401 - where there are diagrams, there is diagram.lf
+    from layerflow import _accessor as _accessor  # noqa: PLC0414 - where there are diagrams, there is diagram.lf
 
     path = os.path.expanduser(path)
     if os.path.isfile(path):

@@ -69,7 +69,7 @@ def solve(
     if frozen.program.turned is not None:
         gauge = programs.get(("gauge", frozen.program.identity), lambda: jax.jit(frozen.program.gauge))
         check_gauge(gauge(frozen.constants, leaves, method_arrays), frozen.measured)
-    if method.has_floor and all(map(is_concrete, [*leaves, *method_arrays])):
+    if method.stops_at is not None and all(map(is_concrete, [*leaves, *method_arrays])):
         floor = programs.get(("floor", frozen.program.identity), lambda: jax.jit(frozen.program.floor))
         say_floor(floor(frozen.constants, leaves, method_arrays), lambda _: "")
     travel = programs.get(("travel", frozen.program.identity), lambda: jax.jit(frozen.program.travel))

@@ -101,7 +101,7 @@ def sweep(
         >>> dict(diagram.sizes)
         {'lam': 5, 'seed': 2}
     """
-    import layerflow._accessor  # noqa: F401 - where there are diagrams, there is diagram.lf
+    from layerflow import _accessor as _accessor  # noqa: PLC0414 - where there are diagrams, there is diagram.lf
 
     begin, on = time.perf_counter(), _checked(on, store)
     request = Request.of(

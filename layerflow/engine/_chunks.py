@@ -185,7 +185,7 @@ class Batch:
 
     def floor(self, values: dict[str, Array], seeds: Array) -> tuple[Array, ...] | None:
         """What the tolerance leaves of the loss of some cells, their `until`, and rtol; None if that says nothing."""
-        if not self.frozen.program.apart.marked_method.has_floor:
+        if self.frozen.program.apart.marked_method.stops_at is None:
             return None
         return self._at_once(
             "floor", self.computation.floor, self.shared, self.root, values, seeds, self.frozen.constants
@@ -252,10 +252,10 @@ class Batch:
 
     def _judging(self, ask: Ask) -> "Batch":
         """The batch that finds out what this one leaves open, made if there is a chunk for it."""
-        if self._thorough is None:
-            assert self.judging is not None
-            self._thorough = ask(self.judging)
-        return self._thorough
+        assert self.judging is not None
+        thorough = self._thorough or ask(self.judging)
+        self._thorough = thorough
+        return thorough
 
     def _distinct(self, seeds: np.ndarray) -> Seeds:
         """Every seed of some cells once, filled up to a fixed number, and the place of each cell among them."""

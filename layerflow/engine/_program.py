@@ -145,7 +145,8 @@ class Program:
 
         The loss of weights off by h |w| is off by about h^2, of which a difference at h = 1e-3 tells the factor.
         """
-        call, how = self._caller(constants), self.apart.method(method)
+        call, stops_at = self._caller(constants), self.apart.method(method).stops_at
+        assert stops_at is not None
         start, step = call("start", leaves), 1e-3
         loss = lambda w: call("loss", w, leaves)
         off = step * jnp.abs(start) * jnp.where(jnp.arange(start.size) < self.own, 1.0, 0.0)
@@ -153,8 +154,8 @@ class Program:
             jnp.abs(loss(start + off * sign) + loss(start - off * sign) - 2 * loss(start)) / 2
             for sign in random_signs(start.size, start.dtype)
         ]
-        rtol = jnp.asarray(how.tolerances["rtol"], start.dtype)
-        return (rtol / step) ** 2 * jnp.stack(bent).max(), jnp.asarray(how.until, start.dtype), rtol
+        until, rtol = (jnp.asarray(value, start.dtype) for value in stops_at)
+        return (rtol / step) ** 2 * jnp.stack(bent).max(), until, rtol
 
     def _caller(self, constants: dict[str, list[Array]]) -> Callable[..., Any]:
         """Call a function of the program by name."""

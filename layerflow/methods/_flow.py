@@ -195,9 +195,10 @@ class Flow(Method):
         return isinstance(self.until, str)
 
     @property
-    def has_floor(self) -> bool:
-        """Whether it stops at a loss that its tolerance may keep it from."""
-        return self.until is not None and not self.judges_convergence and "rtol" in self.tolerances
+    def stops_at(self) -> tuple[Any, Any] | None:
+        """The loss that it stops at and the rtol that may keep it from there, if it has both."""
+        until, rtol = self.until, self.tolerances.get("rtol")
+        return None if until is None or rtol is None or self.judges_convergence else (until, rtol)
 
     @property
     def forward_mode(self) -> bool:

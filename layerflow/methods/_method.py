@@ -65,9 +65,9 @@ class Method(eqx.Module):
         return True
 
     @property
-    def has_floor(self) -> bool:
-        """Whether it stops at a loss, `until`, that its tolerance may keep it from."""
-        return False
+    def stops_at(self) -> tuple[Any, Any] | None:
+        """The loss that it stops at and the rtol that may keep it from there, if it has both."""
+        return None
 
     @property
     def unrolled(self) -> bool:

@@ -65,7 +65,7 @@ class OnGrid(BackendArray):
         """Raise for a chunk that was written and is gone, which zarr reads as if it held nothing."""
         fill = self.array.fill_value  # pyright: ignore[reportOptionalMemberAccess]
         empty = np.isnan(values) if fill != fill else values == fill  # noqa: PLR0124 - NaN is no number
-        nothing = np.asarray(empty).all(axis=tuple(range(2, values.ndim)))
+        nothing: Any = np.asarray(empty).all(axis=tuple(range(2, values.ndim)))
         chunks, place = np.unique(cells // self.store.size, return_inverse=True)
         for row, of_cells in zip(rows.tolist(), nothing, strict=True):
             full = np.ones(len(chunks), bool)
