@@ -133,13 +133,28 @@ _SOON = {
 _options = compiler.get_compile_options
 
 
+@functools.cache
+def _soon_here():
+    """Those of these options that XLA has in this version of JAX."""
+    nothing = jax.jit(lambda: 0).lower()
+
+    def there(option):
+        try:
+            nothing.compile(compiler_options=option)
+        except jax.errors.JaxRuntimeError:  # No such compile option
+            return False
+        return True
+
+    return {name: value for name, value in _SOON.items() if there({name: value})}
+
+
 def _soon(*arguments, env_options_overrides=None, **how):
-    return _options(*arguments, env_options_overrides=_SOON | (env_options_overrides or {}), **how)
+    return _options(*arguments, env_options_overrides=_soon_here() | (env_options_overrides or {}), **how)
 
 
 def optimise(config, wanted):
     """Have XLA optimise what is compiled from now on, as it does for users, or compile it soon; slow tests run long."""
-    ask = _options if wanted or config.option.markexpr != "not slow" else _soon
+    ask = _options if wanted or config.option.markexpr != "not slow" or not _soon_here() else _soon
     if compiler.get_compile_options is not ask:
         compiler.get_compile_options = ask
         programs.clear()
