@@ -518,7 +518,7 @@ def test_a_file_that_is_no_netcdf_is_refused_in_words(content, tmp_path):
 def test_names_with_dollar_signs_are_drawn_as_they_are_and_long_names_as_mathematics():
     bad, good = "a$b^$", r"speed $v^2$"
     values = xarray.DataArray(np.ones((2, 3)), {bad: ["$x^$", "y"], "n": [1, 2, 3]}, (bad, "n"), f"{bad}_d_{bad}")
-    values.attrs = {"long_name": f"derivative of {bad} by {bad}", "units": f"1/[{bad}]"}
+    values.attrs = {"long_name": f"derivative of {bad} by {bad}", "units": f"1/[{bad}]", "of": bad, "by": bad}
     values.n.attrs = {"long_name": good}
     for draw in (lf.plot.heatmap, lf.plot.curves):
         ax = draw(values)

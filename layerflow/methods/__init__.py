@@ -10,7 +10,7 @@ from layerflow.methods._flow import Flow
 from layerflow.methods._method import STEPS, Method, Time
 from layerflow.methods._stepper import Lane, Position, Saved, Stepper
 
-METHODS = {method.__name__: method for method in (Flow, Descent, Exact)}
+METHODS = {method.__name__: method for method in (Flow, Exact, Descent)}
 
 __all__ = [
     "FAILURES",
