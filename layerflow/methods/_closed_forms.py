@@ -15,7 +15,7 @@ from layerflow import theory
 from layerflow._problem import Problem
 from layerflow.base._checks import collect
 from layerflow.methods._assumptions import Assumption, cost_of_spread
-from layerflow.methods._two_layers import TwoLayers, judged
+from layerflow.methods._two_layers import TwoLayers, beyond_rounding, judged
 from layerflow.networks import DiagonalNetwork, LayerwiseNetwork, LinearNetwork
 from layerflow.observables import layer_imbalance
 from layerflow.tasks import Modes, Moments
@@ -213,7 +213,8 @@ class BalancedNetwork(ClosedForm):
         self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None, quick: bool = False
     ) -> list[Assumption]:
         here = self._layers(problem)
-        violations, doubtful = here.violations, here.doubtful & quick
+        violations = here.violations
+        doubtful = beyond_rounding(violations) & quick
         costs = violations if ts is None or quick else judged(here, ts)
         whitened = "the inputs are whitened, E[x x^T] = c I (random_regression(whiten=True), principal_components)"
         balanced = "the start is lambda-balanced, w2^T w2 - w1 w1^T = lam I (lambda_balanced, aligned)"

@@ -80,11 +80,6 @@ class TwoLayers(NamedTuple):
             [jnp.abs(self.coloured).max(), jnp.abs(self.unbalanced).max() / jnp.where(size > 0, size, 1.0)]
         )
 
-    @property
-    def doubtful(self) -> Bool[Array, "2"]:
-        """Whether these are beyond rounding, so that what they cost has to be judged."""
-        return self.violations > _ROUNDINGS * jnp.finfo(self.w1.dtype).eps
-
     def costs(self, ts: Float[Array, " t"]) -> Float[Array, "2"]:
         """The relative errors of the formula, at the worst of `ts`, that D and B cause.
 
@@ -107,13 +102,19 @@ class TwoLayers(NamedTuple):
         return jnp.stack([jnp.stack(coloured).max(), unbalanced])
 
 
+def beyond_rounding(violations: Float[Array, "2"]) -> Bool[Array, "2"]:
+    """Whether violations are larger than rounding of numbers as given, so that what they cost has to be judged."""
+    return violations > _ROUNDINGS * jnp.finfo(violations.dtype).eps
+
+
 @jax.jit  # traced once, not at every sweep
 def judged(here: TwoLayers, ts: Float[Array, " t"]) -> Float[Array, "2"]:
     """What it costs the formula at `ts` that inputs are not whitened, and layers not balanced.
 
     What is as small as rounding of the given numbers costs what rounding costs, and is not judged further.
     """
-    given = jax.lax.stop_gradient((here, ts))
+    violations = here.violations
+    doubtful, given = beyond_rounding(violations), jax.lax.stop_gradient((here, ts))
 
     def judge(state: Any) -> Any:
         _, (here, ts), _ = state
@@ -121,9 +122,9 @@ def judged(here: TwoLayers, ts: Float[Array, " t"]) -> Float[Array, "2"]:
 
     # A loop in place of a condition: a batch without cells to be judged takes no turn. Its state holds all that is
     # given, and changes: what stays the same from turn to turn is computed ahead of the loop, needed or not.
-    state = (jnp.any(here.doubtful), given, jax.lax.stop_gradient(here.violations))
+    state = (jnp.any(doubtful), given, jax.lax.stop_gradient(violations))
     *_, found = jax.lax.while_loop(lambda state: state[0], judge, state)
-    return jnp.where(here.doubtful, found, here.violations)
+    return jnp.where(doubtful, found, violations)
 
 
 def _gap(one: theory.Balanced, other: theory.Balanced) -> Float[Array, ""]:
