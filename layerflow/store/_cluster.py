@@ -29,7 +29,7 @@ from layerflow.store._into import InStore
 from layerflow.store._place import Place
 from layerflow.store._store import Chunk, Store
 from layerflow.store._writer import not_written
-from layerflow.sweeps._chunks import Facts, Stop, plans, solved
+from layerflow.sweeps._chunks import Facts, Here, Stop, solved
 from layerflow.sweeps._record import device_in_words
 from layerflow.sweeps._request import Request
 
@@ -225,7 +225,7 @@ def _plan(package: Package, how: dict[str, Any]) -> list[Plan]:
     """How a worker computes chunks."""
     with _one_at_a_time:
         request, batches = _open(package)
-        return plans(request.grid, batches, Machine(devices=1, **how))
+        return Here(request, batches, Machine(devices=1, **how)).plans()
 
 
 @full_precision()

@@ -86,6 +86,20 @@ class Crew(Protocol):
         ...
 
 
+class Memory:
+    """A place of this process alone, where each combination of static values is computed as is best for it."""
+
+    done = 0
+
+    def held(self) -> contextlib.AbstractContextManager[Stop]:
+        """Nobody else writes here."""
+        return contextlib.nullcontext(Stop())
+
+    def plan(self, number: int) -> Plan | None:
+        """Nothing is settled."""
+        return None
+
+
 def fill(place: Place, crew: Crew, progress: bool) -> None:
     """Compute every chunk that is missing."""
     with (
@@ -105,8 +119,11 @@ class Here:
         self.grid, self.batches, self.on, self.device = request.grid, batches, on, device_in_words()
 
     def plans(self) -> list[Plan]:
-        """How chunks of all combinations are computed, of one size."""
-        return plans(self.grid, self.batches, self.on)
+        """How chunks of all combinations are computed: of one size, for all are chunks of the same arrays."""
+        found = [batch.plan(self.grid.cells, self.on) for batch in self.batches]
+        even = dataclasses.replace(self.on, chunk=min(plan.size for plan in found))
+        both = zip(self.batches, found, strict=True)
+        return [plan if plan.size == even.chunk else batch.plan(self.grid.cells, even) for batch, plan in both]
 
     def compute(self, place: Place, stop: Stop, bar: Any) -> Generator[tuple[int, Facts]]:
         """Compute what is missing, one combination of static values after the other."""
@@ -152,15 +169,6 @@ class Here:
 def solved(grid: Grid, batch: Batch, plan: Plan, device: Device, cells: np.ndarray, *how: Any) -> dict[str, Any]:
     """What the diagram holds of the cells of a chunk, on the host; `how` goes to `Batch.run`."""
     return jax.device_get(measured(batch, *batch.run(device, cells_of(grid, cells, plan.size), plan, *how)))
-
-
-def plans(grid: Grid, batches: list[Batch], on: Machine) -> list[Plan]:
-    """How the chunks of each combination are computed: of one size, for all are chunks of the same arrays."""
-    found = [batch.plan(grid.cells, on) for batch in batches]
-    least = min(plan.size for plan in found)
-    even = dataclasses.replace(on, chunk=least)
-    both = zip(batches, found, strict=True)
-    return [plan if plan.size == least else batch.plan(grid.cells, even) for batch, plan in both]
 
 
 def chunks_of(cells: Sequence[int] | np.ndarray, size: int) -> Iterator[np.ndarray]:

@@ -1,26 +1,22 @@
 """The cells of a diagram that failed, as a place for what comes of them when they are run again."""
 
-import contextlib
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from layerflow.diagrams._array import has_failed
-from layerflow.engine._chunks import Plan
-from layerflow.sweeps._chunks import Facts, Stop, chunks_of
+from layerflow.sweeps._chunks import Facts, Memory, chunks_of
 
 Found = tuple[tuple[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 
-class FailedCells:
+class FailedCells(Memory):
     """Cells whose status is a failure.
 
     Args:
         status: By combination of static values and cell.
     """
-
-    done = 0
 
     def __init__(self, status: np.ndarray) -> None:
         self.bad = has_failed(status)
@@ -29,17 +25,9 @@ class FailedCells:
         self._cells: list[np.ndarray] = []
         self._values: list[dict[str, np.ndarray]] = []
 
-    def held(self) -> contextlib.AbstractContextManager[Stop]:
-        """Nobody else writes here."""
-        return contextlib.nullcontext(Stop())
-
     def missing(self, number: int) -> int:
         """How many cells of a combination of static values failed."""
         return int(self.bad[number].sum())
-
-    def plan(self, number: int) -> Plan | None:
-        """As is best for so few."""
-        return None
 
     def chunks(self, number: int, size: int) -> Iterator[np.ndarray]:
         """Those of a combination, `size` at a time."""

@@ -1,6 +1,5 @@
 """Chunks kept in memory."""
 
-import contextlib
 import json
 import math
 import time
@@ -10,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerflow.diagrams._variables import coordinates_of, variables_of
-from layerflow.engine._chunks import Batch, Plan
+from layerflow.engine._chunks import Batch
 from layerflow.engine._machine import Machine
 from layerflow.methods import Status
-from layerflow.sweeps._chunks import Facts, Stop, chunks_of
+from layerflow.sweeps._chunks import Facts, Memory, chunks_of
 from layerflow.sweeps._record import asked_of, facts_of
 from layerflow.sweeps._request import Request
 
@@ -21,10 +20,8 @@ if TYPE_CHECKING:
     import xarray
 
 
-class InMemory:
+class InMemory(Memory):
     """The numbers of a diagram in memory, by combination of static values and cell; `begin` is when the sweep began."""
-
-    done = 0
 
     def __init__(self, request: Request, batches: list[Batch], device: str, on: Machine, begin: float) -> None:
         self.request, self.batches, self.grid, self.begin = request, batches, request.grid, begin
@@ -34,17 +31,9 @@ class InMemory:
         self.values = {name: np.full(shape + v.shape, v.fill, v.dtype) for name, v in self.variables.items()}
         self.facts: Facts = facts_of(request, batches, device)
 
-    def held(self) -> contextlib.AbstractContextManager[Stop]:
-        """Nobody else writes here."""
-        return contextlib.nullcontext(Stop())
-
     def missing(self, number: int) -> int:
         """All of them."""
         return self.grid.cells
-
-    def plan(self, number: int) -> Plan | None:
-        """As is best for each combination."""
-        return None
 
     def chunks(self, number: int, size: int) -> Iterator[np.ndarray]:
         """All cells, `size` at a time."""
