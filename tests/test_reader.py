@@ -117,7 +117,7 @@ def test_what_differs_in_one_value_is_told_apart(way, request):
 
     assert one == same
     assert one != other
-    assert one.lasting
+    assert not one.strange
 
 
 def test_what_cannot_be_read_is_itself_alone():

@@ -17,12 +17,7 @@ class Identity:
     """A digest, and what it could only tell by the very object."""
 
     digest: str
-    strange: frozenset[str] = frozenset()
-
-    @property
-    def lasting(self) -> bool:
-        """Whether another process would find the same digest."""
-        return not self.strange
+    strange: frozenset[str] = frozenset()  # without any, another process finds the same digest
 
 
 def identity(*values: Any) -> Identity:
