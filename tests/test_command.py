@@ -153,6 +153,19 @@ def test_bad_words_end_with_one_line_and_exit_code_2(arguments, words, capsys):
     assert words in refused(arguments, capsys)
 
 
+@pytest.mark.parametrize("error", [AttributeError("no `x`"), ValueError("Shapes differ"), AssertionError()])
+def test_an_internal_error_is_called_layerflows_own_and_shown_whole_if_asked(error, capsys, monkeypatch):
+    """A ValueError of NumPy or JAX is no word of ours to the user."""
+    monkeypatch.setattr("layerflow.cli._figure.List.run", lambda _: (_ for _ in ()).throw(error))
+
+    with pytest.raises(SystemExit) as stop:
+        main(["list"])
+    assert stop.value.code == 70
+    assert capsys.readouterr().err.startswith(f"layerflow: a fault of layerflow, {type(error).__name__}: {error}")
+    with pytest.raises(type(error)):
+        main(["--traceback", "list"])
+
+
 @pytest.mark.slow
 def test_a_diagram_of_own_data_is_that_of_the_library(file, tmp_path, capsys):
     """The same numbers as the sweep written by hand, on whitened principal components."""
