@@ -21,7 +21,7 @@ OBSERVED = (lf.kernel_distance, lf.loss)
 
 
 def how(name: MethodName) -> dict[str, Any]:
-    """Sweep by gradient flow to the time that the authors' descent reaches, its closed form, or that descent."""
+    """By gradient flow to the time that the authors' descent at rate 0.01 reaches, its closed form, or that descent."""
     if name == "descent":
         return {"method": lf.Descent(optax.sgd, learning_rate=LEARNING_RATE, steps=STEPS), "observe": OBSERVED}
     if name == "exact":
@@ -31,7 +31,7 @@ def how(name: MethodName) -> dict[str, Any]:
 
 
 def panels(diagram: xarray.Dataset) -> matplotlib.figure.Figure:
-    """Kernel distance, laziness, loss and the seeds' spread, under the line between lazy and rich."""
+    """The paper's two maps, laziness beside them and the seeds' spread, under the line between lazy and rich."""
     # Weights off by the tolerance leave a loss of about its square: smaller ones are solver noise. Two flows
     # that step apart differ by a few tolerances: so is a smaller laziness.
     rtol = diagram.attrs.get("rtol", 0.0)

@@ -1,11 +1,9 @@
 """Figure 6(a): the lazy/rich boundary over layer imbalance and weight-to-target ratio.
 
-Two-layer 2-2-2 networks learn one random regression of 10 whitened samples from a lambda-balanced
-start. THEORY: conditions of Dominé et al. (2025); recipe: the authors' code, whose axis called
-weight-to-target ratio, q, divides the target, while the start has singular values sqrt(q), not q.
-So the ratio of the two is q^(3/2). The authors draw fresh singular vectors in every cell; here a
-seed has the same in all cells, which shows the map and not the scatter. Beside the paper's two maps
-stand laziness, the spread over seeds, and the line at which the kernel distance is 1e-3.
+Two-layer 2-2-2 networks learn one random regression of 10 whitened samples from a lambda-balanced start. THEORY:
+conditions of Dominé et al. (2025); recipe: the authors' code, whose axis called weight-to-target ratio, q, divides the
+target, while the start has singular values sqrt(q), not q. So the ratio of the two is q^(3/2). The authors draw fresh
+singular vectors in every cell; here a seed has the same in all cells, which shows the map and not the scatter.
 """
 
 import jax
@@ -32,15 +30,11 @@ NOTES = (
     "holds: there half of the starts, of the wrong determinant, end at a saddle.",
 )
 
-# Mean log10 kernel distance at q = 1 by |lam|, over thirty random tasks of the authors' recipe.
-RECIPE = {9.0: -5.4, 3.0: -3.8, 0.5: -1.7}
+RECIPE = {9.0: -5.4, 3.0: -3.8, 0.5: -1.7}  # mean log10 kernel distance at q = 1 by |lam|, over thirty random tasks
 
 
 def compute(grid: int = 40, seeds: int = 4, method: _figure6.MethodName = "flow") -> xarray.Dataset:
-    """Kernel distance, laziness and loss at t = 39.99 over lam, weight_to_target and seed.
-
-    By the flow, its closed form "exact", or "descent" at rate 0.01 as the authors have it.
-    """
+    """Kernel distance, laziness and loss at t = 39.99 over lam, weight_to_target and seed."""
     task = lf.random_regression(jax.random.key(1), n=10, inp=2, out=2, whiten=True).moments
 
     def balanced(key: jax.Array, lam: jax.Array, weight_to_target: jax.Array) -> lf.Problem:
@@ -56,11 +50,9 @@ def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:
     decades = np.log10(diagram.kernel_distance).mean("seed")
     size, edge = abs(diagram.lam), decades.isel(weight_to_target=0)
     both = (edge + edge.values[::-1]).where(edge.lam > 0, drop=True) / 2
-    odd = abs(decades - decades.values[::-1]).max()
+    odd, at = abs(decades - decades.values[::-1]).max(), f"at ratio {told(edge.weight_to_target)}"
     rich = size.values[edge > np.log10(_figure6.LEVEL)].max(initial=-np.inf)
-    at = f"at ratio {told(edge.weight_to_target)}"
-    # A kernel that shrinks with its function keeps its direction, not its size. (At balance itself half of the starts
-    # end at a saddle.)
+    # A kernel that shrinks with its function keeps its direction, not its size. (At λ = 0 half end at a saddle.)
     row = diagram.where(diagram.lam > 0, drop=True).sel(lam=2.5, method="nearest").mean("seed")
     there = f"at λ = {told(row.lam)}, at the largest ratio over the smallest"
     grown = lambda name: row[name][-1] / row[name][0]

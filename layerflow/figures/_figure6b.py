@@ -1,14 +1,10 @@
 """Figure 6(b): the lazy/rich boundary over weight scales and weight-to-target ratio.
 
-Networks 20-20-2 of zero function at the start learn one random regression of 10 samples, not
-whitened. The layers' standard deviations are 0.1 + max(d, 0) and 0.1 + max(-d, 0) with d the
-vertical axis. The paper calls d lambda, but its sense is opposite to the imbalance of Eq. 14 (d > 0
-makes the first layer heavier), and its tick labels are ten times d and upside down. Beside the
-paper's two maps stand laziness, the spread over seeds, and the line at which the kernel distance is 1e-3.
-
-Ten samples span ten of the twenty input directions, and the symmetrised start uses twelve of the
-twenty hidden ones: the flow neither moves the others nor is moved by them. So networks 10-12-2 are
-integrated whose function and kernel on the samples are those of the networks 20-20-2.
+Networks 20-20-2 of zero function at the start learn one random regression of 10 samples, not whitened. The layers'
+standard deviations are 0.1 + max(d, 0) and 0.1 + max(-d, 0) with d the vertical axis. The paper calls d lambda, but its
+sense is opposite to the imbalance of Eq. 14 (d > 0 makes the first layer heavier), and its tick labels are ten times d
+and upside down. Ten samples span ten of the twenty input directions, and the symmetrised start uses twelve of the
+twenty hidden ones; the flow leaves the others alone. So networks 10-12-2 are integrated, of equal function and kernel.
 """
 
 from typing import Literal
@@ -38,10 +34,7 @@ RECIPE_APART = {0.1: -1.1, 1.0: -3.5, 10.0: -5.7, 50.0: -6.0}
 
 
 def compute(grid: int = 40, seeds: int = 2, method: Literal["flow", "descent"] = "flow") -> xarray.Dataset:
-    """Kernel distance, laziness and loss at t = 39.99 over weight_to_target, std_difference and seed.
-
-    By the flow, or "descent" at rate 0.01 as the authors have it; there is no closed form.
-    """
+    """Kernel distance, laziness and loss at t = 39.99 over weight_to_target, std_difference and seed."""
     samples = lf.random_regression(jax.random.key(1), n=10, inp=20, out=2)
     seen = jnp.linalg.svd(samples.x, full_matrices=False)[2].T  # the directions that the samples span
     task = lf.Samples(samples.x @ seen, samples.y).moments
@@ -54,11 +47,9 @@ def compute(grid: int = 40, seeds: int = 2, method: Literal["flow", "descent"] =
         return lf.Problem(start, task.rescale(target=1 / weight_to_target))
 
     label = {"long_name": "scale difference σ₁ − σ₂", "units": "weight"}
+    differences = xarray.DataArray(np.linspace(-0.5, 0.5, grid), attrs=label)
     # The ratio comes first: cells that step together then have targets, and so time scales, alike.
-    axes = {
-        "weight_to_target": np.linspace(0.1, 50.0, grid),
-        "std_difference": xarray.DataArray(np.linspace(-0.5, 0.5, grid), attrs=label),
-    }
+    axes = {"weight_to_target": np.linspace(0.1, 50.0, grid), "std_difference": differences}
     return lf.sweep(unbalanced, axes, seeds=seeds, **_figure6.how(method))
 
 
@@ -71,7 +62,6 @@ def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:
     mean = "Mean log₁₀(kernel distance + 1e-6) at"
     first = f"First ratio with a kernel distance below {_figure6.LEVEL:g}, at equal scales and at a difference of ±0.5"
     return (
-        # The recipe's means are of three runs.
         _figure6.as_in_the_recipe(f"{mean} equal scales and ratios", equal, RECIPE_EQUAL, atol=0.6),
         _figure6.as_in_the_recipe(f"{mean} a scale difference of ±0.5 and ratios", apart, RECIPE_APART, atol=0.6),
         Claim(first, lazy[1] < lazy[0] < np.inf, lazy, "the second is smaller"),
