@@ -21,7 +21,7 @@ from layerflow.engine._machine import Machine
 from layerflow.engine._wanted import Observe, Summarise
 from layerflow.methods import Method, checked_method
 from layerflow.sweeps._cell_function import CellFunction, match_arguments, without_jit
-from layerflow.sweeps._chunks import Here, fill
+from layerflow.sweeps._chunks import Here, Keeper, fill
 from layerflow.sweeps._failed import FailedCells
 from layerflow.sweeps._rebuilt import check_settings, grid_again, method_again, position, wanted_again
 from layerflow.sweeps._record import method_facts, root_of, velocity_of
@@ -29,8 +29,6 @@ from layerflow.sweeps._request import Request
 
 if TYPE_CHECKING:
     import xarray
-
-    from layerflow.store._again import AgainInStore
 
 
 @full_precision()
@@ -151,13 +149,13 @@ def retry(
     batches = whole.batches()
     _check_same(diagram, asked, whole, batches)
     on = Machine() if on is None else on
-    place = _place(diagram, grid, method)
-    fill(place, Here(whole, batches, on), progress)
-    return place.dataset()
+    keeper = _keeper(diagram, grid, method)
+    fill(keeper, Here(whole, batches, on), progress)
+    return keeper.dataset()
 
 
-def _place(diagram: "xarray.Dataset", grid: Grid, method: Method) -> "_AgainInMemory | AgainInStore":
-    """Where what comes of the failed cells is kept."""
+def _keeper(diagram: "xarray.Dataset", grid: Grid, method: Method) -> Keeper:
+    """Who keeps what comes of the failed cells."""
     if "store" not in diagram.attrs:
         return _AgainInMemory(diagram, grid, method)
     from layerflow.store._again import AgainInStore  # zarr takes its time to import

@@ -15,14 +15,12 @@ from layerflow.engine._wanted import Observe, Summarise
 from layerflow.methods import Method, Times
 from layerflow.observables import loss
 from layerflow.sweeps._cell_function import CellFunction
-from layerflow.sweeps._chunks import Crew, Here, fill
+from layerflow.sweeps._chunks import Crew, Here, Keeper, fill
 from layerflow.sweeps._memory import InMemory
 from layerflow.sweeps._request import Request
 
 if TYPE_CHECKING:
     import xarray
-
-    from layerflow.store._into import InStore
 
 
 @full_precision()
@@ -119,10 +117,10 @@ def sweep(
     )
     batches = request.batches()
     crew = _crew(request, batches, on)
-    place = _place(store, request, batches, crew, on, begin)
+    keeper = _keeper(store, request, batches, crew, on, begin)
     request.judge(batches)
-    fill(place, crew, progress)
-    return place.dataset()
+    fill(keeper, crew, progress)
+    return keeper.dataset()
 
 
 def _checked(on: Machine | None, store: str | os.PathLike[str] | None) -> Machine:
@@ -143,10 +141,10 @@ def _crew(request: Request, batches: list[Batch], on: Machine) -> Crew:
     return There(request, batches, on)
 
 
-def _place(
+def _keeper(
     store: str | os.PathLike[str] | None, request: Request, batches: list[Batch], crew: Crew, on: Machine, begin: float
-) -> "InMemory | InStore":
-    """Where chunks are kept."""
+) -> Keeper:
+    """Who keeps what is computed."""
     if store is None:
         return InMemory(request, batches, crew.device, on, begin)
     from layerflow.store._into import InStore  # zarr takes its time to import

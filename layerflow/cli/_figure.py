@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import tyro
 
 from layerflow.base._memory import check_room
+from layerflow.cli._index import Entry, write_index
 from layerflow.cli._shared import (
     DoesNotHold,
     Dtype,
@@ -25,7 +26,6 @@ from layerflow.cli._shared import (
 )
 
 if TYPE_CHECKING:
-    import layerflow.cli._index
     import layerflow.figures
 
 ALL = "all"
@@ -93,8 +93,6 @@ class Figure:
     def _draw_all(self, figures: dict[str, "layerflow.figures.Figure"], folder: pathlib.Path) -> None:
         """One figure after the other; one that fails is told on the page and costs the others nothing."""
         from tqdm import tqdm
-
-        from layerflow.cli._index import Entry, write_index
 
         parameters = {name: _parameters_if_taken(figure, self._given) for name, figure in figures.items()}
         unused = [flag for flag in self._given if not any(flag in taken for taken in parameters.values())]
@@ -169,7 +167,7 @@ def _all_parameters(figure: "layerflow.figures.Figure", given: dict[str, Any]) -
     return dict(bound.arguments)
 
 
-def _summarise(entries: list["layerflow.cli._index.Entry"], page: pathlib.Path) -> None:
+def _summarise(entries: list[Entry], page: pathlib.Path) -> None:
     """Say what was drawn, what failed and what does not hold."""
     for entry in entries:
         print(f"{entry.name:4} {entry.seconds:6.1f} s  {entry.error or entry.title}")

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 class AgainInStore(FailedCells):
     """The failed cells of a diagram opened from a store, to be run by a method; how many, is known once it is held."""
 
-    cells = 0
-
     def __init__(self, diagram: "xarray.Dataset", method: Method) -> None:
         self.place, self.method = Place(diagram.attrs["store"]), method
         self.store = Store(self.place, read_only=False)

@@ -105,14 +105,14 @@ class There:
         how = {name: getattr(self.on, name) for name in ("memory", "chunk", "lanes")}
         return self.client.submit(_plan, self.package, how, pure=False).result()
 
-    def compute(self, place: InStore, stop: Stop, bar: Any) -> Generator[tuple[int, Facts]]:
+    def compute(self, keeper: InStore, stop: Stop, bar: Any) -> Generator[tuple[int, Facts]]:
         """Have missing chunks computed, and written to the store by who computes them."""
-        run, store, blamed, deadly = f"layerflow-{uuid.uuid4().hex}", place.store, [], []
-        if not place.lacking:
+        run, store, blamed, deadly = f"layerflow-{uuid.uuid4().hex}", keeper.store, [], []
+        if not keeper.lacking:
             return
         self.client.register_plugin(_Delivery(run, self.package))
         try:
-            for chunk, killed in self._flown(run, "first", store, place.lacking, _IN_FLIGHT, stop):
+            for chunk, killed in self._flown(run, "first", store, keeper.lacking, _IN_FLIGHT, stop):
                 if killed:
                     blamed.append(chunk)
                 else:

@@ -19,14 +19,14 @@ from layerflow.store._log import Run
 from layerflow.store._place import Place
 from layerflow.store._store import Chunk, Store, description_at
 from layerflow.store._writer import Writer, interrupts, not_written
-from layerflow.sweeps._chunks import Crew, Facts, Stop
+from layerflow.sweeps._chunks import Crew, Facts, Keeper, Stop
 from layerflow.sweeps._request import Request
 
 if TYPE_CHECKING:
     import xarray
 
 
-class InStore:
+class InStore(Keeper):
     """The store of a sweep, there already or to be made.
 
     Attributes:

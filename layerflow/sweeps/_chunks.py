@@ -1,7 +1,7 @@
-"""The one loop: whoever computes chunks meets the place where they are kept.
+"""The one loop: whoever computes chunks meets whoever keeps them.
 
-A place is memory, a store, or the cells of a diagram that failed; those who compute are the devices of this process or
-the workers of a cluster.
+These are kept in memory, in a store, or in place of cells that failed; those who compute are the devices of this
+process or the workers of a cluster.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import functools
 import itertools
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -25,6 +25,9 @@ from layerflow.engine._machine import Device, Machine
 from layerflow.sweeps._record import device_in_words
 from layerflow.sweeps._request import Request, cells_of
 
+if TYPE_CHECKING:
+    import xarray
+
 Facts = dict[str, Any]
 
 
@@ -34,41 +37,43 @@ class Stop:
     asked = False
 
 
-@runtime_checkable
-class Place(Protocol):
-    """Where chunks are kept.
+class Keeper:
+    """Who keeps chunks. As it stands here, in this process alone, computed as is best for each combination.
 
     Attributes:
         cells: How many there are to be.
         done: How many of them are there already.
     """
 
-    cells: int
-    done: int
+    cells = 0
+    done = 0
 
     def held(self) -> contextlib.AbstractContextManager[Stop]:
         """Be the one that puts chunks there."""
-        ...
+        return contextlib.nullcontext(Stop())
 
     def missing(self, number: int) -> int:
         """How many cells of a combination of static values are missing."""
-        ...
+        raise NotImplementedError
 
     def plan(self, number: int) -> Plan | None:
         """How its chunks are computed, where that is settled."""
-        ...
+        return None
 
     def chunks(self, number: int, size: int) -> Iterator[np.ndarray]:
         """The missing cells of a combination, `size` at a time."""
-        ...
+        raise NotImplementedError
 
     def put(self, number: int, cells: np.ndarray, values: dict[str, Any]) -> None:
         """Keep what came of some cells; values beyond them fill the chunk."""
-        ...
+        raise NotImplementedError
 
     def note(self, cells: int, facts: Facts) -> None:
         """Hear that so many cells are done, and how the run went so far."""
-        ...
+
+    def dataset(self) -> "xarray.Dataset":
+        """The diagram of all that is there."""
+        raise NotImplementedError
 
 
 @runtime_checkable
@@ -81,35 +86,21 @@ class Crew(Protocol):
         """How chunks of all combinations are computed, of one size."""
         ...
 
-    def compute(self, place: Any, stop: Stop, bar: Any) -> Generator[tuple[int, Facts]]:
+    def compute(self, keeper: Any, stop: Stop, bar: Any) -> Generator[tuple[int, Facts]]:
         """Compute what is missing and put it there; how many cells are done each time, and how the run went so far."""
         ...
 
 
-class Memory:
-    """A place of this process alone, where each combination of static values is computed as is best for it."""
-
-    done = 0
-
-    def held(self) -> contextlib.AbstractContextManager[Stop]:
-        """Nobody else writes here."""
-        return contextlib.nullcontext(Stop())
-
-    def plan(self, number: int) -> Plan | None:
-        """Nothing is settled."""
-        return None
-
-
-def fill(place: Place, crew: Crew, progress: bool) -> None:
+def fill(keeper: Keeper, crew: Crew, progress: bool) -> None:
     """Compute every chunk that is missing."""
     with (
-        place.held() as stop,
-        progress_bar(place.cells, progress, place.done) as bar,
-        contextlib.closing(crew.compute(place, stop, bar)) as computed,
+        keeper.held() as stop,
+        progress_bar(keeper.cells, progress, keeper.done) as bar,
+        contextlib.closing(crew.compute(keeper, stop, bar)) as computed,
     ):
         for cells, facts in computed:
             bar.update(cells)
-            place.note(cells, facts)
+            keeper.note(cells, facts)
 
 
 class Here:
@@ -125,19 +116,19 @@ class Here:
         both = zip(self.batches, found, strict=True)
         return [plan if plan.size == even.chunk else batch.plan(self.grid.cells, even) for batch, plan in both]
 
-    def compute(self, place: Place, stop: Stop, bar: Any) -> Generator[tuple[int, Facts]]:
+    def compute(self, keeper: Keeper, stop: Stop, bar: Any) -> Generator[tuple[int, Facts]]:
         """Compute what is missing, one combination of static values after the other."""
         used: list[Plan] = []
         for number, ((_, words), batch) in enumerate(zip(self.grid.combinations(), self.batches, strict=True)):
-            missing = place.missing(number)
+            missing = keeper.missing(number)
             if not missing or stop.asked:
                 continue
             bar.set_description(words or "sweep", refresh=False)
-            plan = place.plan(number) or batch.plan(missing, self.on)
+            plan = keeper.plan(number) or batch.plan(missing, self.on)
             used.append(plan)
-            chunks = itertools.takewhile(lambda _: not stop.asked, place.chunks(number, plan.size))
+            chunks = itertools.takewhile(lambda _: not stop.asked, keeper.chunks(number, plan.size))
             for cells, values in self._solved(batch, plan, chunks, bar):
-                place.put(number, cells, values)
+                keeper.put(number, cells, values)
                 yield len(cells), self._facts(used)
 
     def _solved(

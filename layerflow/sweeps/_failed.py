@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from layerflow.diagrams._array import has_failed
-from layerflow.sweeps._chunks import Facts, Memory, chunks_of
+from layerflow.sweeps._chunks import Keeper, chunks_of
 
 Found = tuple[tuple[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 
-class FailedCells(Memory):
+class FailedCells(Keeper):
     """Cells whose status is a failure.
 
     Args:
@@ -38,9 +38,6 @@ class FailedCells(Memory):
         self._rows.append(np.full(len(cells), number))
         self._cells.append(cells)
         self._values.append({name: own[: len(cells)] for name, own in values.items()})
-
-    def note(self, cells: int, facts: Facts) -> None:
-        """A diagram tells of the run that made it alone."""
 
     def found(self) -> Found:
         """The cells, by combination of static values and number, and what came of them."""

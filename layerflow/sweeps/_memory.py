@@ -12,7 +12,7 @@ from layerflow.diagrams._variables import coordinates_of, variables_of
 from layerflow.engine._chunks import Batch
 from layerflow.engine._machine import Machine
 from layerflow.methods import Status
-from layerflow.sweeps._chunks import Facts, Memory, chunks_of
+from layerflow.sweeps._chunks import Facts, Keeper, chunks_of
 from layerflow.sweeps._record import asked_of, facts_of
 from layerflow.sweeps._request import Request
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import xarray
 
 
-class InMemory(Memory):
+class InMemory(Keeper):
     """The numbers of a diagram in memory, by combination of static values and cell; `begin` is when the sweep began."""
 
     def __init__(self, request: Request, batches: list[Batch], device: str, on: Machine, begin: float) -> None:
