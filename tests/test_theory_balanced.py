@@ -18,6 +18,7 @@ from layerflow.theory import (
     sign_obstruction,
 )
 from layerflow.theory._eigen import flow_axes, flow_matrix, symmetric_axes
+from layerflow.theory._riccati import riccati_factor
 
 path = jax.jit(balanced_path)
 
@@ -282,16 +283,14 @@ def test_kernel_distances_keep_their_digits_down_to_the_lazy_end():
     assert scaled[2] / 1000.0**4 < 1e-11
 
 
-def derivatives(w1, w2, lam, sigma_yx, t):
-    """jacfwd, jacrev and central differences of the invariants; the check of balance reads the start, so it stays."""
-    from layerflow.theory._riccati import riccati_factor
+@jax.jit
+def invariants(lam, sigma_yx, t, q0):
+    """Those of a network that starts at q0; the check of balance reads the start, so it stays out."""
+    q = riccati_factor(flow_matrix(lam, sigma_yx), q0, t)
+    return q @ q.T
 
-    def invariants(lam, sigma_yx, t, q0):
-        q = riccati_factor(flow_matrix(lam, sigma_yx), q0, t)
-        return q @ q.T
 
-    at = tuple(jnp.asarray(value) for value in (lam, sigma_yx, t, np.concatenate([w1.T, w2])))
-    return jax.jit(invariants), at
+FORWARD, BACKWARD = (jax.jit(mode(invariants, argnums=(0, 1, 2, 3))) for mode in (jax.jacfwd, jax.jacrev))
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.8])
@@ -302,15 +301,17 @@ def test_derivatives_are_finite_and_right_where_eigenvalues_repeat(lam, sigma_yx
     """At lam = 0 with repeated and with zero singular values, t from 0 to long, in every argument."""
     w1, w2 = draw(2, lam, 0.4, 3, 2, 2)
     for t in (0.0, 0.7, 30.0):
-        f, at = derivatives(w1, w2, lam, sigma_yx, t)
-        forward, backward = FORWARD(f, at), BACKWARD(f, at)
+        at = tuple(jnp.asarray(value) for value in (lam, sigma_yx, t, np.concatenate([w1.T, w2])))
+        forward, backward = FORWARD(*at), BACKWARD(*at)
         for place, (one, two) in enumerate(zip(forward, backward, strict=True)):
             assert np.isfinite(one).all()
             np.testing.assert_allclose(one, two, atol=1e-10 * (1 + np.abs(one).max()))
             direction = np.random.default_rng(place).normal(size=at[place].shape)
             if place == 2:
                 direction = np.ones(())
-            step = lambda h, f=f, at=at, place=place, to=direction: f(*at[:place], at[place] + h * to, *at[place + 1 :])
+            step = lambda h, at=at, place=place, to=direction: invariants(
+                *at[:place], at[place] + h * to, *at[place + 1 :]
+            )
             if place == 2 and t == 0:
                 continue  # no times before 0; the velocity there is checked below
             h = 1e-4
@@ -318,14 +319,6 @@ def test_derivatives_are_finite_and_right_where_eigenvalues_repeat(lam, sigma_yx
             along = np.tensordot(one, direction, axes=direction.ndim)
             # Fourth order, h^4 = 1e-16, and rounding 1e-16 / h = 1e-12.
             np.testing.assert_allclose(along, slope, atol=1e-9 * (1 + np.abs(along).max()))
-
-
-def FORWARD(f, at):
-    return jax.jacfwd(f, argnums=(0, 1, 2, 3))(*at)
-
-
-def BACKWARD(f, at):
-    return jax.jacrev(f, argnums=(0, 1, 2, 3))(*at)
 
 
 def test_the_velocity_at_the_start_is_minus_the_gradient():

@@ -147,11 +147,16 @@ def test_width_one_is_a_pair_of_layers():
     np.testing.assert_allclose(network.a[:, 0], pair.a, rtol=1e-13)
 
 
+@jax.jit
+def time_of(level, a0, b0, target, z):
+    return theory.scalar_network_time(level, a0, b0, target, z=z, variance=0.7)
+
+
 @few
 @given(weights, weights, st.sampled_from([1.3, -0.8, 0.0]), st.sampled_from([1.0, -0.6, 3.0]), st.floats(0.01, 0.99))
 def test_time_of_a_level_is_when_the_flow_is_there(a0, b0, target, z, share):
     a0, b0 = np.array(a0).round(3), np.array(b0).round(3)
-    when = jax.jit(lambda level: theory.scalar_network_time(level, a0, b0, target, z=z, variance=0.7))
+    when = lambda level: time_of(level, a0, b0, target, z)
     start = float(np.sum(a0 * b0)) / z
     end = float(theory.scalar_network_limit(a0, b0, target, z=z).output)
     level = start + share * (end - start)
