@@ -139,7 +139,9 @@ def claims(diagram: xarray.Dataset) -> tuple[Claim, ...]:
     least = int(np.argmin(gaps))
     ends = diagram.kernel_distance.isel(t=-1).mean("seed")
     balanced, imbalanced = ends.sel(lam=0.0), ends.isel(lam=-1)
-    closed = lf.theory.balanced_strength(diagram.t.values[:, None, None], np.array(LAMS)[:, None], 1.0, scale)
+    closed = np.asarray(
+        lf.theory.balanced_strength(diagram.t.values[:, None, None], np.array(LAMS)[:, None], 1.0, scale)
+    )
     flow = diagram.leading_strength.transpose("seed", "t", "lam", "scale").values
     off = float((abs(flow - closed) / (1 + closed)).max())
     return (

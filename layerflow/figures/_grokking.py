@@ -1,5 +1,6 @@
 """What the figures of grokking share: a network and its measure, steps to measure at, and how curves are drawn."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -41,7 +42,7 @@ def steps_to(last: int, points: int) -> np.ndarray:
     return np.unique(np.concatenate([[0], np.round(np.geomspace(1, last, points))]).astype(int))
 
 
-def log_ticks(ax: Axes, x: list[float], y: list[float]) -> None:
+def log_ticks(ax: Axes, x: Sequence[Any] | np.ndarray, y: Sequence[Any] | np.ndarray) -> None:
     """Numbers in full along two logarithmic axes."""
     ax.set_xticks(x, [f"{tick:g}" for tick in x])
     ax.set_yticks(y, [f"{tick:,g}" for tick in y])
