@@ -228,7 +228,7 @@ class Batch:
         measured = sum(_bytes(one.like) for one in self.frozen.measured)
         return own + _STATE_COPIES * state + (1 if self.ts is None else len(self.ts)) * (2 * state + 3 * measured) + 256
 
-    def _call(self, device: Device, cells: Cells, plan: Plan, ask: Ask, tell: Tell) -> tuple[list[Array], Path]:
+    def _call(self, device: Device, cells: Cells, plan: Plan, ask: Ask, tell: Tell) -> tuple[list[Any], Path]:
         if device not in self._fixed:
             self._fixed[device] = _moved(device, (self.shared, self.frozen.constants, self.ts, self.root))
         shared, constants, ts, root = self._fixed[device]
