@@ -307,21 +307,21 @@ def test_a_chunk_that_kills_its_workers_is_named_and_all_others_are_kept(own_cli
         name = "poison"
 
         def setup(self, worker):
-            from layerflow.store import _cluster
+            from layerflow.sweeps import _chunks
 
-            self.cells_of = _cluster.cells_of
+            self.cells_of = _chunks.cells_of
 
             def poisoned(grid, cells, size):
                 if cells[0] == 20:
                     os.kill(os.getpid(), signal.SIGKILL)
                 return self.cells_of(grid, cells, size)
 
-            _cluster.cells_of = poisoned
+            _chunks.cells_of = poisoned
 
         def teardown(self, worker):
-            from layerflow.store import _cluster
+            from layerflow.sweeps import _chunks
 
-            _cluster.cells_of = self.cells_of
+            _chunks.cells_of = self.cells_of
 
     def few(lam):
         return lf.Problem(lf.linear_model(jnp.array([lam])), lf.Modes(jnp.ones(1), lam))
