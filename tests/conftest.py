@@ -33,7 +33,7 @@ def pytest_configure(config):
     """Keep compiled programs between runs and workers: compiling is most of the time."""
     if hasattr(config, "cache"):  # pytest -p no:cacheprovider has none
         lf.enable_compile_cache(config.cache.mkdir("jax"))
-    gc.set_threshold(50_000, 20, 20)  # JAX makes so many objects that looking for cycles takes a tenth of the time
+    gc.set_threshold(50_000, 20, 20)  # JAX makes many objects: looking for cycles took a twentieth of the time
 
 
 def pytest_collectstart(collector):
