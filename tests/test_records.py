@@ -54,6 +54,15 @@ def test_a_card_tells_settings_and_when_cells_stopped(early):
     assert f"\n  stopped   3 of 3 cells met `until`, the median cell stopped at t = {np.median(early.end):.4g}" in card
 
 
+def test_the_worst_error_is_that_of_cells_that_have_one():
+    """A start of NaN fails, and has no error to hold against theory."""
+    diagram = lf.sweep(cell, {"lam": [-1.0, 1.0]}, method=lf.Flow(t1=1.0), verify=True)
+
+    assert np.isnan(diagram.error_over_tolerance.values).tolist() == [True, False]
+    for name in ("error_over_tolerance", "drift"):
+        assert diagram.attrs[f"worst_{name}"] == diagram[name].values[1]
+
+
 def test_what_is_as_usual_is_not_told():
     facts = method_facts(lf.Flow(t1=3.0))
 

@@ -58,11 +58,10 @@ class InMemory(Keeper):
         data = {
             name: ([*axes, *v.dims], self.grid.shaped(self.values[name]), v.attrs) for name, v in self.variables.items()
         }
-        worst = {
-            f"worst_{name}": float(self.values[name].max())
-            for name in ("error_over_tolerance", "drift")
-            if self.request.wanted.verify and name in self.values
-        }
         asked = json.dumps(asked_of(self.request, self.batches))
-        attrs = {**self.facts, "asked": asked, **worst, "wall_seconds": round(time.perf_counter() - self.begin, 3)}
-        return Diagram(data, coordinates_of(self.grid, self.batches[0]), attrs)
+        diagram = Diagram(data, coordinates_of(self.grid, self.batches[0]), {**self.facts, "asked": asked})
+        if self.request.wanted.verify:
+            checks = [name for name in ("error_over_tolerance", "drift") if name in diagram]
+            diagram.attrs |= {f"worst_{name}": float(diagram[name].max()) for name in checks}  # NaN is left out
+        diagram.attrs["wall_seconds"] = round(time.perf_counter() - self.begin, 3)
+        return diagram
