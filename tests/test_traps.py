@@ -115,11 +115,17 @@ def test_labels_come_from_the_observable_with_the_longest_name():
     assert diagram.a_x.attrs["long_name"] == "short x"
 
 
-def test_times_and_steps_are_not_mixed_on_one_dimension():
-    methods = {"flow": lf.Flow(t1=20.0), "descent": lf.Descent(optax.sgd, learning_rate=0.1, steps=20)}
-
-    with pytest.raises(TypeError, match="times for Flow and steps for Descent"):
-        lf.sweep(lambda how: (cell(0.1), how), {"how": lf.static(methods)}, ts=[0, 5, 10])
+@pytest.mark.parametrize(
+    ("other", "got"),
+    [
+        (lf.Descent(optax.sgd, learning_rate=0.1, steps=20), "Descent and Flow"),
+        (lf.Exact(t1=20.0), "Exact and Flow"),
+    ],
+)
+def test_measured_on_the_way_all_cells_have_one_kind_of_method(other, got):
+    """Times and steps do not share a dimension, nor do a flow and a closed form share one record of how they ran."""
+    with pytest.raises(TypeError, match=f"one kind of method, got {got}: "):
+        lf.sweep(lambda how: (cell(0.1), how), {"how": lf.static({"flow": FLOW, "other": other})}, ts=[0, 5, 10])
 
 
 @pytest.mark.parametrize("name", ["mode", "scale"])

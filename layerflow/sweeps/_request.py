@@ -79,10 +79,11 @@ class Request:
         """The cells of each combination of static values, traced; raises where they cannot be one diagram."""
         check_known((self.method, self.ts, self.root), "its method, `ts` or root key")
         batches = [_batch(self, chosen) for chosen, _ in self.grid.combinations()]
-        counted = {batch.frozen.program.method.time for batch in batches}
-        if self.ts is not None and len(counted) > 1:
+        kinds = sorted({type(batch.frozen.program.method).__name__ for batch in batches})
+        if self.ts is not None and len(kinds) > 1:
             raise TypeError(
-                "`ts` are times for Flow and steps for Descent: sweep the two apart, or measure at the end."
+                f"With `ts` all cells need one kind of method, got {' and '.join(kinds)}: `ts` are times for Flow "
+                "and Exact, and steps for Descent. Sweep them apart, or measure at the end."
             )
         _check_shapes([words for _, words in self.grid.combinations()], batches)
         _check_names(names_of(batches[0]), self.grid)
