@@ -126,10 +126,11 @@ class Here:
             bar.set_description(words or "sweep", refresh=False)
             plan = keeper.plan(number) or batch.plan(missing, self.on)
             used.append(plan)
+            how = self._how(used)
             chunks = itertools.takewhile(lambda _: not stop.asked, keeper.chunks(number, plan.size))
             for cells, values in self._solved(batch, plan, chunks, bar):
                 keeper.put(number, cells, values)
-                yield len(cells), self._facts(used)
+                yield len(cells), how | self._spent()
 
     def _solved(
         self, batch: Batch, plan: Plan, chunks: Iterable[np.ndarray], bar: Any
@@ -144,13 +145,18 @@ class Here:
         prepare = undisturbed()(functools.partial(batch.compile, plan))
         yield from pull(self.on.devices_for(self.grid.cells, plan.size), chunks, prepare, solve)
 
-    def _facts(self, used: list[Plan]) -> Facts:
-        """How the run went so far."""
+    def _how(self, used: list[Plan]) -> Facts:
+        """By what plans, on how many devices."""
         lanes = [plan.lanes for plan in used if plan.lanes is not None]
         return {
             "chunk": one_or_all([plan.size for plan in used]),
             **({"lanes": one_or_all(lanes)} if lanes else {}),
             "devices": max(len(self.on.devices_for(self.grid.cells, plan.size)) for plan in used),
+        }
+
+    def _spent(self) -> Facts:
+        """What the run took so far."""
+        return {
             "calls_split": sum(batch.calls_split for batch in self.batches),
             "chunk_bytes": max(batch.chunk_bytes for batch in self.batches),
             "compile_seconds": round(sum(batch.compile_seconds for batch in self.batches), 3),
