@@ -242,11 +242,11 @@ class Batch:
             while under_way is not None and under_way.finished < cells.real.sum():
                 tell(_slow(under_way))
                 onward = self._onward(plan, device, ask, (built, under_way))
-                ended = under_way.ended.status != Status.RUNNING
+                ended = np.asarray(under_way.ended.status) != Status.RUNNING
                 *after, under_way = jax.block_until_ready(onward(constants, ts, cells.real, built, under_way))
                 found = _joined(ended, found, after)
                 tell(_slow(under_way))
-        if self.judging is not None and (found[1].status == Status.DOUBTFUL).any():
+        if self.judging is not None and (np.asarray(found[1].status) == Status.DOUBTFUL).any():
             return self._judging(ask)._call(device, cells, plan, ask, tell)
         return found[0], found[1]
 
@@ -326,9 +326,9 @@ class Batch:
         return (self.identity, jax.default_backend(), shapes)
 
 
-def _joined(first: Array, one: PyTree, other: PyTree) -> PyTree:
+def _joined(first: np.ndarray, one: PyTree, other: PyTree) -> PyTree:
     """What came of the cells of a chunk: `one` of the first ones, `other` of the rest."""
-    first, one, other = jax.device_get((first, one, other))
+    one, other = jax.device_get((one, other))
     spread = lambda array: first.reshape(first.shape + (1,) * (array.ndim - 1))
     return jax.tree.map(lambda a, b: np.where(spread(a), a, b), one, other)
 
