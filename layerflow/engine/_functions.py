@@ -122,8 +122,6 @@ class Functions:
     def extremes(self, leaves: list[Array]) -> tuple[Array, Array]:
         """The least loss and that of the zero function, where convergence is judged by them."""
         cell = self.cell(leaves)
-        if not self.static.method.judges_convergence:
-            return jnp.zeros(()), jnp.zeros(())
         if cell.problem.has_decay:
             raise ValueError(
                 'With weight decay the least loss is not known, so until="converged" cannot be judged. '
@@ -133,8 +131,6 @@ class Functions:
 
     def follow(self, moved: Array, leaves: list[Array]) -> dict[str, Array]:
         """What observables follow along the path, by the observable's name."""
-        if not self.followed:
-            return {}
         movements = self.moved(moved, leaves)
         networks, problem = [network for network, _ in movements], self.cell(leaves).problem
         with at_hand(movements=movements):

@@ -297,7 +297,8 @@ def freeze(apart: Apart, leaves: list[Any], method: list[Any], wanted: Wanted, t
 
 
 def _check_apart(measured: list[Measured], summed: list[Measured]) -> None:
-    for name in {one.name for one in measured} & {one.name for one in summed}:
+    names = {one.name for one in summed}
+    for name in (one.name for one in measured if one.name in names):
         raise ValueError(f"An observable and a summary both give `{name}`. Name one of them apart: {{'other': f}}.")
 
 
