@@ -31,6 +31,7 @@ from layerflow.cli._shared import (
 from layerflow.diagrams._array import over_seeds, verbatim
 from layerflow.plot._panels import panels
 from layerflow.starts._chain import layer_squares
+from layerflow.store._command import begun_by
 
 if TYPE_CHECKING:
     import xarray
@@ -192,8 +193,6 @@ class Diagram:
 
     def _sweep(self, train: lf.Samples, test: lf.Samples | None, widths: tuple[int, ...]) -> "xarray.Dataset":
         """The diagram."""
-        from layerflow.store._command import begun_by
-
         def cell(key: Any, lam: Any, target_scale: Any) -> lf.Problem:
             start = _start(self.start, key, lam, self.strength, widths, train)
             rescaled = None if test is None else test.rescale(target=target_scale)

@@ -8,7 +8,9 @@ from string import Template
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from layerflow import __version__
 from layerflow.cli._shared import Saved
+from layerflow.diagrams._words import method_in_words
 
 if TYPE_CHECKING:
     import xarray
@@ -48,8 +50,6 @@ class Entry:
 
 def write_index(page: pathlib.Path, entries: list[Entry]) -> None:
     """Write the page, into the folder of the pictures."""
-    from layerflow import __version__
-
     names = "\n".join(f'<a href="#{_anchor(e)}">{escape(e.name)}</a>' for e in entries)
     seconds = f"{sum(e.seconds for e in entries):.0f}"
     sections = "\n".join(map(_section, entries))
@@ -119,8 +119,6 @@ def _facts(entry: Entry) -> str:
 
 def made_in_words(diagram: "xarray.Dataset") -> str:
     """Method, precision and device, as far as the diagram knows them."""
-    from layerflow.diagrams._dataset import method_in_words
-
     attrs = diagram.attrs
     words = [method_in_words(attrs)] if "method" in attrs else []
     return ", ".join([*words, *(str(attrs[key]) for key in ("dtype", "device") if key in attrs)])
