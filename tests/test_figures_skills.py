@@ -9,6 +9,9 @@ from layerflow import theory
 from layerflow.figures import FIGURES, _figure4, _figure4plus, _skill_losses
 
 
+pytestmark = pytest.mark.optimised
+
+
 @pytest.fixture(scope="module")
 def figure_4():
     return FIGURES["4"].compute(grid=101, seeds=100)

@@ -1,6 +1,7 @@
 """How the package is built: one road downwards, no circle, nothing too long to read."""
 
 import ast
+import functools
 import pathlib
 import sys
 import tomllib
@@ -27,9 +28,10 @@ def cell(key, lam):
     return lf.Problem(lf.lambda_balanced(key, lam, 0.1, inp=2, hid=2, out=2), lf.Moments.whitened(yx=jnp.eye(2)))
 
 
-def room_of(code):
-    """The room of a function; None of what is not layerflow's."""
-    path = pathlib.Path(code.co_filename)
+@functools.cache
+def room_of(file):
+    """The room of a file; None of what is not layerflow's."""
+    path = pathlib.Path(file)
     return path.relative_to(ROOT).parts[0].removesuffix(".py") if path.is_relative_to(ROOT) else None
 
 
@@ -38,11 +40,11 @@ def climbs_of(call):
     found = set()
 
     def hear(frame, event, _):
-        to = room_of(frame.f_code) if event == "call" else None
+        to = room_of(frame.f_code.co_filename) if event == "call" else None
         above = frame.f_back
-        while to and above and room_of(above.f_code) is None and above.f_code.co_filename != __file__:
+        while to and above and room_of(above.f_code.co_filename) is None and above.f_code.co_filename != __file__:
             above = above.f_back
-        by = room_of(above.f_code) if to and above else None
+        by = room_of(above.f_code.co_filename) if to and above else None
         if by and by != to and HEIGHT[to] >= HEIGHT[by]:
             found.add((by, to))
 
