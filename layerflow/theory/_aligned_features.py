@@ -3,20 +3,21 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import ArrayLike
 
 from layerflow.theory._arguments import counts, positive, times, together, variances
 from layerflow.theory._growth import growth
+from layerflow.theory._special import Alike
 
 
 class AlignedFeatures(eqx.Module):
     """State of the toy model of features that agree or disagree with the target."""
 
-    aligned: Float[Array, "*shape"]  # what features of the sign of the target add to the output
-    anti_aligned: Float[Array, "*shape"]  # what the others add, of the opposite sign
-    output: Float[Array, "*shape"]  # theta, the sum of the two
-    weight_scale: Float[Array, "*shape"]  # Delta_theta, the aligned part minus the other, in size
-    growth: Float[Array, "*shape"]  # gamma > 1 of aligned features; the others shrink by it
+    aligned: Alike  # what features of the sign of the target add to the output
+    anti_aligned: Alike  # what the others add, of the opposite sign
+    output: Alike  # theta, the sum of the two
+    weight_scale: Alike  # Delta_theta, the aligned part minus the other, in size
+    growth: Alike  # gamma > 1 of aligned features; the others shrink by it
 
 
 def aligned_features(
@@ -72,14 +73,7 @@ def aligned_features(
 
 
 @jax.jit
-def _aligned_features(
-    t: Float[Array, "*shape"],
-    n: Float[Array, "*shape"],
-    m: Float[Array, "*shape"],
-    target: Float[Array, "*shape"],
-    e: Float[Array, "*shape"],
-    z: Float[Array, "*shape"],
-) -> AlignedFeatures:
+def _aligned_features(t: Alike, n: Alike, m: Alike, target: Alike, e: Alike, z: Alike) -> AlignedFeatures:
     sign = jnp.where(target < 0, -1.0, 1.0).astype(t.dtype)
     a, b = 2 * n / z, 2 * m / z
     grown = growth(e * t / z, sign * target, a, b)

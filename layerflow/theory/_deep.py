@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from layerflow.theory._arguments import below, positive, times, together, variances
 from layerflow.theory._mode import grown_exponentially, grown_sigmoidally
-from layerflow.theory._special import phi1
+from layerflow.theory._special import Alike, phi1
 
 
 def deep_mode(
@@ -118,13 +118,7 @@ def _target(value: ArrayLike) -> Array:
 
 
 @functools.partial(jax.jit, static_argnums=4)
-def _deep_mode(
-    t: Float[Array, "*shape"],
-    start: Float[Array, "*shape"],
-    target: Float[Array, "*shape"],
-    e: Float[Array, "*shape"],
-    depth: float,
-) -> Float[Array, "*shape"]:
+def _deep_mode(t: Alike, start: Alike, target: Alike, e: Alike, depth: float) -> Alike:
     if depth <= 2:
         return (grown_exponentially if depth == 1 else grown_sigmoidally)(t, start, target, e)
     now = clock(_logit(start, target), 1 - 2 / depth) + t * _pace(target, e, depth)
@@ -132,13 +126,7 @@ def _deep_mode(
 
 
 @functools.partial(jax.jit, static_argnums=4)
-def _deep_time(
-    start: Float[Array, "*shape"],
-    end: Float[Array, "*shape"],
-    target: Float[Array, "*shape"],
-    e: Float[Array, "*shape"],
-    depth: float,
-) -> Float[Array, "*shape"]:
+def _deep_time(start: Alike, end: Alike, target: Alike, e: Alike, depth: float) -> Alike:
     if depth == 1:
         return jnp.log1p((end - start) / (target - end)) / e
     if depth == 2:
@@ -147,17 +135,17 @@ def _deep_time(
     return (after - before) / _pace(target, e, depth)
 
 
-def _pace(target: Float[Array, "*shape"], e: Float[Array, "*shape"], depth: float) -> Float[Array, "*shape"]:
+def _pace(target: Alike, e: Alike, depth: float) -> Alike:
     """How much of the clock goes by per unit of time."""
     return (1.0 if depth == math.inf else depth) * e * target ** (2 - 2 / depth)
 
 
-def _logit(strength: Float[Array, "*shape"], target: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def _logit(strength: Alike, target: Alike) -> Alike:
     return jnp.log(strength / (target - strength))
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def clock(w: Float[Array, "*shape"], k: float) -> Float[Array, "*shape"]:
+def clock(w: Alike, k: float) -> Alike:
     """int dw (1 + e^{-w})^k for 0 < k <= 1, the constant such that it nears w for large w.
 
     With z = e^{-w}, it is w - Q(z), Q(z) = int_0^z ((1 + y)^k - 1) dy / y. For z > 1 we expand around
@@ -178,7 +166,7 @@ def _(k: float, point: tuple[Array], change: tuple[Array]) -> tuple[Array, Array
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
-def unclock(p: Float[Array, "*shape"], k: float) -> Float[Array, "*shape"]:
+def unclock(p: Alike, k: float) -> Alike:
     """The w at which the clock shows p, by Newton's method.
 
     In w >= 0 for w, and in w < 0 for y = e^{-k w}: the slope of the clock changes by no more than 2^k in
@@ -209,13 +197,13 @@ def _(k: float, point: tuple[Array], change: tuple[Array]) -> tuple[Array, Array
     return w, jnp.exp(-k * jax.nn.softplus(-w)) * change[0]
 
 
-def _below_one(z: Float[Array, "*shape"], k: float) -> Float[Array, "*shape"]:
+def _below_one(z: Alike, k: float) -> Alike:
     """Q(z) for 0 <= z <= 1."""
     nodes, weights = _quadrature(0.0, z)
     return jnp.sum(weights / nodes * jnp.expm1(k * jnp.log1p(z[..., None] * nodes)), axis=-1)
 
 
-def _beyond_one(x: Float[Array, "*shape"], k: float) -> Float[Array, "*shape"]:
+def _beyond_one(x: Alike, k: float) -> Alike:
     """int_0^x ((1 + v)^k - 1 - k v) v^(-1 - k) dv for 0 < x <= 1."""
     nodes, weights = _quadrature(1 - k, x)
     v = x[..., None] * nodes
@@ -226,7 +214,7 @@ def _beyond_one(x: Float[Array, "*shape"], k: float) -> Float[Array, "*shape"]:
     return x ** (2 - k) * jnp.sum(weights * rest, axis=-1)
 
 
-def _quadrature(power: float, like: Float[Array, "*shape"]) -> Float[Array, "2 *shape node"]:
+def _quadrature(power: float, like: Alike) -> Float[Array, "2 *shape node"]:
     """Nodes and weights on [0, 1] for the weight v^power, along a new last axis of `like`.
 
     The integrands are analytic but for -1, where a node more gains a factor (3 + sqrt(8))^2 = 34.

@@ -2,10 +2,10 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from layerflow.base._numerics import safe_root
-from layerflow.theory._special import cosh_root, quotient, sinhc_root
+from layerflow.theory._special import Alike, cosh_root, quotient, sinhc_root
 
 
 class Growth(eqx.Module):
@@ -15,16 +15,16 @@ class Growth(eqx.Module):
     B = Sigma0 - S0 to the anti-aligned a - b, which shrink by it. All three are scaled alike.
     """
 
-    up: Float[Array, "*shape"]
-    down: Float[Array, "*shape"]
-    h: Float[Array, "*shape"]
+    up: Alike
+    down: Alike
+    h: Alike
 
-    def factor(self) -> Float[Array, "*shape"]:
+    def factor(self) -> Alike:
         """Gamma itself, infinite where nothing is aligned and it outgrew all floats."""
         value = quotient(self.up, self.down)
         return jnp.where(self.down > 0, value, jnp.where(self.up > 0, jnp.inf, 1.0))
 
-    def roots(self) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    def roots(self) -> tuple[Alike, Alike]:
         """gamma^(1/2) and gamma^(-1/2), where infinite 0: what it multiplies is then 0."""
         return safe_root(quotient(self.up, self.down)), safe_root(quotient(self.down, self.up))
 
@@ -32,7 +32,7 @@ class Growth(eqx.Module):
         """A gamma / 2 and B / (2 gamma), whose difference is f and whose sum is Sigma."""
         return 0.5 * self.up * quotient(a, self.down), 0.5 * self.down * quotient(b, self.up)
 
-    def output(self, a: Array, b: Array, start: Array, target: Array) -> Float[Array, "*shape"]:
+    def output(self, a: Array, b: Array, start: Array, target: Array) -> Alike:
         """f, from S0 = `start`, and S = `target`."""
         more, less = self.halves(a, b)
         risen = start + (target - start) * self.h * (quotient(a, self.down) + quotient(b, self.up))
@@ -40,9 +40,7 @@ class Growth(eqx.Module):
         return jnp.where(more + less < jnp.abs(start), more - less, risen)
 
 
-def growth(
-    t: Float[Array, "*shape"], target: Float[Array, "*shape"], a: Float[Array, "*shape"], b: Float[Array, "*shape"]
-) -> Growth:
+def growth(t: Alike, target: Alike, a: Alike, b: Alike) -> Growth:
     """The growth at time `t`, in units of Z / E, from A and B at t = 0.
 
     gamma = [cosh(r t) + (S + B) sinh(r t) / r] / [cosh(r t) + (A - S) sinh(r t) / r], r^2 = S^2 + A B.
@@ -65,15 +63,13 @@ def growth(
     return Growth(jnp.where(rising, gain, loss), jnp.where(rising, loss, gain), jnp.where(short, s, h))
 
 
-def final_growth(target: Float[Array, "*shape"], a: Float[Array, "*shape"], b: Float[Array, "*shape"]) -> Growth:
+def final_growth(target: Alike, a: Alike, b: Alike) -> Growth:
     """The growth as t -> inf."""
     rate, plus, minus = rates(target, a, b)
     return Growth(plus + b, minus + a, jnp.ones_like(rate))
 
 
-def rates(
-    level: Float[Array, "*shape"], a: Float[Array, "*shape"], b: Float[Array, "*shape"]
-) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"], Float[Array, "*shape"]]:
+def rates(level: Alike, a: Alike, b: Alike) -> tuple[Alike, Alike, Alike]:
     """r = sqrt(level^2 + A B), r + level and r - level, the last two without cancellation."""
     r = safe_root(level**2 + a * b)
     larger = r + jnp.where(level >= 0, level, -level)

@@ -7,7 +7,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from layerflow.theory._arguments import times, together, variances
 from layerflow.theory._growth import growth
-from layerflow.theory._special import phi1, quotient
+from layerflow.theory._special import Alike, phi1, quotient
 
 
 def exponential(t: ArrayLike, start: ArrayLike, target: ArrayLike, variance: ArrayLike = 1.0) -> Float[Array, "..."]:
@@ -78,9 +78,9 @@ def sigmoidal(t: ArrayLike, start: ArrayLike, target: ArrayLike, variance: Array
 class LayerPair(eqx.Module):
     """One mode of two layers at some times; all arrays have the times' and the parameters' joint shape."""
 
-    a: Float[Array, "*shape"]
-    b: Float[Array, "*shape"]
-    strength: Float[Array, "*shape"]  # a b, with all its digits
+    a: Alike
+    b: Alike
+    strength: Alike  # a b, with all its digits
 
 
 def layer_pair(t: ArrayLike, a0: ArrayLike, b0: ArrayLike, target: ArrayLike, variance: ArrayLike = 1.0) -> LayerPair:
@@ -120,16 +120,12 @@ def layer_pair(t: ArrayLike, a0: ArrayLike, b0: ArrayLike, target: ArrayLike, va
 
 
 @jax.jit
-def grown_exponentially(
-    t: Float[Array, "*shape"], start: Float[Array, "*shape"], target: Float[Array, "*shape"], e: Float[Array, "*shape"]
-) -> Float[Array, "*shape"]:
+def grown_exponentially(t: Alike, start: Alike, target: Alike, e: Alike) -> Alike:
     return start * jnp.exp(-e * t) - target * jnp.expm1(-e * t)
 
 
 @jax.jit
-def grown_sigmoidally(
-    t: Float[Array, "*shape"], start: Float[Array, "*shape"], target: Float[Array, "*shape"], e: Float[Array, "*shape"]
-) -> Float[Array, "*shape"]:
+def grown_sigmoidally(t: Alike, start: Alike, target: Alike, e: Alike) -> Alike:
     sign = jnp.where(start < 0, -1.0, 1.0).astype(start.dtype)
     size = sign * start
     x = 2 * sign * target * e * t
@@ -141,13 +137,7 @@ def grown_sigmoidally(
 
 
 @jax.jit
-def _layer_pair(
-    t: Float[Array, "*shape"],
-    a0: Float[Array, "*shape"],
-    b0: Float[Array, "*shape"],
-    target: Float[Array, "*shape"],
-    e: Float[Array, "*shape"],
-) -> LayerPair:
+def _layer_pair(t: Alike, a0: Alike, b0: Alike, target: Alike, e: Alike) -> LayerPair:
     aligned, opposed = 0.5 * (a0 + b0), 0.5 * (a0 - b0)
     a, b = 2 * aligned**2, 2 * opposed**2
     grown = growth(e * t, target, a, b)

@@ -7,7 +7,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from layerflow.theory._arguments import times
 from layerflow.theory._growth import final_growth, rates
 from layerflow.theory._scalar import parts, scalar_arguments, signed
-from layerflow.theory._special import log1p_over, quotient
+from layerflow.theory._special import Alike, log1p_over, quotient
 
 
 def kernel_growth(a0: ArrayLike, b0: ArrayLike, target: ArrayLike, *, z: ArrayLike = 1.0) -> Float[Array, "..."]:
@@ -201,12 +201,7 @@ def frozen_kernel_output(
 
 
 @jax.jit
-def _kernel_growth(
-    a0: Float[Array, "*shape p"],
-    b0: Float[Array, "*shape p"],
-    target: Float[Array, "*shape"],
-    z: Float[Array, "*shape"],
-) -> Float[Array, "*shape"]:
+def _kernel_growth(a0: Float[Array, "*shape p"], b0: Float[Array, "*shape p"], target: Alike, z: Alike) -> Alike:
     a, b = parts(a0, b0, z)
     scale = 0.5 * (a + b)
     more, less = final_growth(target, a, b).halves(a, b)
@@ -215,12 +210,8 @@ def _kernel_growth(
 
 @jax.jit
 def _inflection_time(
-    a0: Float[Array, "*shape p"],
-    b0: Float[Array, "*shape p"],
-    target: Float[Array, "*shape"],
-    e: Float[Array, "*shape"],
-    z: Float[Array, "*shape"],
-) -> Float[Array, "*shape"]:
+    a0: Float[Array, "*shape p"], b0: Float[Array, "*shape p"], target: Alike, e: Alike, z: Alike
+) -> Alike:
     a, b = parts(a0, b0, z)
     a, b, size = jnp.where(target < 0, b, a), jnp.where(target < 0, a, b), jnp.abs(target)
     bends = size > a
@@ -232,13 +223,8 @@ def _inflection_time(
 
 @jax.jit
 def _frozen_kernel_output(
-    t: Float[Array, "*shape"],
-    a0: Float[Array, "*shape p"],
-    b0: Float[Array, "*shape p"],
-    target: Float[Array, "*shape"],
-    e: Float[Array, "*shape"],
-    z: Float[Array, "*shape"],
-) -> Float[Array, "*shape"]:
+    t: Alike, a0: Float[Array, "*shape p"], b0: Float[Array, "*shape p"], target: Alike, e: Alike, z: Alike
+) -> Alike:
     start = jnp.sum(a0 * b0, axis=-1) / z
     rate = e * jnp.sum(a0**2 + b0**2, axis=-1) / z**2
     return start * jnp.exp(-rate * t) - target * jnp.expm1(-rate * t)

@@ -7,7 +7,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from layerflow.theory._arguments import ensure, finite, times, together, variances
 from layerflow.theory._growth import Growth, final_growth, growth, rates
-from layerflow.theory._special import log1p_over, quotient
+from layerflow.theory._special import Alike, log1p_over, quotient
 
 
 class ScalarNetwork(eqx.Module):
@@ -166,12 +166,7 @@ def scalar_arguments(*, z: ArrayLike, **values: ArrayLike) -> list[Array]:
 
 @jax.jit
 def _scalar_network(
-    t: Float[Array, "*shape"],
-    a0: Float[Array, "*shape p"],
-    b0: Float[Array, "*shape p"],
-    target: Float[Array, "*shape"],
-    e: Float[Array, "*shape"],
-    z: Float[Array, "*shape"],
+    t: Alike, a0: Float[Array, "*shape p"], b0: Float[Array, "*shape p"], target: Alike, e: Alike, z: Alike
 ) -> ScalarNetwork:
     a, b = parts(a0, b0, z)
     return _state(growth(e * t / jnp.abs(z), target, a, b), a0, b0, target, z)
@@ -179,35 +174,26 @@ def _scalar_network(
 
 @jax.jit
 def _scalar_network_limit(
-    a0: Float[Array, "*shape p"],
-    b0: Float[Array, "*shape p"],
-    target: Float[Array, "*shape"],
-    z: Float[Array, "*shape"],
+    a0: Float[Array, "*shape p"], b0: Float[Array, "*shape p"], target: Alike, z: Alike
 ) -> ScalarNetwork:
     a, b = parts(a0, b0, z)
     return _state(final_growth(target, a, b), a0, b0, target, z)
 
 
-def parts(
-    a0: Float[Array, "*shape p"], b0: Float[Array, "*shape p"], z: Float[Array, "*shape"]
-) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+def parts(a0: Float[Array, "*shape p"], b0: Float[Array, "*shape p"], z: Alike) -> tuple[Alike, Alike]:
     """A = Sigma(0) + f(0) and B = Sigma(0) - f(0), from squares."""
     b0 = signed(b0, z)
     a, b = (jnp.sum(part**2, axis=-1) for part in (a0 + b0, a0 - b0))
     return a / (2 * jnp.abs(z)), b / (2 * jnp.abs(z))
 
 
-def signed(b0: Float[Array, "*shape p"], z: Float[Array, "*shape"]) -> Float[Array, "*shape p"]:
+def signed(b0: Float[Array, "*shape p"], z: Alike) -> Float[Array, "*shape p"]:
     """The weights b of the same network with |Z|."""
     return jnp.where((z < 0)[..., None], -b0, b0)
 
 
 def _state(
-    grown: Growth,
-    a0: Float[Array, "*shape p"],
-    b0: Float[Array, "*shape p"],
-    target: Float[Array, "*shape"],
-    z: Float[Array, "*shape"],
+    grown: Growth, a0: Float[Array, "*shape p"], b0: Float[Array, "*shape p"], target: Alike, z: Alike
 ) -> ScalarNetwork:
     a, b = parts(a0, b0, z)
     b0 = signed(b0, z)
@@ -228,13 +214,8 @@ def _state(
 
 @jax.jit
 def _scalar_network_time(
-    level: Float[Array, "*shape"],
-    a0: Float[Array, "*shape p"],
-    b0: Float[Array, "*shape p"],
-    target: Float[Array, "*shape"],
-    e: Float[Array, "*shape"],
-    z: Float[Array, "*shape"],
-) -> Float[Array, "*shape"]:
+    level: Alike, a0: Float[Array, "*shape p"], b0: Float[Array, "*shape p"], target: Alike, e: Alike, z: Alike
+) -> Alike:
     a, b = parts(a0, b0, z)
     start = jnp.sum(a0 * signed(b0, z), axis=-1) / jnp.abs(z)
     way, left = level - start, target - level

@@ -9,13 +9,14 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from layerflow.theory._arguments import below, positive, positive_count, together
+from layerflow.theory._special import Alike
 
 
 class ScalingLaw(eqx.Module):
     """A power law, constant * resource^exponent; call it with the resource."""
 
-    constant: Float[Array, "*shape"]
-    exponent: Float[Array, "*shape"]
+    constant: Alike
+    exponent: Alike
 
     def __call__(self, resource: ArrayLike) -> Float[Array, "..."]:
         """The value at a resource, whose shape broadcasts with that of the law."""
@@ -177,9 +178,7 @@ def _checked(alpha: ArrayLike, start: ArrayLike, target: ArrayLike) -> tuple[Arr
 
 
 @jax.jit
-def _time_law(
-    alpha: Float[Array, "*shape"], start: Float[Array, "*shape"], target: Float[Array, "*shape"]
-) -> ScalingLaw:
+def _time_law(alpha: Alike, start: Alike, target: Alike) -> ScalingLaw:
     share = alpha / (alpha + 1)
     tail = _unlearned(jnp.zeros_like(alpha), alpha, _log_odds(start, target))
     scale = 0.5 / (alpha + 1) * _zeta(alpha + 1) ** (share - 1) * 2**-share
@@ -187,21 +186,19 @@ def _time_law(
 
 
 @jax.jit
-def _data_law(alpha: Float[Array, "*shape"], target: Float[Array, "*shape"]) -> ScalingLaw:
+def _data_law(alpha: Alike, target: Alike) -> ScalingLaw:
     share = alpha / (alpha + 1)
     scale = 0.5 / (alpha + 1) * _zeta(alpha + 1) ** (share - 1) * jnp.exp(jax.scipy.special.gammaln(share))
     return ScalingLaw(scale * target**2, -share)
 
 
 @jax.jit
-def _parameter_law(alpha: Float[Array, "*shape"], target: Float[Array, "*shape"]) -> ScalingLaw:
+def _parameter_law(alpha: Alike, target: Alike) -> ScalingLaw:
     return ScalingLaw(target**2 / (2 * alpha * _zeta(alpha + 1)), -alpha)
 
 
 @jax.jit
-def _compute_law(
-    alpha: Float[Array, "*shape"], start: Float[Array, "*shape"], target: Float[Array, "*shape"]
-) -> ComputeLaw:
+def _compute_law(alpha: Alike, start: Alike, target: Alike) -> ComputeLaw:
     odds, zeta, root = _log_odds(start, target), _zeta(alpha + 1), 1 / (alpha + 2)
     # How far the last skill has come: y = 2 S x / zeta, the exponent of its sigmoid.
     y = jnp.exp(_best_progress(alpha, odds))
@@ -214,7 +211,7 @@ def _compute_law(
     )
 
 
-def _best_progress(alpha: Float[Array, "*shape"], odds: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def _best_progress(alpha: Alike, odds: Alike) -> Alike:
     """log y at the minimum of y^(alpha / (alpha + 2)) G."""
 
     def slope(log_y: Array) -> Array:
@@ -237,14 +234,12 @@ def _best_progress(alpha: Float[Array, "*shape"], odds: Float[Array, "*shape"]) 
     return found - value / jax.lax.stop_gradient(steepness)
 
 
-def _log_odds(start: Float[Array, "*shape"], target: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def _log_odds(start: Alike, target: Alike) -> Alike:
     """log(S / R(0) - 1)."""
     return jnp.log((target - start) / start)
 
 
-def _unlearned(
-    y: Float[Array, "*shape"], alpha: Float[Array, "*shape"], odds: Float[Array, "*shape"]
-) -> Float[Array, "*shape"]:
+def _unlearned(y: Alike, alpha: Alike, odds: Alike) -> Alike:
     """int_y^inf u^(-1 / (alpha + 1)) (1 + e^(u - odds))^-2 du.
 
     Double exponential quadrature copes with the singularity at 0, wherever y is, and is fine enough
@@ -259,7 +254,7 @@ def _unlearned(
     return jnp.sum(length * _rows(weights, alpha) * power * unlearned, axis=-1)
 
 
-def _rows(row: Float[Array, " node"], like: Float[Array, "*shape"]) -> Float[Array, "*shape node"]:
+def _rows(row: Float[Array, " node"], like: Alike) -> Float[Array, "*shape node"]:
     return jnp.broadcast_to(row, (*like.shape, row.size))
 
 
@@ -271,7 +266,7 @@ def _quadrature(tiny: float) -> tuple[np.ndarray, np.ndarray]:
     return nodes, step * np.pi * np.cosh(s) * nodes / (1 + np.exp(np.pi * np.sinh(s)))
 
 
-def _zeta(s: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def _zeta(s: Alike) -> Alike:
     """Riemann's zeta function for s > 1 by Euler's summation; JAX's own has no derivative by s."""
     terms = 12
     total = sum(k**-s for k in range(1, terms)) + terms ** (1 - s) / (s - 1) + 0.5 * terms**-s

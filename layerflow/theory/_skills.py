@@ -7,6 +7,7 @@ from jaxtyping import Array, ArrayLike, Float
 from layerflow.base._numerics import safe_root
 from layerflow.theory._arguments import counts, ensure, finite, positive, positive_count, times, together
 from layerflow.theory._mode import grown_sigmoidally
+from layerflow.theory._special import Alike
 
 
 def skill_frequencies(n_skills: int, alpha: ArrayLike) -> Float[Array, "... skill"]:
@@ -271,7 +272,7 @@ def _ranks(n_skills: int, like: Float[Array, "..."]) -> Float[Array, "... skill"
 
 
 @jax.jit
-def _missed(samples: Float[Array, "*shape"], frequency: Float[Array, "*shape skill"]) -> Float[Array, "*shape skill"]:
+def _missed(samples: Alike, frequency: Float[Array, "*shape skill"]) -> Float[Array, "*shape skill"]:
     """(1 - p)^D, the probability that no sample asks for a skill."""
     certain = frequency == 1
     missed = jnp.exp(samples[..., None] * jnp.log1p(-jnp.where(certain, 0.0, frequency)))

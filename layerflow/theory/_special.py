@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+Alike = Float[Array, "*shape"]  # arrays of one shape throughout a function
 
-def phi1(y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+
+def phi1(y: Alike) -> Alike:
     """(1 - e^{-y}) / y, and 1 at y = 0."""
     near = jnp.abs(y) < 1
     # The derivative of the quotient loses a digit for each that y has after the point, the second derivative two.
@@ -16,7 +18,7 @@ def phi1(y: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.where(near, series, quotient(-jnp.expm1(-away), away))
 
 
-def log1p_over(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def log1p_over(x: Alike) -> Alike:
     """log(1 + x) / x for x > -1, and 1 at x = 0."""
     near = jnp.abs(x) < 0.25
     small = jnp.where(near, x, 0.0)
@@ -26,17 +28,17 @@ def log1p_over(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     return jnp.where(near, 2 * series / (2 + small), quotient(jnp.log1p(away), away))
 
 
-def cosh_root(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def cosh_root(x: Alike) -> Alike:
     """cosh(sqrt(x)) for 0 <= x <= 1, smooth at 0."""
     return _polynomial(x, lambda n: 1 / ((2 * n - 1) * (2 * n)), 10)
 
 
-def sinhc_root(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def sinhc_root(x: Alike) -> Alike:
     """sinh(sqrt(x)) / sqrt(x) for 0 <= x <= 1, smooth at 0."""
     return _polynomial(x, lambda n: 1 / (2 * n * (2 * n + 1)), 10)
 
 
-def _polynomial(x: Float[Array, "*shape"], ratio: Callable[[int], float], degree: int) -> Float[Array, "*shape"]:
+def _polynomial(x: Alike, ratio: Callable[[int], float], degree: int) -> Alike:
     """1 + r(1) x + r(1) r(2) x^2 + ..., from the ratio r(n) of neighbouring coefficients."""
     value = jnp.ones_like(x)
     for n in range(degree, 0, -1):
@@ -45,7 +47,7 @@ def _polynomial(x: Float[Array, "*shape"], ratio: Callable[[int], float], degree
 
 
 @jax.custom_jvp
-def quotient(part: Float[Array, "*shape"], whole: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def quotient(part: Alike, whole: Alike) -> Alike:
     """part / whole, and 0 where `whole` is 0."""
     zero = whole == 0
     return jnp.where(zero, 0.0, part / jnp.where(zero, 1.0, whole))

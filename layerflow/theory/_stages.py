@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from layerflow.theory._arguments import below, ensure, positive, together, variances
-from layerflow.theory._special import log1p_over, quotient
+from layerflow.theory._special import Alike, log1p_over, quotient
 
 
 def exponential_time(
@@ -204,12 +204,7 @@ def _margin(margin: ArrayLike) -> Array:
 
 
 @jax.jit
-def _exponential_time(
-    fraction: Float[Array, "*shape"],
-    start: Float[Array, "*shape"],
-    target: Float[Array, "*shape"],
-    e: Float[Array, "*shape"],
-) -> Float[Array, "*shape"]:
+def _exponential_time(fraction: Alike, start: Alike, target: Alike, e: Alike) -> Alike:
     passed = quotient(fraction * target - start, (1 - fraction) * target)
     comes = (passed >= 0) & (fraction * target != target)
     passed = jnp.where(comes, passed, 0.0)
@@ -217,12 +212,7 @@ def _exponential_time(
 
 
 @jax.jit
-def _sigmoidal_time(
-    fraction: Float[Array, "*shape"],
-    start: Float[Array, "*shape"],
-    target: Float[Array, "*shape"],
-    e: Float[Array, "*shape"],
-) -> Float[Array, "*shape"]:
+def _sigmoidal_time(fraction: Alike, start: Alike, target: Alike, e: Alike) -> Alike:
     sign = jnp.where(start < 0, -1.0, 1.0).astype(start.dtype)
     size, goal = sign * start, sign * target
     # log(1 + S y) / (2 S E) with y = (q S - u0) / (u0 S (1 - q)), which makes sense only on the way to S > 0.
@@ -232,17 +222,13 @@ def _sigmoidal_time(
     return _where_learned(comes, 0.5 * y * log1p_over(jnp.where(comes, goal, 0.0) * y), e)
 
 
-def _where_learned(
-    comes: Bool[Array, "*shape"], work: Float[Array, "*shape"], e: Float[Array, "*shape"]
-) -> Float[Array, "*shape"]:
+def _where_learned(comes: Bool[Array, "*shape"], work: Alike, e: Alike) -> Alike:
     """work / E, infinite for what does not come and where nothing moves."""
     return jnp.where(comes & ((e > 0) | (work == 0)), quotient(work, e), jnp.inf)
 
 
 @jax.jit
-def _critical_speed_ratio(
-    weight_to_target: Float[Array, "*shape"], margin: Float[Array, "*shape"]
-) -> Float[Array, "*shape"]:
+def _critical_speed_ratio(weight_to_target: Alike, margin: Alike) -> Alike:
     wait, rise = _odds(1 / weight_to_target), _odds(1 / margin)
     return jnp.where(wait > rise, quotient(wait + rise, wait - rise), jnp.inf)
 
@@ -262,6 +248,6 @@ def _stages_separate(
     return jnp.all(saturated[..., :-1] < onset[..., 1:], axis=-1)
 
 
-def _odds(ratio: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def _odds(ratio: Alike) -> Alike:
     """log(ratio - 1)."""
     return jnp.log(ratio - 1)
