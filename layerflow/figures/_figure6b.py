@@ -3,8 +3,8 @@
 Networks 20-20-2 of zero function at the start learn one random regression of 10 samples, not whitened. The layers'
 standard deviations are 0.1 + max(d, 0) and 0.1 + max(-d, 0) with d the vertical axis. The paper calls d lambda, but its
 sense is opposite to the imbalance of Eq. 14 (d > 0 makes the first layer heavier), and its tick labels are ten times d
-and upside down. Ten samples span ten of the twenty input directions, and the symmetrised start uses twelve of the
-twenty hidden ones; the flow leaves the others alone. So networks 10-12-2 are integrated, of equal function and kernel.
+and upside down. The samples span ten of the input directions, the symmetrised start twelve of the hidden ones, and the
+flow leaves the others alone: so networks 10-12-2 are integrated, of equal function and kernel.
 """
 
 from typing import Literal
@@ -20,8 +20,7 @@ from layerflow.figures._figure import Claim, Figure
 
 TITLE = "Lazy or rich, by weight scales and weight-to-target ratio (20-20-2)"
 NOTES = (
-    "The vertical axis is the difference of the two layers' standard deviations, first minus second; the paper "
-    "calls it lambda, upside down and times ten.",
+    "The vertical axis is called lambda in the paper, which draws it upside down and times ten.",
     "Losses below 100 rtol² and laziness below 10 rtol are solver noise and share the darkest colour.",
     "One random task serves the whole map; colours are the geometric mean over seeds, without the authors' +1e-6.",
     "The line is where the kernel distance is 1e-3, with the middle half of the seeds about it. Laziness follows the "
