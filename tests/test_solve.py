@@ -1,5 +1,7 @@
 """Problems, methods and trajectories."""
 
+import math
+
 import diffrax
 import equinox as eqx
 import jax
@@ -7,8 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scipy.stats
 
 import layerflow as lf
+from layerflow.tasks._order import shuffled
 
 
 def mode(strength, depth=2, target=1.0, variance=1.0):
@@ -221,6 +225,44 @@ def test_batches_run_through_all_samples_once_an_epoch(key):
 
     assert all(len(set(epoch)) == 9 for epoch in epochs)
     assert not np.array_equal(*epochs)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 12, 100, 1009])
+def test_an_order_that_is_asked_place_by_place_has_everything_once(key, n):
+    np.testing.assert_array_equal(np.sort(shuffled(key, jnp.arange(n), n)), np.arange(n))
+
+
+@pytest.mark.parametrize("n", [4, 5, 6])
+def test_all_orders_of_a_few_are_equally_likely(key, n):
+    """By chi-squared over all n! orders of 20,000 draws, from a fixed key."""
+    draws = jax.vmap(lambda number: shuffled(jax.random.fold_in(key, number), jnp.arange(n), n))
+    _, counts = np.unique(jax.jit(draws)(jnp.arange(20_000)), axis=0, return_counts=True)
+
+    assert len(counts) == math.factorial(n)
+    assert scipy.stats.chisquare(counts).pvalue > 0.01
+
+
+def test_places_of_an_order_are_drawn_apart(key):
+    """What stands at one place says no more of the next than that it is another: a correlation of -1 / (n - 1)."""
+    n, count = 101, 20_000
+    first, second = jax.vmap(lambda number: shuffled(jax.random.fold_in(key, number), jnp.arange(2), n))(
+        jnp.arange(count)
+    ).T
+
+    assert np.corrcoef(first, second)[0, 1] == pytest.approx(-1 / (n - 1), abs=4 / count**0.5)
+    assert scipy.stats.chisquare(np.bincount((second - first) % n)[1:]).pvalue > 0.01
+
+
+def test_a_descent_in_batches_differentiates_in_both_modes(key, coloured_samples):
+    def end(size, adjoint=None):
+        method = lf.Descent(optax.sgd, learning_rate=0.1, steps=5, batch=5, adjoint=adjoint)
+        problem = lf.Problem(lf.gaussian(key, (4, 3, 2)), coloured_samples.rescale(target=size))
+        return lf.solve(problem, method, key=key).observed["loss"]
+
+    backward = float(jax.grad(lambda size: end(size, diffrax.RecursiveCheckpointAdjoint()))(1.0))
+
+    assert jax.jvp(end, (1.0,), (1.0,))[1] == pytest.approx(backward, rel=1e-9)
+    assert (end(1.0 + 1e-6) - end(1.0 - 1e-6)) / 2e-6 == pytest.approx(backward, rel=1e-5)
 
 
 def test_mini_batches_descend_in_the_mean(key, coloured_samples):

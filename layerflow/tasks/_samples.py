@@ -8,6 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 from layerflow.networks import is_linear
 from layerflow.tasks._base import Task, factors, linear_map
 from layerflow.tasks._moments import Moments, sample_pair
+from layerflow.tasks._order import shuffled
 
 
 def _of_width(network: PyTree) -> str:
@@ -92,8 +93,7 @@ class Samples(Task):
         if size > n:
             raise ValueError(f"A batch of {size} needs at least as many samples, but the task holds {n}.")
         epoch, number = jnp.divmod(step, n // size)
-        order = jax.random.permutation(jax.random.fold_in(key, epoch), n)
-        return self._rows(jax.lax.dynamic_slice_in_dim(order, number * size, size))
+        return self._rows(shuffled(jax.random.fold_in(key, epoch), number * size + jnp.arange(size), n))
 
     def _rows(self, rows: Int[Array, " size"]) -> "Samples":
         return eqx.tree_at(lambda task: (task.x, task.y), self, (self.x[rows], self.y[rows]))
