@@ -8,7 +8,6 @@ from scipy.special import zeta
 from layerflow import theory
 from layerflow.figures import FIGURES, _figure4, _figure4plus, _skill_losses
 
-
 pytestmark = pytest.mark.optimised
 
 

@@ -193,6 +193,7 @@ class Diagram:
 
     def _sweep(self, train: lf.Samples, test: lf.Samples | None, widths: tuple[int, ...]) -> "xarray.Dataset":
         """The diagram."""
+
         def cell(key: Any, lam: Any, target_scale: Any) -> lf.Problem:
             start = _start(self.start, key, lam, self.strength, widths, train)
             rescaled = None if test is None else test.rescale(target=target_scale)
