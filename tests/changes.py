@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 import layerflow as lf
+from layerflow.engine._machine import Plan
 from layerflow.sweeps._request import Request
 
 MODES = lf.Modes(jnp.ones(1), 2.0)
@@ -320,8 +321,8 @@ def program(request):
 
     def go(cell, axes, **how):
         batches = Request.of(cell, axes, **nothing | how).batches()
-        arguments = [(b.shared, b.root, b.one, b.frozen.constants, b.ts) for b in batches]
-        return [(b.identity, *b._key(own)[1:]) for b, own in zip(batches, arguments, strict=True)]
+        plan = lambda batch: Plan.of(2, 2 if batch.frozen.program.method.in_lanes else None)
+        return [(batch.identity, batch.programs.keys(plan(batch), jax.devices()[0])) for batch in batches]
 
     return run(go, request)
 

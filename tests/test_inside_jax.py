@@ -15,12 +15,11 @@ import xarray
 
 import layerflow as lf
 from layerflow.base import _jax
-from layerflow.base._numerics import full_precision
 from layerflow.diagrams._dataset import Diagram
 from layerflow.engine import _lanes_last, _trace
-from layerflow.engine._chunks import Plan
 from layerflow.engine._identity import SETTINGS
 from layerflow.engine._lanes_last import fits, lanes_last
+from layerflow.engine._machine import Plan
 from layerflow.methods._course import Loop
 from layerflow.methods._stepper import _stepping
 from layerflow.sweeps._request import Request
@@ -318,8 +317,7 @@ def test_steps_of_small_networks_never_fall_to_the_slow_rule(kind, until, ts, ca
         f"{VERSION}: a step of {kind} has the lanes first, for layerflow/engine/_lanes_last.py finds a loop or a large "
         f"product in its velocity, {steps}, or in its loss."
     )
-    with full_precision():
-        batch._lowered(Plan.of(3, 3), jax.devices()[0])
+    batch.programs.of_chunks(Plan.of(3, 3), jax.devices()[0])
     assert not slow(caplog), (
         f"{VERSION}: a step of {kind} calls {sorted(set(slow(caplog)))}, which no rule of "
         f"layerflow/engine/_lanes_last.py knows, so jax.vmap maps it, which is slower."

@@ -270,6 +270,16 @@ def test_another_learning_rate_compiles_nothing(compilations):
     assert compilations.count == before
 
 
+def test_another_observable_compiles_what_measures_alone(compilations):
+    run = lambda *observe: lf.sweep(cell, {"lam": LAMS, "scale": SCALES}, method=METHOD, observe=observe)
+    run(lf.loss)
+
+    before = compilations.count
+    run(lf.loss, lf.kernel_distance)
+
+    assert compilations.count == before + 1
+
+
 def test_another_text_is_another_program():
     """The same shapes, another observable: nothing of the first may be reused."""
     double = lambda network, problem: 2 * lf.loss(network, problem)
@@ -317,11 +327,11 @@ def test_what_cells_share_is_not_copied_per_cell():
 
 def test_programs_hold_no_host_callback():
     """So that JAX can keep them on disk, and devices never wait for Python."""
-    from layerflow.engine import _chunks
+    from layerflow.engine import _programs
     from layerflow.engine._kept import Kept
 
     texts = []
-    original = _chunks.jax.jit
+    original = _programs.jax.jit
 
     def spied(function, **kwargs):
         compiled = original(function, **kwargs)
@@ -338,8 +348,8 @@ def test_programs_hold_no_host_callback():
         return Lowering()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_chunks, "programs", Kept(8))
-        patch.setattr(_chunks.jax, "jit", spied)
+        patch.setattr(_programs, "programs", Kept(8))
+        patch.setattr(_programs.jax, "jit", spied)
         lf.sweep(
             cell, {"lam": LAMS, "scale": SCALES}, seeds=2, method=lf.Flow(t1=1.0, until="converged"), ts=[0.0, 1.0]
         )

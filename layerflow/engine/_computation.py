@@ -12,7 +12,7 @@ from layerflow.engine._lanes import MANY_STEPS, Lanes, UnderWay
 from layerflow.engine._program import Frozen
 from layerflow.engine._trace import Parts, Traced
 from layerflow.engine._wanted import Wanted
-from layerflow.methods import Path
+from layerflow.methods import Path, Position, Saved
 
 Values = dict[str, Array]
 
@@ -61,41 +61,64 @@ class Computation:
             slopes[axis] = [None if d.dtype == jax.dtypes.float0 else d for d in slope]
         return Built(outputs(values), slopes, keys)
 
-    def run(
+    def apart(self, lanes: int | None) -> bool:
+        """Whether travelling and measuring are programs of their own, so that another observable leaves the first."""
+        return lanes is not None and not self.wanted.derivative
+
+    def travel(
         self,
-        lanes: int | None,
+        lanes: int,
         constants: PyTree,
         ts: Array | None,
         real: Bool[Array, " cells"],
         built: Built,
         under_way: UnderWay | None = None,
-    ) -> tuple[list[Array], Path, UnderWay | None]:
-        """Let the cells travel, in lanes or all side by side.
+        most: int | None = MANY_STEPS,
+    ) -> UnderWay:
+        """Let the cells travel in lanes, from their start or on from where they are, for so many steps of each lane."""
+        return self._in_lanes(constants, ts, built).travel(real, lanes, under_way, most)
 
-        Returns:
-            What is kept of each, the paths besides, and where lanes stand: cells that take many steps may be under way.
-        """
-        if not self.wanted.derivative:
-            kept, path, under_way = self._kept(self._travel(lanes, constants, ts, real, built, under_way, MANY_STEPS))
-        else:
-            travel = lambda outputs: self._kept(
-                self._travel(lanes, constants, ts, real, built._replace(outputs=outputs))
-            )
-            (kept, path, _), under_way = travel(built.outputs), None
-            slopes = []
-            for directions in built.slopes.values():
-                varied, fixed = eqx.partition(built.outputs, [d is not None for d in directions])
-                by_axis = lambda varied, fixed=fixed: travel(eqx.combine(varied, fixed))[0]
-                _, slope = jax.jvp(by_axis, (varied,), (directions,))
-                slopes += [jnp.where(jnp.isnan(value), value, d) for value, d in zip(kept, slope, strict=True)]
-            kept = [*kept, *slopes]
-        return [*kept, *path.verified], eqx.tree_at(lambda path: path.verified, path, []), under_way
+    def measure(
+        self, constants: PyTree, ts: Array | None, built: Built, ended: Position, saved: Saved
+    ) -> tuple[list[Array], Path]:
+        """What is kept of each cell where it ended, and the paths besides."""
+        program, cells = self.frozen.program, self._in_lanes(constants, ts, built)
 
-    def _kept(self, travelled: tuple[Path, UnderWay | None]) -> tuple[list[Array], Path, UnderWay | None]:
-        """What is kept of each cell apart from the path."""
-        path, under_way = travelled
-        kept = [*(path.observed if self.wanted.paths else []), *path.summaries]
-        return kept, eqx.tree_at(lambda path: (path.observed, path.summaries), path, ([], [])), under_way
+        def finish(cell: Any, at: Position, saved: Saved) -> Path:
+            return program.judged(constants, cell[0], cell[1], ts, cells.stepper(cell).finish(at, saved))
+
+        return self._kept(jax.vmap(finish, in_axes=(cells.axes, 0, 0))(cells.every, ended, saved))
+
+    def run(
+        self, lanes: int | None, constants: PyTree, ts: Array | None, real: Bool[Array, " cells"], built: Built
+    ) -> tuple[list[Array], Path]:
+        """Let the cells travel, in lanes or side by side, and measure them, with derivatives by the axes asked for."""
+        through = lambda outputs: self._through(lanes, constants, ts, real, built._replace(outputs=outputs))
+        kept, path = through(built.outputs)
+        verified, slopes = kept[len(kept) - len(self.frozen.verified) :], []
+        kept = kept[: len(kept) - len(verified)]
+        for directions in built.slopes.values():
+            varied, fixed = eqx.partition(built.outputs, [d is not None for d in directions])
+            by_axis = lambda varied, fixed=fixed: through(eqx.combine(varied, fixed))[0][: len(kept)]
+            _, slope = jax.jvp(by_axis, (varied,), (directions,))
+            slopes += [jnp.where(jnp.isnan(value), value, d) for value, d in zip(kept, slope, strict=True)]
+        return [*kept, *slopes, *verified], path
+
+    def _through(
+        self, lanes: int | None, constants: PyTree, ts: Array | None, real: Bool[Array, " cells"], built: Built
+    ) -> tuple[list[Array], Path]:
+        """The way and what is measured of it, in one."""
+        if lanes is not None:
+            there = self.travel(lanes, constants, ts, real, built, most=None)
+            return self.measure(constants, ts, built, there.ended, there.saved)
+        (leaves, method), axes = self._arrays(built)
+        travel = lambda leaves, method, key: self.frozen.program.travel(constants, leaves, method, ts, key)
+        return self._kept(jax.vmap(travel, in_axes=(*axes, 0))(leaves, method, built.keys))
+
+    def _kept(self, path: Path) -> tuple[list[Array], Path]:
+        """What is kept of each cell, apart from the path."""
+        kept = [*(path.observed if self.wanted.paths else []), *path.summaries, *path.verified]
+        return kept, eqx.tree_at(lambda path: (path.observed, path.summaries, path.verified), path, ([], [], []))
 
     def check(self, shared: list[Array], root: PRNGKeyArray, values: Values, seeds: Array) -> list[Array]:
         """Judge the checks that the cell function made."""
@@ -124,37 +147,22 @@ class Computation:
         leaves, method, _ = jax.tree.unflatten(self.build.structure, self.parts.whole(shared, *cell))
         return self.frozen.program.gauge(constants, leaves, method)
 
-    def _travel(
-        self,
-        lanes: int | None,
-        constants: PyTree,
-        ts: Array | None,
-        real: Bool[Array, " cells"],
-        built: Built,
-        under_way: UnderWay | None = None,
-        most: int | None = None,
-    ) -> tuple[Path, UnderWay | None]:
-        program = self.frozen.program
+    def _arrays(self, built: Built) -> tuple[tuple[PyTree, PyTree], tuple[PyTree, PyTree]]:
+        """The arrays of all cells and those of their methods, and for each 0 where they are stacked, else None."""
         leaves, method, _ = jax.tree.unflatten(self.build.structure, built.outputs)
         axes = jax.tree.unflatten(self.build.structure, [0 if varies else None for varies in self.parts.varies])
-        if lanes is None:
-            travel = lambda leaves, method, key: program.travel(constants, leaves, method, ts, key)
-            return jax.vmap(travel, in_axes=(axes[0], axes[1], 0))(leaves, method, built.keys), None
+        return (leaves, method), axes[:2]
 
+    def _in_lanes(self, constants: PyTree, ts: Array | None, built: Built) -> Lanes:
+        """The cells as lanes take them up."""
+        program, ((leaves, method), axes) = self.frozen.program, self._arrays(built)
+        cells = built.keys.shape[0]
         prepare = lambda leaves: program.prepare(constants, leaves)
-        prepared = jax.vmap(prepare, in_axes=(axes[0],), axis_size=real.shape[0])(leaves)
-        cells, over = (leaves, method, prepared), (axes[0], axes[1], 0)
+        prepared = jax.vmap(prepare, in_axes=axes[:1], axis_size=cells)(leaves)
         stepper = lambda cell: program.apart.method(cell[1]).stepper(program.course(constants, *cell), ts)
         # Elsewhere nothing was measured, and functions of lanes last lose their rules for derivatives.
         last = program.small_steps and jax.default_backend() == "cpu" and not self.wanted.derivative
-        run = Lanes(stepper, cells, over, real.shape[0], -1 if last else 0)
-        under_way = run.travel(real, lanes, under_way, most)
-
-        def finish(cell: Any, at: Any, saved: Any) -> Path:
-            return program.judged(constants, cell[0], cell[1], ts, stepper(cell).finish(at, saved))
-
-        path = jax.vmap(finish, in_axes=(over, 0, 0))(cells, under_way.ended, under_way.saved)
-        return path, run.hand_over(under_way)
+        return Lanes(stepper, (leaves, method, prepared), (*axes, 0), cells, -1 if last else 0)
 
     def _stacked(self, shared: list[Array], distinct: Key[Array, " seeds"], cells: Any) -> list[Array]:
         """The outputs of `build`: those that vary from cell to cell stacked, the others once."""

@@ -2,7 +2,7 @@
 
 import collections
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 
@@ -20,16 +20,22 @@ class Kept:
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What is kept under a key, made if there is nothing."""
+        return self.get_all({"": key}, lambda _: {"": make()})[""]
+
+    def get_all(
+        self, keys: Mapping[str, Hashable], make: Callable[[dict[str, Any]], Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """What is kept under several keys, by a name for each; `make` is told what there is, and makes the rest."""
         with self._lock:
-            if key in self._made:
+            found = {name: self._made[key] for name, key in keys.items() if key in self._made}
+        made = {} if len(found) == len(keys) else make(found)
+        with self._lock:
+            for name, key in keys.items():
+                self._made[key] = found[name] if name in found else made[name]
                 self._made.move_to_end(key)
-                return self._made[key]
-        made = make()
-        with self._lock:
-            self._made[key] = made
             while len(self._made) > self.most:
                 self._made.popitem(last=False)
-        return made
+        return {**found, **made}
 
     def clear(self) -> None:
         """Let go of everything."""

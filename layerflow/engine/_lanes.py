@@ -27,7 +27,7 @@ class UnderWay(eqx.Module):
     cell: Int[Array, " lanes"]  # which cell each lane holds; one beyond the last if none
     lanes: Lane
     ended: Position  # by cell
-    saved: Saved  # likewise; between calls by lane, for what cells left that ended is measured
+    saved: Saved  # likewise
     queued: Int[Array, ""]  # how many cells have been handed to lanes
     finished: Int[Array, ""]  # how many have ended
     bursts: Int[Array, ""]  # taken since the program was called
@@ -68,7 +68,7 @@ class Lanes:
         loaded = self._over(self.every, lambda stepper: stepper.load())
         loaded = eqx.tree_at(lambda lane: lane.at.status, loaded, jnp.where(real, loaded.at.status, Status.REACHED_T1))
         queue, total = self._hardest_first(real), jnp.sum(real)
-        begun = self._begun(loaded, queue, total, count) if under_way is None else self._onward(under_way)
+        begun = self._begun(loaded, queue, total, count) if under_way is None else under_way
         begun = eqx.tree_at(lambda state: state.bursts, begun, jnp.asarray(0))
         onward = lambda state: self._refill(self._advance(state), loaded, queue, total)
 
@@ -90,16 +90,6 @@ class Lanes:
             finished=jnp.asarray(0),
             bursts=jnp.asarray(0),
         )
-
-    def _onward(self, state: UnderWay) -> UnderWay:
-        """A chunk that was handed over, with room for all its cells again."""
-        put = lambda room, rows: room.at[state.cell].set(rows, mode="drop")
-        return eqx.tree_at(lambda s: s.saved, state, jax.tree.map(put, self._room(), state.saved))
-
-    def hand_over(self, state: UnderWay) -> UnderWay:
-        """A chunk under way as it leaves the program: of what cells saved at `ts`, that of cells in lanes alone."""
-        held = jnp.minimum(state.cell, self.cells - 1)
-        return eqx.tree_at(lambda s: s.saved, state, jax.tree.map(lambda rows: rows[held], state.saved))
 
     def _room(self) -> Saved:
         """Room for what all cells save at `ts`."""

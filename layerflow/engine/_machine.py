@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -24,6 +24,18 @@ _FEWEST_LANES = 16
 _LANES_ELSEWHERE = 2**14  # on accelerators, which want to be filled; not measured yet
 _CHUNKS_PER_DEVICE = 4  # at least, unless the user names the devices
 _CELLS_PER_LANE = 16  # of a chunk: at its end lanes run dry, and at its end a sweep tells how far it came
+
+
+class Plan(NamedTuple):
+    """How a chunk is computed: how many cells it has and, of a flow, how many step side by side."""
+
+    size: int
+    lanes: int | None
+
+    @classmethod
+    def of(cls, size: int, lanes: int | None) -> "Plan":
+        """A plan with no more lanes than cells."""
+        return cls(size, None if lanes is None else min(lanes, size))
 
 
 @dataclass(frozen=True)

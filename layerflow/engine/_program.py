@@ -2,7 +2,7 @@
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -57,10 +57,19 @@ class Program:
     @functools.cached_property
     def identity(self) -> Identity:
         """What the program does."""
-        traced = {name: getattr(self, name) for name in _FUNCTIONS}
-        words = {name: None if part is None else part.identity.digest for name, part in traced.items()}
+        return self._identity(_FUNCTIONS)
+
+    @functools.cached_property
+    def way(self) -> Identity:
+        """What the program does while cells travel, whatever is measured of them."""
+        return self._identity(TRAVELLING)
+
+    def _identity(self, names: Sequence[str]) -> Identity:
+        """What some of its functions do, by its method."""
+        parts = {name: part.identity for name in names if (part := getattr(self, name)) is not None}
+        words = {name: parts[name].digest if name in parts else None for name in names}
         method = identity(self.apart.marked_method.untraced, self.turned, self.own, words)
-        return Identity(method.digest, method.strange.union(*(part.identity.strange for part in self.parts)))
+        return Identity(method.digest, method.strange.union(*(part.strange for part in parts.values())))
 
     def __hash__(self) -> int:
         return hash(self.identity)
@@ -161,10 +170,10 @@ class Program:
         """Call a function of the program by name."""
         return lambda name, *arguments: getattr(self, name)(constants[name], *arguments)
 
-    @property
-    def factorises(self) -> bool:
-        """Whether travelling or measuring calls a matrix factorisation."""
-        return any(part.factorises for part in self.parts)
+    def factorises(self, names: Iterable[str] | None = None) -> bool:
+        """Whether some of its functions, or any, call a matrix factorisation."""
+        found = [getattr(self, name) for name in (_FUNCTIONS if names is None else names)]
+        return any(part is not None and part.factorises for part in found)
 
     @property
     def small_steps(self) -> bool:
@@ -222,6 +231,9 @@ def say_floor(found: tuple[Array, ...], where: Callable[[int], str]) -> None:
 
 
 _FUNCTIONS = [field.name for field in fields(Program) if "Traced" in str(field.type)]
+# What a flow in lanes calls on its way, and what is called once it ended.
+TRAVELLING = ("start", "velocity", "loss", "extremes", "follow")
+MEASURING = ("start", "measure", "summarise", "exact", "verify")
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from distributed import KilledWorker, WorkerPlugin, as_completed
 
 from layerflow.base._jax import settings_of
 from layerflow.base._numerics import full_precision, undisturbed
-from layerflow.engine._chunks import Batch, Plan
+from layerflow.engine._chunks import Batch
 from layerflow.engine._identity import SETTINGS
-from layerflow.engine._machine import Machine
+from layerflow.engine._machine import Machine, Plan
 from layerflow.store._description import plans_of
 from layerflow.store._into import InStore
 from layerflow.store._place import Place

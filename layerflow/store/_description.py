@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from layerflow.diagrams._variables import Coordinates, coordinates_of
-from layerflow.engine._chunks import Batch, Plan
+from layerflow.engine._chunks import Batch
 from layerflow.engine._grid import Axis, Grid
+from layerflow.engine._machine import Plan
 from layerflow.sweeps._record import asked_of, digest, facts_of
 from layerflow.sweeps._request import Request
 

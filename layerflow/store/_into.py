@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerflow.diagrams._variables import variables_of
-from layerflow.engine._chunks import Batch, Plan
-from layerflow.engine._machine import Machine
+from layerflow.engine._chunks import Batch
+from layerflow.engine._machine import Machine, Plan
 from layerflow.methods import Status
 from layerflow.store._command import command
 from layerflow.store._description import FORMAT, Description, describe, differences, grid_of, plans_of, with_chunks

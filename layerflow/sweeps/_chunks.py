@@ -17,11 +17,11 @@ import numpy as np
 
 from layerflow.base._numerics import undisturbed
 from layerflow.diagrams._variables import measured
-from layerflow.engine._chunks import Batch, Plan
+from layerflow.engine._chunks import Batch
 from layerflow.engine._devices import Ask, pull
 from layerflow.engine._grid import Grid
 from layerflow.engine._lanes import MANY_STEPS
-from layerflow.engine._machine import Device, Machine
+from layerflow.engine._machine import Device, Machine, Plan
 from layerflow.sweeps._record import device_in_words
 from layerflow.sweeps._request import Request, cells_of
 

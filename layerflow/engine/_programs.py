@@ -1,0 +1,154 @@
+"""The programs of a batch: what is compiled for its chunks, and what makes two programs one."""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray, PyTree
+
+from layerflow.base._numerics import full_precision
+from layerflow.engine._compiled import Compiled, compiled
+from layerflow.engine._computation import Computation, Seeds
+from layerflow.engine._devices import Ask
+from layerflow.engine._identity import Identity, identity, settings
+from layerflow.engine._kept import programs
+from layerflow.engine._machine import Device, Plan
+from layerflow.engine._program import MEASURING, TRAVELLING
+
+
+class Programs:
+    """What is compiled for the chunks of a batch.
+
+    A flow in lanes has three: `build` makes the cells, `travel` lets them travel, `measure` measures them where they
+    ended. Another observable leaves the first two as they are. All others `run`, that is travel and measure, in one.
+
+    Args:
+        computation: What they compute.
+        constants: What `build` closed over.
+        one: Shapes of the arguments of one cell.
+        ts: Where to measure.
+        root: Seed s has the key fold_in(root, s).
+        seeds: How many there are.
+    """
+
+    def __init__(
+        self,
+        computation: Computation,
+        constants: list[Array],
+        one: dict[str, jax.ShapeDtypeStruct],
+        ts: Array | None,
+        root: PRNGKeyArray,
+        seeds: int,
+    ) -> None:
+        self.computation, self.one, self.ts, self.root, self.seeds = computation, one, ts, root, seeds
+        self.constants = computation.frozen.constants
+        self.seconds = 0.0  # that compiling took so far
+        self.shared = self.at_once("share", computation.parts.share, constants)
+
+    @functools.cached_property
+    def identity(self) -> Identity:
+        """Of everything that was traced, of the method, of what is wanted, and of JAX's settings."""
+        wanted = self.computation.wanted
+        return self._whole((wanted.paths, wanted.derivative, wanted.verify), self.computation.frozen.program.identity)
+
+    def keys(self, plan: Plan, device: Device) -> dict[str, tuple[Any, ...]]:
+        """What makes two programs of a chunk one, by their names in the order in which they are called."""
+        names = ("build", "travel", "measure") if self.computation.apart(plan.lanes) else ("build", "run")
+        return {name: self._key_of(name, plan, device) for name in names}
+
+    def of_chunks(self, plan: Plan, device: Device, ask: Ask = lambda call: call()) -> dict[str, Compiled]:
+        """The programs of a chunk by name."""
+        keys = self.keys(plan, device)
+
+        def make(found: dict[str, Compiled]) -> dict[str, Compiled]:
+            gives, lowered = {name: program.gives for name, program in found.items()}, {}
+            for name in [name for name in keys if name not in found]:
+                lowered[name] = self.lowered(name, plan, device, gives)
+                gives[name] = lowered[name].out_info
+            return self._compiled(lowered)
+
+        return programs.get_all(keys, lambda found: ask(lambda: make(found)))
+
+    def onward(self, plan: Plan, device: Device, under_way: PyTree, built: PyTree, ask: Ask) -> Compiled:
+        """What goes on with a chunk under way; few chunks need it."""
+        gives = {"build": built, "travel": under_way}
+        make = lambda: self._compiled({"onward": self.lowered("onward", plan, device, gives)})["onward"]
+        return programs.get(self._key_of("onward", plan, device), lambda: ask(make))
+
+    def at_once(self, name: str, function: Callable[..., Any], *arguments: PyTree) -> Any:
+        """A smaller function of all cells, compiled for arguments like these, or found compiled by an equal batch."""
+        lower = full_precision()(lambda: jax.jit(function).lower(*arguments))
+        make = lambda: self._compiled({name: lower()})[name]
+        return programs.get((name, *_key(self.identity, arguments)), make).call(*arguments)
+
+    @full_precision()
+    def lowered(self, name: str, plan: Plan, device: Device, gives: dict[str, PyTree]) -> Any:
+        """One of them, ready to be compiled: of shapes that those before it give."""
+        computation, of = self.computation, lambda *arguments: _placed(device, arguments)
+        real = jax.ShapeDtypeStruct((plan.size,), bool)
+        if name == "build":
+            return jax.jit(computation.build_cells).lower(*of(self.shared, self.root, *self._cells(plan)))
+        if name == "measure":
+            ended, saved = gives["travel"].ended, gives["travel"].saved
+            return jax.jit(computation.measure).lower(*of(self.constants, self.ts, gives["build"], ended, saved))
+        if name == "run":
+            run = jax.jit(functools.partial(computation.run, plan.lanes))
+            return run.lower(*of(self.constants, self.ts, real, gives["build"]))
+        state = (gives["build"], gives["travel"]) if name == "onward" else (gives["build"],)
+        assert plan.lanes is not None
+        travel = jax.jit(functools.partial(computation.travel, plan.lanes))
+        return travel.lower(*of(travelling(self.constants), self.ts, real, *state))
+
+    def _cells(self, plan: Plan) -> tuple[dict[str, jax.ShapeDtypeStruct], Seeds]:
+        """Shapes of what tells one chunk from another."""
+        of_cells = lambda shape: jax.ShapeDtypeStruct((plan.size, *shape.shape), shape.dtype)
+        number = jax.ShapeDtypeStruct((), jnp.result_type(int))
+        distinct = jax.ShapeDtypeStruct((min(plan.size, self.seeds),), number.dtype)
+        return {name: of_cells(shape) for name, shape in self.one.items()}, Seeds(distinct, of_cells(number))
+
+    def _compiled(self, lowered: dict[str, Any]) -> dict[str, Compiled]:
+        """Compile, and count the time."""
+        program, build = self.computation.frozen.program, self.computation.parts.factorises
+        way = program.factorises(TRAVELLING)
+        factorises = {"build": build, "travel": way, "onward": way, "measure": program.factorises(MEASURING)}
+        begin = time.perf_counter()
+        made = compiled(lowered, {name: factorises.get(name, program.factorises()) for name in lowered})
+        self.seconds += time.perf_counter() - begin
+        return made
+
+    def _key_of(self, name: str, plan: Plan, device: Device) -> tuple[Any, ...]:
+        """What makes two of these programs one: all that decides their numbers, their shapes and where they run."""
+        seeds, fixed = min(plan.size, self.seeds), (self.shared, self.root, self.one)
+        if name == "build":
+            own, lanes, arguments = self._whole(self.computation.wanted.derivative), None, fixed
+        elif name in ("travel", "onward"):
+            own, lanes = self._whole((), self.computation.frozen.program.way), plan.lanes
+            arguments = (*fixed, travelling(self.constants), self.ts)
+        else:
+            own, lanes, arguments = self.identity, plan.lanes, (*fixed, self.constants, self.ts)
+        return (name, plan.size, lanes, device, seeds, *_key(own, arguments))
+
+    def _whole(self, wanted: Any, *more: Identity) -> Identity:
+        """Of how cells are built, of more, of what is wanted, and of JAX's settings."""
+        parts = (self.computation.build.identity, *more)
+        whole = identity([part.digest for part in parts], wanted, settings())
+        return Identity(whole.digest, frozenset().union(*(part.strange for part in parts)))
+
+
+def travelling(constants: dict[str, list[Array]]) -> dict[str, list[Array]]:
+    """What the functions closed over that a flow in lanes calls on its way."""
+    return {name: constants[name] for name in TRAVELLING if name in constants}
+
+
+def _key(own: Identity, arguments: PyTree) -> tuple[Any, ...]:
+    """All that decides the numbers of a program, and the shapes of its arguments."""
+    return (own, jax.default_backend(), str(jax.tree.map(lambda a: (a.shape, a.dtype), arguments)))
+
+
+def _placed(device: Device, tree: PyTree) -> PyTree:
+    """Shapes of arrays that lie on a device."""
+    there = jax.sharding.SingleDeviceSharding(device)
+    return jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=there), tree)
