@@ -39,7 +39,7 @@ def pytest_configure(config):
 def pytest_collectstart(collector):
     """What a file computes at its head is compiled as its tests are."""
     if isinstance(collector, pytest.Module):
-        optimise(collector.config, "pytest.mark.optimised" in collector.path.read_text("utf-8"))
+        optimise("pytest.mark.optimised" in collector.path.read_text("utf-8"))
 
 
 def pytest_collection_finish():
@@ -68,11 +68,13 @@ def quick_figure(request):
             path = pathlib.Path(request.config.getoption("--figures"), f"figure_{name}.nc")
             return xarray.load_dataset(path, engine="scipy")
         jax.config.update("jax_enable_x64", FIGURES[name].dtype == "float64")
+        before = optimise(True)  # it computes for long
         quick = "quick" in inspect.signature(FIGURES[name].compute).parameters
         try:
             return FIGURES[name].compute(**{"quick": True} if quick else {})
         finally:
             jax.config.update("jax_enable_x64", True)
+            optimise(before)
 
     return data
 
@@ -152,19 +154,29 @@ def _soon(*arguments, env_options_overrides=None, **how):
     return _options(*arguments, env_options_overrides=_soon_here() | (env_options_overrides or {}), **how)
 
 
-def optimise(config, wanted):
-    """Have XLA optimise what is compiled from now on, as it does for users, or compile it soon; slow tests run long."""
-    ask = _options if wanted or config.option.markexpr != "not slow" or not _soon_here() else _soon
-    if compiler.get_compile_options is not ask:
+def optimise(wanted):
+    """Have XLA optimise what is compiled from now on, as it does for users, or compile it soon; what held before."""
+    before = compiler.get_compile_options
+    ask = _options if wanted or not _soon_here() else _soon
+    if before is not ask:
         compiler.get_compile_options = ask
         programs.clear()
         jax.clear_caches()
+    return before is _options
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _optimised(request):
     """What a file compiles is optimised if it is marked so, because it holds bits or speed."""
-    optimise(request.config, request.node.get_closest_marker("optimised") is not None)
+    optimise(request.node.get_closest_marker("optimised") is not None)
+
+
+@pytest.fixture
+def as_users_compile():
+    """One test that holds bits, in a file that does not."""
+    before = optimise(True)
+    yield
+    optimise(before)
 
 
 @pytest.fixture(autouse=True)

@@ -178,6 +178,7 @@ class Bar:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("as_users_compile")
 def test_the_bar_names_slow_cells_and_no_bit_changes(monkeypatch):
     """D3: a chunk comes back after so many steps, says which cells go on, and goes on with them."""
     task = lf.Moments.whitened(yx=jnp.diag(jnp.array([2.0, 1.0])))

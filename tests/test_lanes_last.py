@@ -10,8 +10,6 @@ from layerflow.engine import _lanes_last
 from layerflow.engine._kept import programs
 from layerflow.engine._lanes_last import apart, fits, lanes_last
 
-pytestmark = pytest.mark.optimised
-
 LANES = 5
 
 
@@ -80,6 +78,7 @@ def test_arguments_and_what_is_closed_over_may_be_shared(lanes):
     jax.tree.map(lambda mine, theirs: np.testing.assert_allclose(mine, theirs, rtol=1e-14), ours, vmapped)
 
 
+@pytest.mark.usefixtures("as_users_compile")
 def test_a_lane_has_the_same_bits_in_every_place():
     function = lambda a, b: jnp.tanh(apart(jnp.matmul)(a, b)).sum() * (b @ b.T @ a.T)
     a, b = drawn(M23, M34)

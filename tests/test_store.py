@@ -216,7 +216,7 @@ def test_a_store_whose_making_was_cut_off_is_made_anew(arrays, path, monkeypatch
     with monkeypatch.context() as patch:
         patch.setattr(zarr.Group, "create_array", cut_off)
         with pytest.raises(ZeroDivisionError):
-            swept(path, observe=(lf.loss, lf.kernel_distance))
+            swept(path, **KINDS["plain"])
 
     assert_same(swept(path), swept())
     assert not (path / "kernel_distance").exists()
@@ -515,30 +515,32 @@ def store_of_0_2_0(tmp_path):
     return tmp_path / "old"
 
 
+PAIRS = lf.Flow(t1=1.0)
+
+
 def pairs(key, scale):  # noqa: ARG001 - without a key there are no seeds
     start = lf.DiagonalNetwork((scale * jnp.ones(2), jnp.ones(2)))
     return lf.Problem(start, lf.Modes(variance=jnp.ones(2), target=1.0))
 
 
+def swept_pairs(store=None):
+    how = {"method": PAIRS, "observe": (lf.loss, lf.mode_strengths), "on": lf.Machine(chunk=2, lanes=2)}
+    return lf.sweep(pairs, {"scale": [0.1, 0.2, 0.4]}, seeds=2, **how, store=store)
+
+
 def test_a_store_of_0_2_0_is_read_and_not_gone_on_with(store_of_0_2_0):
     """Its fingerprint left out what can change a number, so no other call can be held against it."""
-    how = {
-        "seeds": 2,
-        "method": lf.Flow(t1=1.0),
-        "observe": (lf.loss, lf.mode_strengths),
-        "on": lf.Machine(chunk=2, lanes=2),
-    }
-    old, now = lf.open_diagram(store_of_0_2_0), lf.sweep(pairs, {"scale": [0.1, 0.2, 0.4]}, **how)
+    old, now = lf.open_diagram(store_of_0_2_0), swept_pairs()
 
     assert old.attrs["layerflow_version"] == "0.2.0"
     for name in ("loss", "mode_strengths", "end"):
         np.testing.assert_allclose(old[name].values, now[name].values, rtol=1e-12)
     assert "0 failed" in str(old)
     with pytest.raises(ValueError, match=r"made by layerflow 0.2.0, whose fingerprint.*lf.open_diagram reads what it"):
-        lf.sweep(pairs, {"scale": [0.1, 0.2, 0.4]}, **how, store=store_of_0_2_0)
+        swept_pairs(store_of_0_2_0)
     with pytest.raises(ValueError, match=r"does not say all of its method \(diagrams of layerflow 0.2.0"):
         lf.replay(pairs, old, scale=0.2, seed=1)
-    alone = lf.replay(pairs, old, scale=0.2, seed=1, method=how["method"])
+    alone = lf.replay(pairs, old, scale=0.2, seed=1, method=PAIRS)
     np.testing.assert_allclose(alone.observed["loss"], old.loss.values[1, 1], rtol=1e-6)
 
 
@@ -555,9 +557,7 @@ def test_what_is_followed_is_kept_with_its_status(tmp_path, method):
 
 
 def test_a_chunk_that_is_gone_is_not_read_as_nothing(tmp_path):
-    kept = lf.sweep(
-        pairs, {"scale": [0.1, 0.2]}, seeds=2, method=lf.Flow(t1=1.0), store=tmp_path / "s", on=lf.Machine(chunk=2)
-    )
+    kept = swept_pairs(tmp_path / "s")
     (tmp_path / "s/loss/c/0/1").unlink()
 
     assert np.isfinite(kept.loss.sel(scale=0.1).values).all()

@@ -26,7 +26,8 @@ pytestmark = [
 ]
 
 TASK = lf.random_regression(jax.random.key(1), n=10, inp=2, out=2, whiten=True)
-AXES = {"lam": np.linspace(-5, 5, 60), "target": np.linspace(0.5, 4, 60)}
+AXES = {"lam": np.linspace(-5, 5, 40), "target": np.linspace(0.5, 4, 30)}
+CHUNKS = 240  # of ten cells: 40 * 30 cells of two seeds
 KILLS = 20
 
 
@@ -58,22 +59,30 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 lf.enable_compile_cache({cache!r})
 import test_store_processes as test
 print("ready", flush=True)
+sys.stdin.readline()
 test.swept({store!r}, progress=False)
 print("done", flush=True)
 """
 
 
+def go_on(process):
+    process.stdin.write("\n")
+    process.stdin.flush()
+
+
 @pytest.fixture
 def start(request):
-    """Start a process that sweeps into a store; it is at the sweep when this returns."""
+    """Start a process that sweeps into a store; it is at the sweep when this returns, or `waiting` for a line."""
     begun = []
 
-    def start(store):
+    def start(store, waiting=False):
         where = {"folder": str(request.path.parent), "cache": jax.config.jax_compilation_cache_dir, "store": str(store)}
         command = [sys.executable, "-c", _PROCESS.format(**where)]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(command, **dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE), text=True)
         begun.append(process)
         assert process.stdout.readline() == "ready\n", process.stderr.read()
+        if not waiting:
+            go_on(process)
         return process
 
     yield start
@@ -107,13 +116,13 @@ def test_twenty_kills_lose_nothing(start, tmp_path, kept):
         process, before = start(store), whole
         if number:  # the first is killed while it makes the store, or before
             wait_for(lambda before=before: chunks(store) > before, process)
-        time.sleep(rng.uniform(0, 0.15))
+        time.sleep(rng.uniform(0, 0.06))
         process.kill()
         process.wait()
         if not number:
             continue
         whole = chunks(store)
-        assert before < whole < 720
+        assert before < whole < CHUNKS
         part = lf.open_diagram(store).load()
         there = (part.status != lf.Status.MISSING).values
         assert there.sum() == 10 * whole
@@ -124,17 +133,18 @@ def test_twenty_kills_lose_nothing(start, tmp_path, kept):
     assert_same(lf.open_diagram(store), kept)
     assert lf.open_diagram(store).attrs["runs"] >= KILLS
     assert not list(store.rglob("*.partial"))
-    print(f"{KILLS} kills, {720 - chunks(store)} chunks lost")
+    print(f"{KILLS} kills, {CHUNKS - chunks(store)} chunks lost")
 
 
 def test_a_second_process_is_refused_by_name(start, tmp_path, kept):
     store = tmp_path / "diagram.zarr"
-    first = start(store)
+    first, second = (start(store, waiting=True) for _ in range(2))
+    go_on(first)
     wait_for(lambda: chunks(store) > 3, first)
 
     with pytest.raises(BlockingIOError, match=rf"in use: process {first.pid} on .* writes to it since"):
         swept(store)
-    second = start(store)
+    go_on(second)
     _, said = second.communicate()
 
     assert second.returncode != 0
@@ -151,10 +161,10 @@ def test_a_signal_ends_a_process_after_its_chunk(start, tmp_path, kept):
     process.send_signal(signal.SIGINT)
     _, said = process.communicate()
 
-    there, stated = chunks(store), re.search(r"Stopped after a whole chunk: (\d+) of 720 chunks are kept", said)
+    there, stated = chunks(store), re.search(rf"Stopped after a whole chunk: (\d+) of {CHUNKS} chunks are kept", said)
     assert stated, said
     assert int(stated[1]) == there
-    assert there < 720
+    assert there < CHUNKS
     assert "The same call goes on from there." in said
     assert_same(swept(store), kept)
 
@@ -227,7 +237,7 @@ def test_a_killed_worker_loses_nothing(client, tmp_path, kept):
     store, pid = tmp_path / "d.zarr", next(iter(client.run(os.getpid).values()))
 
     def kill():
-        wait_for(lambda: chunks(store) > 100)
+        wait_for(lambda: chunks(store) > 30)
         os.kill(pid, signal.SIGKILL)
 
     killer = threading.Thread(target=kill)
@@ -273,16 +283,16 @@ def test_an_interrupt_leaves_a_cluster_with_its_running_chunks(client, tmp_path,
     run = lambda: stored_by(client, store)
 
     def interrupt():
-        wait_for(lambda: chunks(store) > 50)
+        wait_for(lambda: chunks(store) > 20)
         os.kill(os.getpid(), signal.SIGINT)
 
     impatient = threading.Thread(target=interrupt)
     impatient.start()
-    with pytest.raises(KeyboardInterrupt, match=r"of 720 chunks are kept in .*The same call goes on"):
+    with pytest.raises(KeyboardInterrupt, match=rf"of {CHUNKS} chunks are kept in .*The same call goes on"):
         run()
     impatient.join()
 
-    assert 50 < chunks(store) < 720
+    assert 20 < chunks(store) < CHUNKS
     assert_same(run(), kept)
 
 
@@ -293,7 +303,7 @@ def test_a_cluster_goes_on_with_what_one_process_began(client, tmp_path, kept):
         first, AXES, seeds=2, method=lf.Flow(t1=5.0), observe=(lf.loss, lf.kernel_distance), on=machine, store=store
     )
     run(lf.Machine(chunk=10, devices=1))
-    for number in range(0, 720, 2):
+    for number in range(0, CHUNKS, 2):
         (store / f"status/c/0/{number}").unlink()
 
     assert_same(run(lf.Machine(client=client)), kept)
