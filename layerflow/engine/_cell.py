@@ -16,7 +16,7 @@ from layerflow.tasks import Task
 
 
 class Cell(eqx.Module):
-    """A problem and the method to solve it by; `task` is the problem's in its cheapest form."""
+    """A problem and the method to solve it by; `task` is the problem's in the form that the method goes by."""
 
     problem: Problem
     task: Task
@@ -28,7 +28,8 @@ class Cell(eqx.Module):
         _check_floating(problem.start)
         if method.judges_convergence:
             problem = _plain_zeros(problem)
-        return cls(problem, problem.task.reduced(problem.start), method)
+        form = problem.task.in_moments if "exact" in method.needs else problem.task.reduced
+        return cls(problem, form(problem.start), method)
 
 
 @dataclass(frozen=True)

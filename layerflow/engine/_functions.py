@@ -147,14 +147,15 @@ class Functions:
         values, self.measured = _told(returned, "observed")
         return values
 
-    def reduced(self, leaves: list[Array]) -> Problem:
-        """The problem with its task in the cheapest form."""
+    def in_moments(self, leaves: list[Array]) -> Problem:
+        """The problem with its task as closed forms take it."""
         cell = self.cell(leaves)
-        return eqx.tree_at(lambda p: p.task, cell.problem, cell.task, is_leaf=lambda node: isinstance(node, Task))
+        task = cell.task.in_moments(cell.problem.start)
+        return eqx.tree_at(lambda p: p.task, cell.problem, task, is_leaf=lambda node: isinstance(node, Task))
 
     def closed(self, leaves: list[Array]) -> tuple[Any, Problem]:
         """The closed form, and the problem with its task as linear networks see it."""
-        problem = self.reduced(leaves)
+        problem = self.in_moments(leaves)
         form = closed_form(problem)
         if isinstance(form, str):
             raise ValueError(f"No closed form holds: {form}. Use lf.Flow(t1=...).")
@@ -164,7 +165,7 @@ class Functions:
     def has_closed_form(self, leaves: list[Any]) -> bool:
         """Whether a closed form holds for problems of this kind."""
         found: list[Any] = []
-        jax.eval_shape(lambda leaves: found.append(closed_form(self.reduced(leaves))), leaves)
+        jax.eval_shape(lambda leaves: found.append(closed_form(self.in_moments(leaves))), leaves)
         return not isinstance(found[0], str)
 
     def flat(self, problem: Problem, layers: tuple[Array, ...]) -> Array:

@@ -298,4 +298,4 @@ def exact_weights(form: ClosedForm, problem: Problem, ts: Float[Array, " t"]) ->
 
 def _data(problem: Problem) -> Any:
     """The task in the form that linear networks see of it."""
-    return problem.task.reduced(problem.start)
+    return problem.task.in_moments(problem.start)

@@ -1,6 +1,6 @@
 """The lazy twin of a network."""
 
-from typing import Any
+from collections.abc import Callable
 
 import equinox as eqx
 import jax
@@ -25,16 +25,17 @@ class LinearisedNetwork(eqx.Module):
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         """f0(x) + J(x) (weights - start)."""
-        return self._first_order(lambda network: network(x))
+        return self.first_order(lambda network: network(x))
 
     @property
     def matrix(self) -> Float[Array, "out inp"]:
         """The end-to-end matrix to first order, if the network is linear."""
         if not hasattr(self.start, "matrix"):
             raise AttributeError(f"A {type(self.start).__name__} has no end-to-end matrix.")
-        return self._first_order(lambda network: network.matrix)
+        return self.first_order(lambda network: network.matrix)
 
-    def _first_order(self, function: Any) -> Array:
+    def first_order(self, function: Callable[[PyTree], Array]) -> Array:
+        """A function of the network to first order."""
         moving, rest = eqx.partition(self.start, is_weight(self.start))
         now = eqx.filter(self.weights, is_weight(self.weights))
         moved = jax.tree.map(lambda w, w0: w - w0, now, moving)

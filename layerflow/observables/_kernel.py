@@ -57,8 +57,8 @@ def kernel_distance(network: PyTree, problem: Problem) -> Float[Array, ""]:
         D = 1 - <K0, K> / (|K0| |K|) = |K0/|K0| - K/|K||^2 / 2,    in [0, 1].
 
     The second form keeps its digits where the first is rounding noise. For linear networks no
-    kernel over samples is built, only matrices as small as inputs and outputs. For one
-    input and one output a linear network's distance is identically 0.
+    whole kernel is built, only matrices as small as outputs and inputs, or samples if these are
+    fewer. For one input and one output a linear network's distance is identically 0.
 
     Returns:
         Array of shape ().
@@ -73,7 +73,9 @@ def kernel_distance(network: PyTree, problem: Problem) -> Float[Array, ""]:
     if type(network) in (LinearNetwork, DiagonalNetwork):
         moving = [layer for layer, w in enumerate(problem.split(network)[0].weights) if w is not None]
         distance: Any = _linear_distance if isinstance(network, LinearNetwork) else _diagonal_distance
-        return distance(problem.start, network, moving, input_moment(problem.task))
+        task: Any = problem.task
+        few = isinstance(task, Samples) and task.few
+        return distance(problem.start, network, moving, task.x if few else input_moment(task), few)
     k0, k1 = ntk(problem.start, problem), ntk(network, problem)
     return 0.5 * jnp.sum((k0 / jnp.linalg.norm(k0) - k1 / jnp.linalg.norm(k1)) ** 2)
 
@@ -93,15 +95,23 @@ def _diagonal_distance(
     start: DiagonalNetwork,
     end: DiagonalNetwork,
     moving: list[int],
-    xx: Float[Array, "inp inp"] | Float[Array, " inp"],
+    inputs: Float[Array, "_inp inp"] | Float[Array, " inp"],
+    few: bool,
 ) -> Float[Array, ""]:
-    """Distance for K(x, x') = sum_i x_i x'_i k_i, whose inner products are k^T (xx * xx) k'."""
+    """Distance for K(x, x') = sum_i x_i x'_i k_i, whose inner products are k^T (xx * xx) k'.
+
+    `inputs` are xx = E[x x^T], its diagonal, or `few` samples one a row.
+    """
 
     def kernel(network: DiagonalNetwork) -> Float[Array, " inp"]:
         others = [_product(network.weights[:i] + network.weights[i + 1 :]) for i in moving]
         return sum((jnp.asarray(other) ** 2 for other in others), start=jnp.zeros_like(network.weights[0]))
 
-    inner = (lambda k, other: k @ (xx**2 @ other)) if xx.ndim == 2 else (lambda k, other: jnp.sum(xx**2 * k * other))
+    def inner(k: Float[Array, " inp"], other: Float[Array, " inp"]) -> Float[Array, ""]:
+        if few:
+            return jnp.sum(((inputs * k[None]) @ inputs.T) * ((inputs * other[None]) @ inputs.T))
+        return k @ (inputs**2 @ other) if inputs.ndim == 2 else jnp.sum(inputs**2 * k * other)
+
     unit = lambda k: k / jnp.sqrt(inner(k, k))
     chord = unit(kernel(end)) - unit(kernel(start))
     return 0.5 * jnp.maximum(inner(chord, chord), 0.0)
@@ -115,7 +125,11 @@ def _product(vectors: tuple[Array, ...]) -> Any:
 
 
 def _linear_distance(
-    start: LinearNetwork, end: LinearNetwork, moving: list[int], xx: Float[Array, "inp inp"] | Float[Array, " inp"]
+    start: LinearNetwork,
+    end: LinearNetwork,
+    moving: list[int],
+    inputs: Float[Array, "_inp inp"] | Float[Array, " inp"],
+    few: bool,
 ) -> Float[Array, ""]:
     """Distance for K = sum_l B_l (x) X^T A_l X over the layers l that move, from the small matrices alone.
 
@@ -123,25 +137,31 @@ def _linear_distance(
     of such kernels are sums over pairs of outputs, up to a factor that cancels:
 
         <K, K'> = sum_{k,m} tr(C_km xx C'_mk xx),    C_km = sum_l (B_l)_km A_l.
+
+    Of `few` samples X^T A_l X itself is small, the square of their signals before layer l.
     """
     if start.widths[0] == start.widths[-1] == 1:
         return jnp.zeros(
             (), start.weights[0].dtype
         )  # a kernel of one number per pair of inputs changes its scale alone
     moved = movement(end, start).weights
-    return _chord(start.weights, moved, tuple(moving), jnp.diag(xx) if xx.ndim == 1 else xx)
+    return _chord(start.weights, moved, tuple(moving), few, jnp.diag(inputs) if inputs.ndim == 1 else inputs)
 
 
-@functools.partial(jax.jit, static_argnums=2)  # traced once, not at every sweep
+@functools.partial(jax.jit, static_argnums=(2, 3))  # traced once, not at every sweep
 def _chord(
     weights: tuple[Float[Array, "_out _inp"], ...],
     moved: tuple[Float[Array, "_out _inp"], ...],
     moving: tuple[int, ...],
-    xx: Float[Array, "inp inp"],
+    few: bool,
+    inputs: Float[Array, "_inp inp"],
 ) -> Float[Array, ""]:
     """The distance from the weights at the start and their movement."""
     transposed = lambda layers: tuple(w.T for w in reversed(layers))
-    before = [(product(a, xx), product(da, xx)) for a, da in _squares(weights, moved)]
+    if few:  # a layer of its own that stands still
+        before = _squares((inputs.T, *weights), (jnp.zeros_like(inputs.T), *moved))[1:]
+    else:
+        before = [(product(a, inputs), product(da, inputs)) for a, da in _squares(weights, moved)]
     after = _squares(transposed(weights), transposed(moved))[::-1]
     a0, da = (jnp.stack(terms) for terms in zip(*(before[layer] for layer in moving), strict=True))
     b0, db = (jnp.stack(terms, axis=1) for terms in zip(*(after[layer] for layer in moving), strict=True))

@@ -16,7 +16,7 @@ from layerflow.observables._at_hand import method, movement, peaks
 from layerflow.observables._kernel import input_moment
 from layerflow.observables._network import samples_of
 from layerflow.observables._observable import observable
-from layerflow.tasks import Modes, Moments
+from layerflow.tasks import Modes, Moments, Samples
 
 
 def function_distance(network: PyTree, other: PyTree, problem: Problem) -> Float[Array, ""]:
@@ -127,8 +127,9 @@ def _size(values: Array, problem: Problem, by_matrix: bool) -> Float[Array, ""]:
     """Root mean square over the inputs of a function given by `_values`."""
     if not by_matrix:
         return safe_root(jnp.sum(values**2) / values.shape[0])
-    task = problem.task
-    xx = input_moment(
-        task if isinstance(task, Moments | Modes) else samples_of(problem, "The distance between functions")
-    )
+    known = isinstance(problem.task, Moments | Modes)
+    task = problem.task if known else samples_of(problem, "The distance between functions")
+    if isinstance(task, Samples) and task.few:
+        return safe_root(jnp.sum((values @ task.x.T) ** 2) / task.x.shape[0])
+    xx = input_moment(task)
     return safe_root(jnp.sum((values * xx[None, :] if xx.ndim == 1 else values @ xx) * values))

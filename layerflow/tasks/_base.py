@@ -55,6 +55,10 @@ class Task(eqx.Module):
         """The task with the same loss that is cheapest for networks like `network`."""
         return self
 
+    def in_moments(self, network: PyTree) -> "Task":
+        """The task as closed forms take it: for linear networks Moments or Modes, wherever these give the same loss."""
+        return self.reduced(network)
+
     def least_loss(self, network: PyTree) -> Float[Array, ""]:
         """The least loss that networks of the shape of `network` can reach."""
         raise TypeError(

@@ -184,14 +184,31 @@ def _checked_floor(xx: Array, yx: Array, yy: Array, inverse: Array) -> tuple[Arr
 @eqx.filter_jit
 def _of_samples(kind: type[Moments], x: Float[Array, "n inp"], y: Float[Array, "n out"]) -> Moments:
     n = x.shape[0]
+    u, s, vt, spanned = _axes(x)
+    inverse = (vt.T * jnp.where(spanned, n / jnp.where(spanned, s, 1.0) ** 2, 0.0)[None, :]) @ vt
+    return kind(x.T @ x / n, y.T @ x / n, y.T @ y / n, inverse=inverse, floor=_floor(u, y))
+
+
+def least_of_rank(rank: int, x: Float[Array, "n inp"], y: Float[Array, "n out"]) -> Float[Array, ""]:
+    """The loss of the best matrix of a rank, from the samples (reduced-rank regression)."""
+    x, y = jax.lax.stop_gradient((x, y))
+    u, *_ = _axes(x)
+    strengths = jnp.linalg.svd(u.T @ y, compute_uv=False) / x.shape[0] ** 0.5
+    return _floor(u, y) + 0.5 * jnp.sum(strengths[rank:] ** 2)
+
+
+def _axes(x: Float[Array, "n inp"]) -> tuple[Array, Array, Array, Array]:
+    """The singular vectors and values of the inputs, and which of these are more than rounding; of the rest u is 0."""
     # From the samples, not from their moments, which hold the square of their range.
     u, s, vt = jnp.linalg.svd(x, full_matrices=False)
     spanned = s > max(x.shape) * jnp.finfo(x.dtype).eps * s[0]
-    inverse = (vt.T * jnp.where(spanned, n / jnp.where(spanned, s, 1.0) ** 2, 0.0)[None, :]) @ vt
-    u = jnp.where(spanned[None, :], u, 0.0)
+    return jnp.where(spanned[None, :], u, 0.0), s, vt, spanned
+
+
+def _floor(u: Float[Array, "n r"], y: Float[Array, "n out"]) -> Float[Array, ""]:
+    """The loss of the best linear map of inputs that span the columns of `u`."""
     residual = y - u @ (u.T @ y)
-    floor = 0.5 * jnp.sum(residual**2) / n
-    return kind(x.T @ x / n, y.T @ x / n, y.T @ y / n, inverse=inverse, floor=floor)
+    return 0.5 * jnp.sum(residual**2) / y.shape[0]
 
 
 def sample_pair(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:

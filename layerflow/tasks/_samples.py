@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
-from layerflow.networks import is_linear
+from layerflow.networks import LinearisedNetwork, LinearNetwork, is_linear
 from layerflow.tasks._base import Task, factors, linear_map
-from layerflow.tasks._moments import Moments, sample_pair
+from layerflow.tasks._moments import Moments, least_of_rank, sample_pair
 from layerflow.tasks._order import shuffled
 
 
@@ -16,11 +16,21 @@ def _of_width(network: PyTree) -> str:
     return f": its inputs have shape ({network.widths[0]},)" if hasattr(network, "widths") else ""
 
 
+def _cheapest(network: PyTree, x: Float[Array, "n inp"]) -> Float[Array, "n ..."]:
+    """The outputs for all samples; of linear layers whichever product first takes the least arithmetic."""
+    if type(network) is LinearisedNetwork:
+        return network.first_order(lambda start: _cheapest(start, x))
+    if type(network) is LinearNetwork:
+        return network.output_scale * jnp.linalg.multi_dot((*network.weights[::-1], x.T)).T
+    return jax.vmap(network)(x)
+
+
 class Samples(Task):
     """A finite sample, for any network.
 
     The loss is L = (1/n) sum_samples |f(x) - y|^2 / 2, summed over outputs. Linear networks
-    are integrated on the second moments of the sample, which give the same loss.
+    are integrated on the second moments of the sample, which give the same loss, unless there
+    are fewer samples than inputs, which cost less than the moments.
 
     Args:
         x: Inputs, one row per sample, shape (n, ...).
@@ -70,7 +80,8 @@ class Samples(Task):
 
     def loss(self, network: PyTree) -> Float[Array, ""]:
         """L = (1/n) sum_samples |f(x) - y|^2 / 2."""
-        return 0.5 * jnp.sum((jax.vmap(network)(self.x) - self.y) ** 2) / self.x.shape[0]
+        outputs = _cheapest(network, self.x) if self.few and is_linear(network) else jax.vmap(network)(self.x)
+        return 0.5 * jnp.sum((outputs - self.y) ** 2) / self.x.shape[0]
 
     def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> "Samples":
         """Inputs times `input` and targets times `target`."""
@@ -104,15 +115,29 @@ class Samples(Task):
         return Moments.from_samples(self.x, self.y)
 
     def reduced(self, network: PyTree) -> Task:
+        """The moments for a linear network, the samples if they are few and for any other network."""
+        return self if self.few else self.in_moments(network)
+
+    def in_moments(self, network: PyTree) -> Task:
         """The moments for a linear network, the samples for any other and for a subclass with a loss of its own."""
         return self.moments if self._by_moments(network) else self
+
+    @property
+    def few(self) -> bool:
+        """Whether there are fewer samples than inputs, so that they hold fewer numbers than the moments."""
+        return self.x.ndim == 2 and self.x.shape[0] < self.x.shape[1]
 
     def _by_moments(self, network: PyTree) -> bool:
         return is_linear(network) and type(self).loss is Samples.loss
 
     def least_loss(self, network: PyTree) -> Float[Array, ""]:
         """The loss of the best linear map of the network's rank; unknown for other networks."""
-        return self.moments.least_loss(network) if self._by_moments(network) else super().least_loss(network)
+        if not (self._by_moments(network) and hasattr(network, "widths")):
+            return super().least_loss(network)
+        if not self.few:
+            return self.moments.least_loss(network)
+        self.check(network)
+        return least_of_rank(min(network.widths), self.x, self.y)
 
     def null_loss(self) -> Float[Array, ""]:
         """L = (1/n) sum_samples |y|^2 / 2."""
