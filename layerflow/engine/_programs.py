@@ -80,9 +80,11 @@ class Programs:
 
     def at_once(self, name: str, function: Callable[..., Any], *arguments: PyTree) -> Any:
         """A smaller function of all cells, compiled for arguments like these, or found compiled by an equal batch."""
-        lower = full_precision()(lambda: jax.jit(function).lower(*arguments))
+        way, lower = self.computation.frozen.program.way, full_precision()(lambda: jax.jit(function).lower(*arguments))
+        own = {"share": (), "check": (), "floor": (way,)}.get(name)  # of how cells are built, and of more
         make = lambda: self._compiled({name: lower()})[name]
-        return programs.get((name, *_key(self.identity, arguments)), make).call(*arguments)
+        key = _key(self.identity if own is None else self._whole((), *own), arguments)
+        return programs.get((name, *key), make).call(*arguments)
 
     @full_precision()
     def lowered(self, name: str, plan: Plan, device: Device, gives: dict[str, PyTree]) -> Any:
