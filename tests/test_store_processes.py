@@ -348,7 +348,7 @@ def test_a_chunk_that_kills_its_workers_is_named_and_all_others_are_kept(own_cli
         assert (lf.open_diagram(tmp_path / "d.zarr").status == 255).values.nonzero()[0].tolist() == list(range(20, 30))
     finally:
         own_client.unregister_worker_plugin("poison")
-    own_client.wait_for_workers(2, timeout=60)
+    own_client.wait_for_workers(2, timeout=120)
     assert (run().status == 0).all()
 
 

@@ -152,9 +152,10 @@ class There:
                 error = future.exception() if future.status == "error" else None
                 if isinstance(error, OSError):
                     raise not_written(store, error) from error
-                if future.status != "finished" and not isinstance(error, KilledWorker):
+                # What a task returned may have died with its worker (it is "lost" then), not what it wrote.
+                if future.status not in ("finished", "lost") and not isinstance(error, KilledWorker):
                     raise error or RuntimeError(f"The cluster gave up chunk {chunk}: its task is {future.status}.")
-                yield chunk, error is not None  # what a task returned may have died with its worker, not what it wrote
+                yield chunk, error is not None
                 if stop.asked:
                     return
                 for after in itertools.islice(queue, 1):
