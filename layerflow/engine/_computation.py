@@ -73,9 +73,10 @@ class Computation:
         real: Bool[Array, " cells"],
         built: Built,
         under_way: UnderWay | None = None,
-        most: int | None = MANY_STEPS,
+        whole: bool = False,
     ) -> UnderWay:
-        """Let the cells travel in lanes, from their start or on from where they are, for so many steps of each lane."""
+        """Let the cells travel in lanes, from their start or from where they are: the whole way or for many steps."""
+        most = None if whole else MANY_STEPS
         return self._in_lanes(constants, ts, built).travel(real, lanes, under_way, most)
 
     def measure(
@@ -109,7 +110,7 @@ class Computation:
     ) -> tuple[list[Array], Path]:
         """The way and what is measured of it, in one."""
         if lanes is not None:
-            there = self.travel(lanes, constants, ts, real, built, most=None)
+            there = self.travel(lanes, constants, ts, real, built, whole=True)
             return self.measure(constants, ts, built, there.ended, there.saved)
         (leaves, method), axes = self._arrays(built)
         travel = lambda leaves, method, key: self.frozen.program.travel(constants, leaves, method, ts, key)
