@@ -71,7 +71,7 @@ class Batch:
         judging: "Callable[[], Batch] | None" = None,
     ) -> None:
         self.frozen, self.build, self.messages, self.wanted = frozen, build, messages, wanted
-        self.one, self.ts, self.root, self.seeds, self.judging = one, ts, root, seeds, judging
+        self.ts, self.root, self.seeds, self.judging = ts, root, seeds, judging
         self.computation = Computation(frozen, build, split(build), wanted)
         self.programs = Programs(self.computation, constants, one, ts, root, seeds)
         self.chunk_bytes = 0  # what one chunk takes while it runs, as far as is known

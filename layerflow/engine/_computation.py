@@ -83,43 +83,46 @@ class Computation:
         self, constants: PyTree, ts: Array | None, built: Built, ended: Position, saved: Saved
     ) -> tuple[list[Array], Path]:
         """What is kept of each cell where it ended, and the paths besides."""
-        program, cells = self.frozen.program, self._in_lanes(constants, ts, built)
-
-        def finish(cell: Any, at: Position, saved: Saved) -> Path:
-            return program.judged(constants, cell[0], cell[1], ts, cells.stepper(cell).finish(at, saved))
-
-        return self._kept(jax.vmap(finish, in_axes=(cells.axes, 0, 0))(cells.every, ended, saved))
+        return _with_checks(*self._kept(self._finished(constants, ts, built, ended, saved)))
 
     def run(
         self, lanes: int | None, constants: PyTree, ts: Array | None, real: Bool[Array, " cells"], built: Built
     ) -> tuple[list[Array], Path]:
         """Let the cells travel, in lanes or side by side, and measure them, with derivatives by the axes asked for."""
-        through = lambda outputs: self._through(lanes, constants, ts, real, built._replace(outputs=outputs))
+        through = lambda outputs: self._kept(self._path(lanes, constants, ts, real, built._replace(outputs=outputs)))
         kept, path = through(built.outputs)
-        verified, slopes = kept[len(kept) - len(self.frozen.verified) :], []
-        kept = kept[: len(kept) - len(verified)]
+        slopes = []
         for directions in built.slopes.values():
             varied, fixed = eqx.partition(built.outputs, [d is not None for d in directions])
-            by_axis = lambda varied, fixed=fixed: through(eqx.combine(varied, fixed))[0][: len(kept)]
+            by_axis = lambda varied, fixed=fixed: through(eqx.combine(varied, fixed))[0]
             _, slope = jax.jvp(by_axis, (varied,), (directions,))
             slopes += [jnp.where(jnp.isnan(value), value, d) for value, d in zip(kept, slope, strict=True)]
-        return [*kept, *slopes, *verified], path
+        return _with_checks([*kept, *slopes], path)
 
-    def _through(
+    def _path(
         self, lanes: int | None, constants: PyTree, ts: Array | None, real: Bool[Array, " cells"], built: Built
-    ) -> tuple[list[Array], Path]:
-        """The way and what is measured of it, in one."""
+    ) -> Path:
+        """All paths, from start to end."""
         if lanes is not None:
             there = self.travel(lanes, constants, ts, real, built, whole=True)
-            return self.measure(constants, ts, built, there.ended, there.saved)
+            return self._finished(constants, ts, built, there.ended, there.saved)
         (leaves, method), axes = self._arrays(built)
         travel = lambda leaves, method, key: self.frozen.program.travel(constants, leaves, method, ts, key)
-        return self._kept(jax.vmap(travel, in_axes=(*axes, 0))(leaves, method, built.keys))
+        return jax.vmap(travel, in_axes=(*axes, 0))(leaves, method, built.keys)
+
+    def _finished(self, constants: PyTree, ts: Array | None, built: Built, ended: Position, saved: Saved) -> Path:
+        """The paths of cells that travelled in lanes."""
+        program, cells = self.frozen.program, self._in_lanes(constants, ts, built)
+
+        def finish(cell: Any, at: Position, saved: Saved) -> Path:
+            return program.judged(constants, cell[0], cell[1], ts, cells.stepper(cell).finish(at, saved))
+
+        return jax.vmap(finish, in_axes=(cells.axes, 0, 0))(cells.every, ended, saved)
 
     def _kept(self, path: Path) -> tuple[list[Array], Path]:
-        """What is kept of each cell, apart from the path."""
-        kept = [*(path.observed if self.wanted.paths else []), *path.summaries, *path.verified]
-        return kept, eqx.tree_at(lambda path: (path.observed, path.summaries, path.verified), path, ([], [], []))
+        """What is kept of each cell, but checks, apart from the path."""
+        kept = [*(path.observed if self.wanted.paths else []), *path.summaries]
+        return kept, eqx.tree_at(lambda path: (path.observed, path.summaries), path, ([], []))
 
     def check(self, shared: list[Array], root: PRNGKeyArray, values: Values, seeds: Array) -> list[Array]:
         """Judge the checks that the cell function made."""
@@ -178,6 +181,11 @@ class Computation:
         stacked = iter(_over(parts.cell_factorises)(own, cells))
         first = outputs(jax.tree.map(lambda a: a[0], cells))
         return [next(stacked) if varies else out for out, varies in zip(first, parts.varies, strict=True)]
+
+
+def _with_checks(kept: list[Array], path: Path) -> tuple[list[Array], Path]:
+    """What is kept, with what was held against theory behind it, apart from the path."""
+    return [*kept, *path.verified], eqx.tree_at(lambda path: path.verified, path, [])
 
 
 def keys_of(root: PRNGKeyArray, seeds: Int[Array, " cells"]) -> Key[Array, " cells"]:

@@ -46,6 +46,7 @@ class Programs:
         self.computation, self.one, self.ts, self.root, self.seeds = computation, one, ts, root, seeds
         self.constants = computation.frozen.constants
         self.seconds = 0.0  # that compiling took so far
+        self._keys: dict[tuple[Plan, Device], dict[str, Any]] = {}
         self.shared = self.at_once("share", computation.parts.share, constants)
 
     @functools.cached_property
@@ -54,10 +55,22 @@ class Programs:
         wanted = self.computation.wanted
         return self._whole((wanted.paths, wanted.derivative, wanted.verify), self.computation.frozen.program.identity)
 
+    @functools.cached_property
+    def _identity_of_building(self) -> Identity:
+        """Of how cells are built, and of JAX's settings."""
+        return self._whole(())
+
+    @functools.cached_property
+    def _identity_of_way(self) -> Identity:
+        """Of how cells are built and travel, and of JAX's settings."""
+        return self._whole((), self.computation.frozen.program.way)
+
     def keys(self, plan: Plan, device: Device) -> dict[str, tuple[Any, ...]]:
         """What makes two programs of a chunk one, by their names in the order in which they are called."""
-        names = ("build", "travel", "measure") if self.computation.apart(plan.lanes) else ("build", "run")
-        return {name: self._key_of(name, plan, device) for name in names}
+        if (plan, device) not in self._keys:  # once, not once a chunk; and in the thread that compiles
+            names = ("build", "travel", "measure") if self.computation.apart(plan.lanes) else ("build", "run")
+            self._keys[plan, device] = {name: self._key_of(name, plan, device) for name in names}
+        return self._keys[plan, device]
 
     def of_chunks(self, plan: Plan, device: Device, ask: Ask = lambda call: call()) -> dict[str, Compiled]:
         """The programs of a chunk by name."""
@@ -80,11 +93,9 @@ class Programs:
 
     def at_once(self, name: str, function: Callable[..., Any], *arguments: PyTree) -> Any:
         """A smaller function of all cells, compiled for arguments like these, or found compiled by an equal batch."""
-        way, lower = self.computation.frozen.program.way, full_precision()(lambda: jax.jit(function).lower(*arguments))
-        own = {"share": (), "check": (), "floor": (way,)}.get(name)  # of how cells are built, and of more
+        lower = full_precision()(lambda: jax.jit(function).lower(*arguments))
         make = lambda: self._compiled({name: lower()})[name]
-        key = _key(self.identity if own is None else self._whole((), *own), arguments)
-        return programs.get((name, *key), make).call(*arguments)
+        return programs.get((name, *_key(self._identity_of(name), arguments)), make).call(*arguments)
 
     @full_precision()
     def lowered(self, name: str, plan: Plan, device: Device, gives: dict[str, PyTree]) -> Any:
@@ -123,15 +134,20 @@ class Programs:
 
     def _key_of(self, name: str, plan: Plan, device: Device) -> tuple[Any, ...]:
         """What makes two of these programs one: all that decides their numbers, their shapes and where they run."""
-        seeds, fixed = min(plan.size, self.seeds), (self.shared, self.root, self.one)
-        if name == "build":
-            own, lanes, arguments = self._whole(self.computation.wanted.derivative), None, fixed
-        elif name in ("travel", "onward"):
-            own, lanes = self._whole((), self.computation.frozen.program.way), plan.lanes
-            arguments = (*fixed, travelling(self.constants), self.ts)
-        else:
-            own, lanes, arguments = self.identity, plan.lanes, (*fixed, self.constants, self.ts)
-        return (name, plan.size, lanes, device, seeds, *_key(own, arguments))
+        arguments = {
+            "build": (),
+            "travel": (travelling(self.constants), self.ts),
+            "onward": (travelling(self.constants), self.ts),
+        }.get(name, (self.constants, self.ts))
+        how = self.computation.wanted.derivative if name == "build" else plan.lanes
+        shapes = (self.shared, self.root, self.one, arguments)
+        return (name, plan.size, how, device, min(plan.size, self.seeds), *_key(self._identity_of(name), shapes))
+
+    def _identity_of(self, name: str) -> Identity:
+        """Of a program, by what it depends on."""
+        if name in ("share", "check", "build"):
+            return self._identity_of_building
+        return self._identity_of_way if name in ("floor", "travel", "onward") else self.identity
 
     def _whole(self, wanted: Any, *more: Identity) -> Identity:
         """Of how cells are built, of more, of what is wanted, and of JAX's settings."""
