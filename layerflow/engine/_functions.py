@@ -38,11 +38,10 @@ class Functions:
                 f"verify holds errors against the tolerance of lf.Flow(t1=..., rtol=...), but the method is "
                 f"{type(self.static.method).__name__} and has none."
             )
-        # Widths where the closed form knows the weights up to a rotation of hidden units, once `exact` was traced.
-        self.turned: tuple[int, int, int] | None = None
-        self.measured: list[Measured] = []  # what `measure` gives, once it was traced
-        self.summed: list[Measured] = []  # likewise of `summarise`
-        self.verified: list[Measured] = []  # likewise
+        # What tracing showed of a function beside its steps, by its name: of `start` how many weights the network has
+        # without its twin, of `exact` the widths where it knows the weights up to a rotation of hidden units, and of
+        # `measure`, `summarise` and `verify` what they give.
+        self.shown: dict[str, Any] = {}
 
     def cell(self, leaves: list[Array]) -> Cell:
         return self.apart.cell(leaves)
@@ -58,6 +57,8 @@ class Functions:
         return *ravel_pytree(list(weights)), list(rest)
 
     def start(self, leaves: list[Array]) -> Array:
+        problem = self.cell(leaves).problem
+        self.shown["start"] = sum(leaf.size for leaf in jax.tree.leaves(problem.split(problem.start)[0]))
         return self.ravelled(leaves)[0]
 
     def begin(self, w: Array, leaves: list[Array], method: list[Array]) -> list[PyTree]:
@@ -79,11 +80,6 @@ class Functions:
         """The method, which has one, in the precision of the weights."""
         cast = lambda leaf: leaf.astype(w.dtype) if eqx.is_inexact_array(leaf) else leaf
         return jax.tree.map(cast, self.apart.method(method))
-
-    def network_weights(self, leaves: list[Array]) -> Array:
-        """The weights of the network alone at the start."""
-        problem = self.cell(leaves).problem
-        return ravel_pytree([problem.split(problem.start)[0]])[0]
 
     def networks(self, w: Array, leaves: list[Array]) -> list[PyTree]:
         _, unravel, rest = self.ravelled(leaves)
@@ -144,7 +140,7 @@ class Functions:
             for name, function in self.wanted.observe.items():
                 with at_hand(peaks=peaks.get(name)):
                     returned[name] = _called(name, function, movements[0][0], problem)
-        values, self.measured = _told(returned, "observed")
+        values, self.shown["measure"] = _told(returned, "observed")
         return values
 
     def in_moments(self, leaves: list[Array]) -> Problem:
@@ -159,7 +155,7 @@ class Functions:
         form = closed_form(problem)
         if isinstance(form, str):
             raise ValueError(f"No closed form holds: {form}. Use lf.Flow(t1=...).")
-        self.turned = problem.start.widths if form.up_to_rotation else None
+        self.shown["exact"] = problem.start.widths if form.up_to_rotation else None
         return form, problem
 
     def has_closed_form(self, leaves: list[Any]) -> bool:
@@ -210,7 +206,7 @@ class Functions:
                     jnp.maximum(a, jnp.abs(o - e).max(axis=tuple(range(1, e.ndim)), keepdims=True))
                     for a, o, e in zip(allowed, every(moved + off), rights, strict=True)
                 ]
-            for of, value, right, most in zip(self.measured, observed, rights, allowed, strict=True):
+            for of, value, right, most in zip(self.shown["measure"], observed, rights, allowed, strict=True):
                 error = jnp.where(inside, jnp.abs(value.reshape(right.shape) - right), jnp.nan)
                 floor = 100 * jnp.finfo(right.dtype).eps * jnp.abs(right)
                 ratios.append(jnp.where(inside, (error / (most + floor + jnp.finfo(right.dtype).tiny)).max(), 0.0))
@@ -222,7 +218,7 @@ class Functions:
             ratios.append(drift / rtol)
         # NaN where there is nothing to compare with.
         checks["error_over_tolerance"] = jnp.stack(ratios).max() if ratios else jnp.full((), jnp.nan, w.dtype)
-        self.verified = [*told, *(Measured("check", name, "", _like(check)) for name, check in checks.items())]
+        self.shown["verify"] = [*told, *(Measured("check", name, "", _like(check)) for name, check in checks.items())]
         return [*values, *checks.values()]
 
     def summarise(
@@ -239,7 +235,7 @@ class Functions:
         trajectory = Trajectory(
             problem=self.cell(leaves).problem,
             ts=ts,
-            observed=dict(zip((of.name for of in self.measured), observed, strict=True)),
+            observed=dict(zip((of.name for of in self.shown["measure"]), observed, strict=True)),
             summary={},
             followed_status={},
             network=self.network(w, leaves),
@@ -248,7 +244,7 @@ class Functions:
             end=end,
         )
         returned = {name: _called(name, function, trajectory) for name, function in self.wanted.summary.items()}
-        values, self.summed = _told(returned, "summed")
+        values, self.shown["summarise"] = _told(returned, "summed")
         return values
 
 

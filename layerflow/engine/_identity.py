@@ -9,7 +9,7 @@ import os
 from typing import Any
 
 from layerflow.base._jax import settings_of
-from layerflow.engine._reader import Reader
+from layerflow.engine._reader import Lasting, Reader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +26,13 @@ def identity(*values: Any) -> Identity:
     return Identity(reader.read(values).hex(), frozenset(reader.strange))
 
 
+def lasting(*values: Any) -> str | None:
+    """A digest of values that hold no array and do the same at each call; None of others."""
+    reader = Lasting()
+    found = reader.read((values, settings(), settings_of(_WHILE_TRACING))).hex()
+    return None if reader.own else found
+
+
 def settings() -> dict[str, str]:
     """What of JAX's settings a number may depend on, as they are in this thread, and XLA's flags."""
     mute = ("--xla_dump", "--xla_force_host_platform_device_count")
@@ -33,6 +40,7 @@ def settings() -> dict[str, str]:
     return {name: str(value) for name, value in settings_of(SETTINGS).items()} | {"XLA_FLAGS": flags}
 
 
+_WHILE_TRACING = ("jax_numpy_dtype_promotion", "jax_numpy_rank_promotion", "jax_default_matmul_precision")
 # fmt: off
 SETTINGS = (
     "jax_accurate_erf_inv", "jax_allow_f16_reductions", "jax_bcoo_cusparse_lowering", "jax_compiler_enable_remat_pass",

@@ -43,5 +43,7 @@ class Kept:
             self._made.clear()
 
 
+# Functions as traced, where another trace would give the same.
+traces = Kept(128)
 # A program takes some 25 memory maps, of which Linux gives a process 65,530, and sweeps have two.
 programs = Kept(512)

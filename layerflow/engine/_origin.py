@@ -32,11 +32,6 @@ def version_of(module: str | None) -> str:
         return f"{top} {getattr(sys.modules[top], '__version__', '')}"
 
 
-def is_installed(kind: type) -> bool:
-    """Whether a class comes with an installed package, or with Python."""
-    return bool(version_of(kind.__module__))
-
-
 def offered_as(value: Any) -> str:
     """Where an installed package has this very object, with its version; "" if it is nobody's."""
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", getattr(value, "__name__", None))

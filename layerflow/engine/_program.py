@@ -15,7 +15,8 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from layerflow.base._checks import require
 from layerflow.engine._cell import Apart, Cell
 from layerflow.engine._functions import Functions, random_signs
-from layerflow.engine._identity import Identity, identity
+from layerflow.engine._identity import Identity, identity, lasting
+from layerflow.engine._kept import traces
 from layerflow.engine._lanes_last import apart, fits
 from layerflow.engine._trace import Traced, trace
 from layerflow.engine._wanted import Measured, Wanted
@@ -252,7 +253,7 @@ class Frozen:
 
 
 def freeze(apart: Apart, leaves: list[Any], method: list[Any], wanted: Wanted, ts: Any, key: Any) -> Frozen:
-    """Trace a cell's functions.
+    """Trace a cell's functions, but those that do the same whenever they are traced.
 
     Args:
         apart: The cell without its arrays.
@@ -263,49 +264,57 @@ def freeze(apart: Apart, leaves: list[Any], method: list[Any], wanted: Wanted, t
         key: Shape and kind of the key of a cell.
     """
     cell, static = Functions(apart, wanted), apart.static
-    traced = {"start": trace(cell.start, leaves)}
-    w = traced["start"][0].outputs
+    functions: dict[str, Any] = dict.fromkeys(_FUNCTIONS)
+    constants: dict[str, list[Array]] = {}
+    kinds = jax.tree.map(lambda a: (a.shape, a.dtype, a.weak_type), (leaves, method, ts, key))
+    of_cell = lasting(static, apart.structure, apart.method_structure, kinds, wanted.quick, bool(cell.followed))
+    of_wanted = None if of_cell is None else lasting(of_cell, wanted)
+
+    def traced(name: str, *arguments: Any) -> Any:
+        """What a function of the cell gives."""
+        make = lambda: (*trace(getattr(cell, name), *arguments), cell.shown.get(name))
+        same = of_wanted if name in _OF_WANTED else of_cell
+        found = make() if same is None else traces.get((name, same), make)
+        functions[name], constants[name], cell.shown[name] = found
+        return functions[name].outputs
+
+    w = traced("start", leaves)
     _check_weights(w, static)
-    step, peaks, exact = jax.ShapeDtypeStruct((), jnp.result_type(int)), {}, None
-    needs = static.method.needs
+    step, needs = jax.ShapeDtypeStruct((), jnp.result_type(int)), static.method.needs
     if "loss" in needs:
-        traced["loss"] = trace(cell.loss, w, leaves)
+        traced("loss", w, leaves)
     if "velocity" in needs:
-        traced["velocity"] = trace(cell.velocity, w, leaves, key, step)
+        traced("velocity", w, leaves, key, step)
     if "optimiser" in needs:
-        traced["begin"] = trace(cell.begin, w, leaves, method)
-        states = traced["begin"][0].outputs
-        traced["descend"] = trace(cell.descend, w, w, states, leaves, method)
+        traced("descend", w, w, traced("begin", w, leaves, method), leaves, method)
     if static.method.judges_convergence:
-        traced["extremes"] = trace(cell.extremes, leaves)
-    if cell.followed:
-        traced["follow"] = trace(cell.follow, w, leaves)
-        peaks = traced["follow"][0].outputs
-    traced["measure"] = trace(cell.measure, w, peaks, leaves, method)
+        traced("extremes", leaves)
+    peaks = traced("follow", w, leaves) if cell.followed else {}
     over_ts = () if ts is None else ts.shape
-    seen = [jax.ShapeDtypeStruct(over_ts + v.shape, v.dtype) for v in traced["measure"][0].outputs]
+    seen = [jax.ShapeDtypeStruct(over_ts + v.shape, v.dtype) for v in traced("measure", w, peaks, leaves, method)]
     end = step if static.method.time is STEPS else jax.ShapeDtypeStruct((), w.dtype)
     if wanted.summary:
-        traced["summarise"] = trace(cell.summarise, jax.eval_shape(lambda: ts), seen, w, step, step, end, leaves)
-    _check_apart(cell.measured, cell.summed)
+        traced("summarise", jax.eval_shape(lambda: ts), seen, w, step, step, end, leaves)
+    _check_apart(cell.shown["measure"], cell.shown.get("summarise", []))
+    exact = None
     if "exact" in needs or (wanted.verify and cell.has_closed_form(leaves)):
         count = (0 if ts is None else ts.shape[0]) + ("exact" in needs)
-        traced["exact"] = trace(cell.exact, jax.ShapeDtypeStruct((max(count, 1),), w.dtype), leaves)
-        exact = traced["exact"][0].outputs
+        exact = traced("exact", jax.ShapeDtypeStruct((max(count, 1),), w.dtype), leaves)
     if wanted.verify:
-        traced["verify"] = trace(cell.verify, exact, seen, w, end, leaves, method)
-    functions: dict[str, Any] = dict.fromkeys(_FUNCTIONS) | {name: function for name, (function, _) in traced.items()}
-    own = jax.eval_shape(cell.network_weights, leaves).size
-    program = Program(**functions, turned=cell.turned, own=own, apart=apart)
+        traced("verify", exact, seen, w, end, leaves, method)
     return Frozen(
-        program,
-        constants={name: constants for name, (_, constants) in traced.items()},
-        measured=cell.measured,
-        summed=cell.summed,
-        verified=cell.verified,
+        Program(**functions, turned=cell.shown.get("exact"), own=cell.shown["start"], apart=apart),
+        constants=constants,
+        measured=cell.shown["measure"],
+        summed=cell.shown.get("summarise", []),
+        verified=cell.shown.get("verify", []),
         followed=list(cell.followed),
         network=cell.network,
     )
+
+
+# What depends on what is wanted, not on the cell alone.
+_OF_WANTED = {"follow", "measure", "summarise", "verify"}
 
 
 def _check_apart(measured: list[Measured], summed: list[Measured]) -> None:

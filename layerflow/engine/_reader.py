@@ -23,7 +23,7 @@ import numpy as np
 
 from layerflow.base import _jax
 from layerflow.base._checks import closed_over, is_concrete
-from layerflow.engine._origin import chains, is_installed, name_of, offered_as, version_of
+from layerflow.engine._origin import chains, name_of, offered_as, version_of
 
 _PLAIN = {bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, types.NotImplementedType}
 # What these give no one knows.
@@ -72,13 +72,13 @@ class Reader:
             yield b"no axis"
         elif reading is not None:
             yield reading.__name__.encode()
-            yield from reading(self, value)
-        elif name := offered_as(value):
+            yield from getattr(self, reading.__name__)(value)
+        elif name := self.offered(value):
             yield from (b"offered", name.encode())
         elif (parts := _parts(value)) is not None:
             yield b"parts"
             yield from map(self.read, parts)
-            if not is_installed(type(value)):  # whatever its author has a copy hold
+            if not self.version(type(value).__module__):  # whatever its author has a copy hold
                 self.own += 1
                 yield from self.entries(dict(sorted(getattr(value, "__dict__", {}).items())))
         else:
@@ -95,6 +95,15 @@ class Reader:
         name = getattr(value, "__qualname__", None)
         self.strange.add(str(name) if isinstance(name, str) else f"a {type(value).__qualname__}")
         yield from (b"token", _PROCESS, str(_number_of(value)).encode())
+
+    def version(self, module: str | None) -> str:
+        """Name and version of the installed package that a module belongs to; "" if it is a user's own."""
+        return version_of(module)
+
+    def offered(self, value: Any) -> str:
+        """Where an installed package has this very object; "" if it is nobody's."""
+        found = offered_as(value)
+        return found if found and self.version(value.__module__) else ""
 
     def sequence(self, value: Any) -> Iterator[bytes]:
         yield self.read(type(value))
@@ -130,14 +139,14 @@ class Reader:
 
     def module(self, value: Any) -> Iterator[bytes]:
         yield value.__name__.encode()
-        if version := version_of(value.__name__):
+        if version := self.version(value.__name__):
             yield version.encode()
         else:  # the user's own: all that it holds
             yield from self.entries({k: v for k, v in vars(value).items() if not k.startswith("__")})
 
     def class_(self, value: Any) -> Iterator[bytes]:
         yield name_of(value).encode()
-        if version := version_of(value.__module__):
+        if version := self.version(value.__module__):
             yield version.encode()
             if "<locals>" not in value.__qualname__:
                 return
@@ -145,7 +154,7 @@ class Reader:
         yield from self.entries({k: v for k, v in vars(value).items() if k not in _NOT_OF_A_CLASS})
 
     def function(self, value: Any) -> Iterator[bytes]:
-        if name := offered_as(value):
+        if name := self.offered(value):
             yield from (b"offered", name.encode())
             return
         if "_memoize." in value.__qualname__ and name_of(value).startswith("jax."):
@@ -156,7 +165,7 @@ class Reader:
         yield from map(self.read, (value.__defaults__, value.__kwdefaults__))
         yield from self.entries(closed)
         # By where it was written: `functools.wraps` has it bear another's name.
-        if version := version_of(value.__globals__.get("__name__")):
+        if version := self.version(value.__globals__.get("__name__")):
             yield version.encode()
         else:
             self.own += 1
@@ -197,6 +206,7 @@ class Reader:
 
     def builtin(self, value: Any) -> Iterator[bytes]:
         yield name_of(value).encode()
+        self.version(value.__module__)
         owner = getattr(value, "__self__", None)
         yield b"" if owner is None or isinstance(owner, types.ModuleType) else self.read(owner)
 
@@ -257,6 +267,21 @@ class Reader:
         yield from map(atom, jaxpr.outvars)
 
 
+class Lasting(Reader):
+    """Reads what does the same at each call: arrays, and whatever may read what changes, count as the user's own."""
+
+    def version(self, module: str | None) -> str:
+        found = super().version(module)
+        self.own += found.partition(" ")[0] not in _READ_NOTHING
+        return found
+
+    def array(self, value: Any) -> Iterator[bytes]:
+        self.own += 1
+        yield b""
+
+
+# Packages whose functions go by their arguments and by JAX's settings alone.
+_READ_NOTHING = {"python", "numpy", "jax", "jaxlib", "equinox", "diffrax", "lineax", "optimistix", "optax", "layerflow"}
 _digests: "weakref.WeakKeyDictionary[_jax.Jaxpr, bytes]" = weakref.WeakKeyDictionary()
 _PROCESS = uuid.uuid4().bytes
 _numbers: dict[int, int] = {}

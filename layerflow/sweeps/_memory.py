@@ -28,7 +28,8 @@ class InMemory(Keeper):
         self.variables, self.cells = variables_of(self.grid, batches[0]), self.grid.cells * len(batches)
         on.check_results(self.cells * sum(math.prod(v.shape) * v.dtype.itemsize for v in self.variables.values()))
         shape = (len(batches), self.grid.cells)
-        self.values = {name: np.full(shape + v.shape, v.fill, v.dtype) for name, v in self.variables.items()}
+        # Every chunk is put here before there is a diagram, so nothing needs to stand here before.
+        self.values = {name: np.empty(shape + v.shape, v.dtype) for name, v in self.variables.items()}
         self.facts: Facts = facts_of(request, batches, device)
 
     def missing(self, number: int) -> int:

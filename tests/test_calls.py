@@ -1,0 +1,120 @@
+"""What a call of layerflow costs: what is traced and compiled anew, and what is not."""
+
+import weakref
+
+import jax
+import jax.numpy as jnp
+import optax
+import pytest
+
+import layerflow as lf
+from layerflow.engine import _program
+from layerflow.engine._kept import traces
+
+TASK = lf.Modes(jnp.array([1.0, 0.5]), jnp.array([2.0, 1.0]))
+EASY = lf.Descent(optax.sgd, steps=2, learning_rate=0.1)
+
+
+def modes(a, activation=None):
+    """Two modes, or a network with an activation of the user's on two samples."""
+    if activation is None:
+        return lf.Problem(lf.DiagonalNetwork((a * jnp.ones(2), a * jnp.ones(2))), TASK)
+    network = lf.MLP((a * jnp.ones((2, 2)), jnp.ones((1, 2))), activation=activation)
+    return lf.Problem(network, lf.Samples(jnp.eye(2), jnp.ones((2, 1))))
+
+
+def sweep(cell=modes, **how):
+    return lf.sweep(cell, {"a": [0.5, 1.0]}, method=EASY, progress=False, **how)
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Names of the functions of a cell as they are traced."""
+    names, trace = [], _program.trace
+    monkeypatch.setattr(_program, "trace", lambda f, *arguments: names.append(f.__name__) or trace(f, *arguments))
+    traces.clear()
+    return names
+
+
+@pytest.mark.parametrize("observe", [lf.loss, (lf.loss, lf.weight_norms), {"other": lf.loss}])
+def test_functions_of_layerflow_are_traced_once(traced, observe):
+    """They go by their arguments alone, so that another trace would give the same."""
+    first = sweep(observe=observe)
+    assert sorted(traced) == ["begin", "descend", "loss", "measure", "start", "velocity"]
+    again = sweep(lambda a: modes(a), observe=observe)
+    assert len(traced) == 6
+    lf.solve(modes(0.5), EASY, observe=observe)
+    before = len(traced)
+    lf.solve(modes(1.0), EASY, observe=observe)
+
+    assert len(traced) == before
+    assert again.drop_attrs().identical(first.drop_attrs())
+
+
+def test_an_observable_of_the_user_is_all_that_is_traced_again(traced):
+    sweep(observe={"own": lambda network, problem: lf.loss(network, problem)})
+    traced.clear()
+    sweep(observe={"own": lambda network, problem: lf.loss(network, problem)})
+
+    assert traced == ["measure"]
+
+
+GAIN = 2.0
+
+
+def gained(network, problem):
+    """An observable that reads a number of its module."""
+    return GAIN * lf.loss(network, problem)
+
+
+class Gained(lf.Modes):
+    """A task that does."""
+
+    def loss(self, network):
+        return GAIN * super().loss(network)
+
+
+def bent(x):
+    """An activation that does."""
+    return GAIN * x
+
+
+USERS = {
+    "observable": lambda: sweep(observe={"loss": gained}),
+    "task": lambda: sweep(lambda a: lf.Problem(modes(a).start, Gained(TASK.variance, TASK.target))),
+    "activation": lambda: sweep(lambda a: modes(a, activation=bent)),
+    "observable on the test task": lambda: sweep(
+        lambda a: lf.Problem(modes(a).start, TASK, test=TASK), observe={"loss": lf.on_test(gained)}
+    ),
+}
+
+
+@pytest.mark.parametrize("call", USERS.values(), ids=USERS)
+def test_functions_of_the_user_are_traced_at_each_call(monkeypatch, call):
+    """What they read may have changed."""
+    before = call().loss
+    monkeypatch.setitem(globals(), "GAIN", 3.0)
+    after = call().loss
+
+    assert (after > 1.4 * before).all() or (abs(after - before) > 0.01).all()
+
+
+def test_functions_are_traced_anew_under_other_settings(traced):
+    """The same steps may then be others."""
+    sweep()
+    before = len(traced)
+    with jax.numpy_dtype_promotion("standard"):
+        sweep()
+
+    assert len(traced) == 2 * before
+
+
+def test_arrays_of_an_observable_are_not_kept():
+    """What closes over arrays is traced anew, and let go of."""
+    task = lf.Modes(jnp.array([1.0, 0.5]), jnp.array([1.0, 3.0]))
+    other = lambda network, problem, held=task.target: jnp.sum(held) * lf.loss(network, problem)
+    ref = weakref.ref(task.target)
+    sweep(observe={"other": other})
+    del task, other
+
+    assert ref() is None
