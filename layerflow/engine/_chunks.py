@@ -81,17 +81,28 @@ class Batch:
         self._fixed: dict[Device, PyTree] = {}
         self._thorough: Batch | None = None
 
-    def plan(self, cells: int, on: Machine) -> Plan:
-        """How many cells a call takes, and how many lanes; compiled for the first device."""
+    def plan(self, cells: int, on: Machine, filled: bool = False) -> Plan:
+        """How many cells a call takes, and how many lanes; compiled for the first device.
+
+        Args:
+            cells: How many there are.
+            on: Where, and with what means.
+            filled: Whether the chunk may be filled up, so that sweeps of other sizes find their programs.
+        """
         method, start = self.frozen.program.method, self.frozen.program.start.outputs
         lanes = on.lanes_of(_STATE_COPIES * bytes_of(start)) if method.in_lanes else None
         steps = "velocity" in method.needs
-        planned = lambda bytes_per_cell: Plan.of(on.chunk_size(cells, bytes_per_cell, lanes, steps), lanes)
+
+        def planned(bytes_per_cell: float) -> Plan:
+            if filled and on.chunk is None:
+                return on.filled(cells, self.seeds, bytes_per_cell, lanes, steps)
+            return Plan.of(on.chunk_size(cells, bytes_per_cell, lanes, steps), lanes)
+
         plan, budget = planned(self._bytes_per_cell()), on.budget()
         taken = self.compile(plan, on.local_devices()[0])
         if taken > budget and on.chunk is None:
             # Memory is linear in cells: two sizes tell how many fit.
-            other = Plan.of(plan.size // 2 or 2, lanes)
+            other = Plan.of(plan.size // 2 or 2, plan.lanes, plan.filled)
             per_cell = (taken - self.compile(other, on.local_devices()[0])) / (plan.size - other.size)
             room = budget - (taken - plan.size * per_cell)
             if room < per_cell:
@@ -129,7 +140,7 @@ class Batch:
                 stacklevel=2,
             )
         self.calls_split += 1
-        half = Plan.of(math.ceil(plan.size / 2), plan.lanes)
+        half = Plan.of(math.ceil(plan.size / 2), plan.lanes, plan.filled)
         begins = (0, plan.size - half.size)
         runs = (
             self.run(device, cells.part(begin, half.size), half, ask, lambda slow, begin=begin: tell(slow + begin))
@@ -204,7 +215,8 @@ class Batch:
 
         # What differs from chunk to chunk goes in as NumPy arrays: programs take them to their device in less time
         # than jax.device_put.
-        built = call(compiled["build"], shared, root, cells.values, self._distinct(cells.seeds))
+        seeds = self._distinct(cells.seeds, plan)
+        built = call(compiled["build"], shared, root, cells.real, cells.values, seeds)
         if "run" in compiled:
             found, path = call(compiled["run"], constants, ts, cells.real, built)
         else:
@@ -215,7 +227,7 @@ class Batch:
                 onward = self.programs.onward(plan, device, under_way, built, ask)
                 under_way = call(onward, *on_the_way, under_way)
                 tell(_slow(under_way))
-            found, path = call(compiled["measure"], constants, ts, built, under_way.ended, under_way.saved)
+            found, path = call(compiled["measure"], constants, ts, cells.real, built, under_way.ended, under_way.saved)
         if self.judging is not None and (np.asarray(path.status) == Status.DOUBTFUL).any():
             return self._judging(ask)._call(device, cells, plan, ask, tell)
         return found, path
@@ -227,11 +239,10 @@ class Batch:
         self._thorough = thorough
         return thorough
 
-    def _distinct(self, seeds: np.ndarray) -> Seeds:
+    def _distinct(self, seeds: np.ndarray, plan: Plan) -> Seeds:
         """Every seed of some cells once, filled up to a fixed number, and the place of each cell among them."""
         distinct, where = np.unique(seeds, return_inverse=True)
-        most = min(len(seeds), self.seeds)
-        return Seeds(np.pad(distinct, (0, most - len(distinct)), mode="edge"), where)
+        return Seeds(np.pad(distinct, (0, plan.room(self.seeds) - len(distinct)), mode="edge"), where)
 
     def compile(self, plan: Plan, device: Device) -> int:
         """Compile for a device; the bytes that a chunk takes while it runs."""

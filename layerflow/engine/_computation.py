@@ -1,5 +1,6 @@
 """What a chunk of cells computes, as functions of arrays: the cells are built, then they travel."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -8,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PRNGKeyArray, PyTree
 
-from layerflow.engine._lanes import MANY_STEPS, Lanes, UnderWay
+from layerflow.engine._lanes import MANY_STEPS, Lanes, UnderWay, blocks
+from layerflow.engine._machine import Plan
 from layerflow.engine._program import Frozen
 from layerflow.engine._trace import Parts, Traced
 from layerflow.engine._wanted import Wanted
@@ -48,11 +50,20 @@ class Computation:
     parts: Parts
     wanted: Wanted
 
-    def build_cells(self, shared: list[Array], root: PRNGKeyArray, values: Values, seeds: Seeds) -> Built:
-        """The cells' arrays."""
+    def build_cells(
+        self,
+        plan: Plan,
+        shared: list[Array],
+        root: PRNGKeyArray,
+        real: Bool[Array, " cells"],
+        values: Values,
+        seeds: Seeds,
+    ) -> Built:
+        """The cells' arrays; zero of cells that fill the chunk, where building each takes its time."""
         distinct = keys_of(root, seeds.distinct)
         keys = distinct[seeds.where]
-        outputs = lambda values: self._stacked(shared, distinct, (values, keys, seeds.where))
+        counts = (seeds.where.max() + 1, real.sum()) if plan.filled else (None, None)
+        outputs = lambda values: self._stacked(shared, distinct, (values, keys, seeds.where), *counts)
         slopes = {}
         for axis in self.wanted.derivative:
             along = lambda value, axis=axis: outputs(values | {axis: value})
@@ -61,13 +72,13 @@ class Computation:
             slopes[axis] = [None if d.dtype == jax.dtypes.float0 else d for d in slope]
         return Built(outputs(values), slopes, keys)
 
-    def apart(self, lanes: int | None) -> bool:
+    def apart(self, plan: Plan) -> bool:
         """Whether travelling and measuring are programs of their own, so that another observable leaves the first."""
-        return lanes is not None and not self.wanted.derivative
+        return plan.lanes is not None and not self.wanted.derivative
 
     def travel(
         self,
-        lanes: int,
+        plan: Plan,
         constants: PyTree,
         ts: Array | None,
         real: Bool[Array, " cells"],
@@ -77,19 +88,27 @@ class Computation:
     ) -> UnderWay:
         """Let the cells travel in lanes, from their start or from where they are: the whole way or for many steps."""
         most = None if whole else MANY_STEPS
-        return self._in_lanes(constants, ts, built).travel(real, lanes, under_way, most)
+        assert plan.lanes is not None
+        return self._in_lanes(constants, ts, built).travel(real, plan.lanes, under_way, most)
 
     def measure(
-        self, constants: PyTree, ts: Array | None, built: Built, ended: Position, saved: Saved
+        self,
+        plan: Plan,
+        constants: PyTree,
+        ts: Array | None,
+        real: Bool[Array, " cells"],
+        built: Built,
+        ended: Position,
+        saved: Saved,
     ) -> tuple[list[Array], Path]:
         """What is kept of each cell where it ended, and the paths besides."""
-        return _with_checks(*self._kept(self._finished(constants, ts, built, ended, saved)))
+        return _with_checks(*self._kept(self._finished(plan, constants, ts, real, built, ended, saved)))
 
     def run(
-        self, lanes: int | None, constants: PyTree, ts: Array | None, real: Bool[Array, " cells"], built: Built
+        self, plan: Plan, constants: PyTree, ts: Array | None, real: Bool[Array, " cells"], built: Built
     ) -> tuple[list[Array], Path]:
         """Let the cells travel, in lanes or side by side, and measure them, with derivatives by the axes asked for."""
-        through = lambda outputs: self._kept(self._path(lanes, constants, ts, real, built._replace(outputs=outputs)))
+        through = lambda outputs: self._kept(self._path(plan, constants, ts, real, built._replace(outputs=outputs)))
         kept, path = through(built.outputs)
         slopes = []
         for directions in built.slopes.values():
@@ -99,25 +118,32 @@ class Computation:
             slopes += [jnp.where(jnp.isnan(value), value, d) for value, d in zip(kept, slope, strict=True)]
         return _with_checks([*kept, *slopes], path)
 
-    def _path(
-        self, lanes: int | None, constants: PyTree, ts: Array | None, real: Bool[Array, " cells"], built: Built
-    ) -> Path:
+    def _path(self, plan: Plan, constants: PyTree, ts: Array | None, real: Bool[Array, " cells"], built: Built) -> Path:
         """All paths, from start to end."""
-        if lanes is not None:
-            there = self.travel(lanes, constants, ts, real, built, whole=True)
-            return self._finished(constants, ts, built, there.ended, there.saved)
+        if plan.lanes is not None:
+            there = self.travel(plan, constants, ts, real, built, whole=True)
+            return self._finished(plan, constants, ts, real, built, there.ended, there.saved)
         (leaves, method), axes = self._arrays(built)
         travel = lambda leaves, method, key: self.frozen.program.travel(constants, leaves, method, ts, key)
         return jax.vmap(travel, in_axes=(*axes, 0))(leaves, method, built.keys)
 
-    def _finished(self, constants: PyTree, ts: Array | None, built: Built, ended: Position, saved: Saved) -> Path:
+    def _finished(
+        self,
+        plan: Plan,
+        constants: PyTree,
+        ts: Array | None,
+        real: Bool[Array, " cells"],
+        built: Built,
+        ended: Position,
+        saved: Saved,
+    ) -> Path:
         """The paths of cells that travelled in lanes."""
         program, cells = self.frozen.program, self._in_lanes(constants, ts, built)
 
         def finish(cell: Any, at: Position, saved: Saved) -> Path:
             return program.judged(constants, cell[0], cell[1], ts, cells.stepper(cell).finish(at, saved))
 
-        return jax.vmap(finish, in_axes=(cells.axes, 0, 0))(cells.every, ended, saved)
+        return cells.each(finish, ended, saved, block=plan.lanes if plan.filled else None, total=real.sum())
 
     def _kept(self, path: Path) -> tuple[list[Array], Path]:
         """What is kept of each cell, but checks, apart from the path."""
@@ -168,17 +194,22 @@ class Computation:
         last = program.small_steps and jax.default_backend() == "cpu" and not self.wanted.derivative
         return Lanes(stepper, (leaves, method, prepared), (*axes, 0), cells, -1 if last else 0)
 
-    def _stacked(self, shared: list[Array], distinct: Key[Array, " seeds"], cells: Any) -> list[Array]:
-        """The outputs of `build`: those that vary from cell to cell stacked, the others once."""
+    def _stacked(
+        self, shared: list[Array], distinct: Key[Array, " seeds"], cells: Any, seeds: Any, real: Any
+    ) -> list[Array]:
+        """The outputs of `build`: those that vary from cell to cell stacked, the others once.
+
+        Of `distinct` and `cells` the first so many, `seeds` and `real`, are needed; all where None.
+        """
         parts = self.parts
-        keyed = _over(parts.key_factorises)(lambda key: parts.per_key(shared, key), distinct)
+        keyed = _over(parts.key_factorises, seeds)(lambda key: parts.per_key(shared, key), distinct)
 
         def outputs(cell: Any) -> list[Array]:
             values, key, where = cell
             return parts.per_cell(shared, [array[where] for array in keyed], values, key)
 
         own = lambda cell: [out for out, v in zip(outputs(cell), parts.varies, strict=True) if v]
-        stacked = iter(_over(parts.cell_factorises)(own, cells))
+        stacked = iter(_over(parts.cell_factorises, real)(own, cells))
         first = outputs(jax.tree.map(lambda a: a[0], cells))
         return [next(stacked) if varies else out for out, varies in zip(first, parts.varies, strict=True)]
 
@@ -193,7 +224,18 @@ def keys_of(root: PRNGKeyArray, seeds: Int[Array, " cells"]) -> Key[Array, " cel
     return jax.vmap(lambda seed: jax.random.fold_in(root, seed))(seeds)
 
 
-def _over(factorises: bool) -> Any:
-    """How to map over cells: side by side; on CPU factorisations one by one, for batches of them were seen to hang."""
-    one_by_one = factorises and jax.default_backend() == "cpu"
-    return jax.lax.map if one_by_one else lambda function, xs: jax.vmap(function)(xs)
+def _over(factorises: bool, count: Int[Array, ""] | None = None) -> Any:
+    """How to map over cells: side by side; on CPU factorisations one by one, for batches of them were seen to hang.
+
+    These for the first so many cells alone, where a count is given.
+    """
+    if not factorises or jax.default_backend() != "cpu":
+        return lambda function, xs: jax.vmap(function)(xs)
+    if count is None:
+        return jax.lax.map
+
+    def first(function: Callable[..., Any], xs: Any) -> Any:
+        cells = jax.tree.leaves(xs)[0].shape[0]
+        return blocks(lambda cut: jax.vmap(function)(jax.tree.map(cut, xs)), 1, cells, count)
+
+    return first

@@ -78,6 +78,13 @@ class Lanes:
 
         return jax.lax.while_loop(goes_on, onward, begun)
 
+    def each(self, function: Callable[..., Any], *more: PyTree, block: int | None, total: Int[Array, ""]) -> Any:
+        """`function` of each cell and of whatever else it has; the first `total` alone, `block` at a time, if given."""
+        over = jax.vmap(function, in_axes=(self.axes, *[0] * len(more)))
+        if block is None or self.cells % block:
+            return over(self.every, *more)
+        return blocks(lambda cut: over(self._own(cut), *jax.tree.map(cut, more)), block, self.cells, total)
+
     def _begun(self, loaded: Lane, queue: Int[Array, " cells"], total: Int[Array, ""], count: int) -> UnderWay:
         """All lanes at the start of their first cell."""
         first = queue[:count]
@@ -162,3 +169,31 @@ class Lanes:
         if axis == -1:
             return lanes_last(each, axes, size)(arrays, *more)
         return jax.vmap(each, in_axes=axes, axis_size=size)(arrays, *more)
+
+
+def blocks(function: Callable[[Callable[[Array], Array]], Any], size: int, cells: int, total: Int[Array, ""]) -> Any:
+    """What a function gives of cells, `size` at a time, as far as the first `total` of them go; zeros beyond.
+
+    Args:
+        function: Of `cut`, which takes the rows of its cells out of an array of all.
+        size: How many cells it takes at a time, of which `cells` is a multiple.
+        cells: How many there are.
+        total: How many of them are needed.
+    """
+
+    def of(begin: Any) -> Any:
+        return function(lambda array: jax.lax.dynamic_slice_in_dim(array, begin, size))
+
+    def put(number: Any, rows: Any) -> Any:
+        place = lambda rows, own: jax.lax.dynamic_update_slice_in_dim(rows, own, number * size, 0)
+        return jax.tree.map(place, rows, of(number * size))
+
+    room = jax.tree.map(lambda like: _zeros((cells, *like.shape[1:]), like.dtype), jax.eval_shape(of, 0))
+    return jax.lax.fori_loop(0, -(-total // size), put, room)
+
+
+def _zeros(shape: tuple[int, ...], dtype: Any) -> Array:
+    """Zeros, or keys made from zero."""
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return jnp.broadcast_to(jax.random.key(0, impl="threefry2x32"), shape)
+    return jnp.zeros(shape, dtype)

@@ -23,19 +23,39 @@ _LANE_BYTES = 2**20  # on CPU, what all lanes of larger networks may hold
 _FEWEST_LANES = 16
 _LANES_ELSEWHERE = 2**14  # on accelerators, which want to be filled; not measured yet
 _CHUNKS_PER_DEVICE = 4  # at least, unless the user names the devices
+_LIGHT_BYTES = 2**12  # of cells that cost as much by the dozen as alone
 _CELLS_PER_LANE = 16  # of a chunk: at its end lanes run dry, and at its end a sweep tells how far it came
 
 
 class Plan(NamedTuple):
-    """How a chunk is computed: how many cells it has and, of a flow, how many step side by side."""
+    """How a chunk is computed: how many cells it has and, of a flow, how many step side by side.
+
+    One that is `filled` serves sweeps of other numbers of cells and seeds too: what fills a chunk up beyond its cells
+    is left out where that can be, and there is room for more seeds than there are.
+    """
 
     size: int
     lanes: int | None
+    filled: bool = False
 
     @classmethod
-    def of(cls, size: int, lanes: int | None) -> "Plan":
+    def of(cls, size: int, lanes: int | None, filled: bool = False) -> "Plan":
         """A plan with no more lanes than cells."""
-        return cls(size, None if lanes is None else min(lanes, size))
+        return cls(size, None if lanes is None else min(lanes, size), filled)
+
+    def room(self, seeds: int) -> int:
+        """How many seeds a chunk has room for, where a sweep has so many."""
+        return min(self.size, room_for(seeds) if self.filled else seeds)
+
+
+def room_for(seeds: int) -> int:
+    """The power of four that so many seeds fill."""
+    return 4 ** max(1, math.ceil(math.log(seeds, 4) - 1e-9))
+
+
+def power_of_two(least: int) -> int:
+    """The power of two that so many fill."""
+    return 2 ** (least - 1).bit_length()
 
 
 @dataclass(frozen=True)
@@ -128,11 +148,35 @@ class Machine:
         """Cells per call: even chunks that fit the memory and, on CPU, the cache, which matters more with `steps`."""
         if self.chunk is not None:
             return min(self.chunk, cells)
+        return math.ceil(cells / math.ceil(cells / self._most(bytes_per_cell, lanes, steps)))
+
+    def filled(
+        self, cells: int, seeds: int, bytes_per_cell: int | float, lanes: int | None, steps: bool = True
+    ) -> Plan:
+        """A plan of one of a few sizes, for each is compiled anew; exact where filling would cost more than a fifth.
+
+        The same for another number of cells nearby, and for a few seeds in place of one.
+        """
+        most = 2 ** int(math.log2(self._most(bytes_per_cell, lanes, steps)))
+        each, room = power_of_two(math.ceil(cells / seeds)), room_for(seeds)
+        if lanes is None:
+            if bytes_per_cell > _LIGHT_BYTES:  # filling is computed like any cell: at most an eighth of it
+                even = math.ceil(cells / math.ceil(cells / most))
+                step = max(1, power_of_two(even) // 16)
+                return Plan(math.ceil(even / step) * step, None, filled=True)
+            return Plan(min(most, max(each * room // 4, _SIDE_BY_SIDE // 4)), None, filled=True)
+        if cells < lanes <= _FEWEST_LANES:  # each lane takes its time, whether there is a cell in it or not
+            return Plan(cells, cells, filled=True)
+        size = min(most, max(each * room, lanes))
+        return Plan.of(size, lanes if self.lanes is not None else min(lanes, max(size, lanes) // 4), filled=True)
+
+    def _most(self, bytes_per_cell: int | float, lanes: int | None, steps: bool) -> int:
+        """The most cells of one call."""
         most = max(1, int(self.budget() // bytes_per_cell))
         if self._on_cpu:
             few = _SIDE_BY_SIDE if steps else max(_SIDE_BY_SIDE, int(_ONE_PASS_BYTES // bytes_per_cell))
             most = min(most, few if lanes is None else _CELLS_PER_LANE * lanes)
-        return math.ceil(cells / math.ceil(cells / most))
+        return most
 
     def devices_for(self, cells: int, size: int) -> list[Device]:
         """The devices that chunks of this size keep busy for longer than it takes to compile for them."""

@@ -68,7 +68,7 @@ class Programs:
     def keys(self, plan: Plan, device: Device) -> dict[str, tuple[Any, ...]]:
         """What makes two programs of a chunk one, by their names in the order in which they are called."""
         if (plan, device) not in self._keys:  # once, not once a chunk; and in the thread that compiles
-            names = ("build", "travel", "measure") if self.computation.apart(plan.lanes) else ("build", "run")
+            names = ("build", "travel", "measure") if self.computation.apart(plan) else ("build", "run")
             self._keys[plan, device] = {name: self._key_of(name, plan, device) for name in names}
         return self._keys[plan, device]
 
@@ -102,24 +102,22 @@ class Programs:
         """One of them, ready to be compiled: of shapes that those before it give."""
         computation, of = self.computation, lambda *arguments: _placed(device, arguments)
         real = jax.ShapeDtypeStruct((plan.size,), bool)
+        lower = lambda function, *arguments: jax.jit(functools.partial(function, plan)).lower(*of(*arguments))
         if name == "build":
-            return jax.jit(computation.build_cells).lower(*of(self.shared, self.root, *self._cells(plan)))
+            return lower(computation.build_cells, self.shared, self.root, real, *self._cells(plan))
         if name == "measure":
             ended, saved = gives["travel"].ended, gives["travel"].saved
-            return jax.jit(computation.measure).lower(*of(self.constants, self.ts, gives["build"], ended, saved))
+            return lower(computation.measure, self.constants, self.ts, real, gives["build"], ended, saved)
         if name == "run":
-            run = jax.jit(functools.partial(computation.run, plan.lanes))
-            return run.lower(*of(self.constants, self.ts, real, gives["build"]))
+            return lower(computation.run, self.constants, self.ts, real, gives["build"])
         state = (gives["build"], gives["travel"]) if name == "onward" else (gives["build"],)
-        assert plan.lanes is not None
-        travel = jax.jit(functools.partial(computation.travel, plan.lanes))
-        return travel.lower(*of(travelling(self.constants), self.ts, real, *state))
+        return lower(computation.travel, travelling(self.constants), self.ts, real, *state)
 
     def _cells(self, plan: Plan) -> tuple[dict[str, jax.ShapeDtypeStruct], Seeds]:
         """Shapes of what tells one chunk from another."""
         of_cells = lambda shape: jax.ShapeDtypeStruct((plan.size, *shape.shape), shape.dtype)
         number = jax.ShapeDtypeStruct((), jnp.result_type(int))
-        distinct = jax.ShapeDtypeStruct((min(plan.size, self.seeds),), number.dtype)
+        distinct = jax.ShapeDtypeStruct((plan.room(self.seeds),), number.dtype)
         return {name: of_cells(shape) for name, shape in self.one.items()}, Seeds(distinct, of_cells(number))
 
     def _compiled(self, lowered: dict[str, Any]) -> dict[str, Compiled]:
@@ -139,9 +137,9 @@ class Programs:
             "travel": (travelling(self.constants), self.ts),
             "onward": (travelling(self.constants), self.ts),
         }.get(name, (self.constants, self.ts))
-        how = self.computation.wanted.derivative if name == "build" else plan.lanes
+        how = (self.computation.wanted.derivative, plan.filled) if name == "build" else plan
         shapes = (self.shared, self.root, self.one, arguments)
-        return (name, plan.size, how, device, min(plan.size, self.seeds), *_key(self._identity_of(name), shapes))
+        return (name, plan.size, how, device, plan.room(self.seeds), *_key(self._identity_of(name), shapes))
 
     def _identity_of(self, name: str) -> Identity:
         """Of a program, by what it depends on."""

@@ -124,7 +124,7 @@ class Here:
             if not missing or stop.asked:
                 continue
             bar.set_description(words or "sweep", refresh=False)
-            plan = keeper.plan(number) or batch.plan(missing, self.on)
+            plan = keeper.plan(number) or batch.plan(missing, self.on, filled=True)
             used.append(plan)
             how = self._how(used)
             chunks = itertools.takewhile(lambda _: not stop.asked, keeper.chunks(number, plan.size))

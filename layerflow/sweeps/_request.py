@@ -23,8 +23,8 @@ from layerflow.engine._wanted import Observe, Summarise, Wanted, checked_wanted
 from layerflow.methods import Method, Times, checked_method, checked_times
 from layerflow.sweeps._cell_function import CellFunction, bound_by_partial, match_arguments, without_jit
 
-_CHECK_CHUNK = 2**16
-_FLOOR_CELLS = 2**10  # enough to find what to say of a grid
+_CHECKED, _FEWEST_CHECKED = 2**12, 2**9  # cells at a time of large sweeps and of small ones
+_FLOOR_CELLS = 2**8  # enough to find what to say of a grid
 
 
 @dataclass(frozen=True)
@@ -253,10 +253,11 @@ def _judge(batch: Batch, grid: Grid, words: str) -> None:
     """Raise for the first check that some cell fails, before any of them runs."""
     if not batch.messages:
         return
-    for begin in range(0, grid.cells, _CHECK_CHUNK):
-        cells = np.arange(begin, min(begin + _CHECK_CHUNK, grid.cells))
-        for message, holds in zip(batch.messages, batch.check(*_arguments(grid, cells)), strict=True):
-            broken = np.flatnonzero(~np.asarray(holds))
+    size = _CHECKED if grid.cells > _FEWEST_CHECKED * grid.seeds else _FEWEST_CHECKED
+    for begin in range(0, grid.cells, size):
+        cells = np.arange(begin, min(begin + size, grid.cells))
+        for message, holds in zip(batch.messages, batch.check(*_filled(grid, cells, size)), strict=True):
+            broken = np.flatnonzero(~np.asarray(holds)[: len(cells)])
             if broken.size:
                 where = ", ".join(filter(None, [words, grid.words(int(cells[broken[0]]))]))
                 raise ValueError(f"{message} First at {where}, in {broken.size} of {grid.cells} cells.")
@@ -265,9 +266,9 @@ def _judge(batch: Batch, grid: Grid, words: str) -> None:
 def _say_floor(batch: Batch, grid: Grid, words: str) -> None:
     """Warn of cells whose `until` lies below what their tolerance makes of the loss, as some cells all over show."""
     cells = np.unique(np.linspace(0, grid.cells - 1, min(grid.cells, _FLOOR_CELLS)).astype(int))
-    floor = batch.floor(*_arguments(grid, cells))
+    floor = batch.floor(*_filled(grid, cells, _FLOOR_CELLS))
     if floor is not None:
-        at = lambda i: ", ".join(filter(None, [words, grid.words(int(cells[i]))]))
+        at = lambda i: ", ".join(filter(None, [words, grid.words(int(cells[min(i, len(cells) - 1)]))]))
         say_floor(floor, lambda i: f", first at {at(i)}")
 
 
@@ -280,6 +281,11 @@ def _values_and_seeds(grid: Grid, cells: np.ndarray) -> tuple[dict[str, np.ndarr
 def _arguments(grid: Grid, cells: np.ndarray) -> tuple[dict[str, Array], Array]:
     """The same as JAX arrays."""
     return jax.tree.map(jnp.asarray, _values_and_seeds(grid, cells))
+
+
+def _filled(grid: Grid, cells: np.ndarray, size: int) -> tuple[dict[str, Array], Array]:
+    """The same, filled up with the last cell to a size, for each is compiled anew."""
+    return _arguments(grid, np.pad(cells, (0, size - len(cells)), mode="edge"))
 
 
 def _first_cell(request: Request) -> tuple[Problem, Method]:
