@@ -93,7 +93,7 @@ class Batch:
         lanes = on.lanes_of(_STATE_COPIES * bytes_of(start)) if method.in_lanes else None
         steps = "velocity" in method.needs
 
-        def planned(bytes_per_cell: float) -> Plan:
+        def planned(bytes_per_cell: int | float) -> Plan:
             if filled and on.chunk is None:
                 return on.filled(cells, self.seeds, bytes_per_cell, lanes, steps)
             return Plan.of(on.chunk_size(cells, bytes_per_cell, lanes, steps), lanes)
