@@ -4,6 +4,7 @@ import sys as _sys
 
 from layerflow import networks, observables, plot, starts, summaries, tasks, theory
 from layerflow._open import open_diagram
+from layerflow._prepare import prepare
 from layerflow._problem import Problem
 from layerflow._replay import replay, retry
 from layerflow._solve import solve
@@ -46,6 +47,7 @@ __all__ = [
     "open_diagram",
     "paired",
     "plot",
+    "prepare",
     "provenance",
     "replay",
     "retry",

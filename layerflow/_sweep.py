@@ -99,9 +99,7 @@ def sweep(
         >>> dict(diagram.sizes)
         {'lam': 5, 'seed': 2}
     """
-    from layerflow import _accessor as _accessor  # noqa: PLC0414 - where there are diagrams, there is diagram.lf
-
-    begin, on = time.perf_counter(), _checked(on, store)
+    begin, on = time.perf_counter(), checked_machine(on, store)
     request = Request.of(
         cell,
         axes,
@@ -115,7 +113,20 @@ def sweep(
         derivative=derivative,
         verify=verify,
     )
-    batches = request.batches()
+    return computed(request, request.batches(), on, store, progress, begin)
+
+
+def computed(
+    request: Request,
+    batches: list[Batch],
+    on: Machine,
+    store: str | os.PathLike[str] | None,
+    progress: bool,
+    begin: float,
+) -> "xarray.Dataset":
+    """The diagram of what was traced."""
+    from layerflow import _accessor as _accessor  # noqa: PLC0414 - where there are diagrams, there is diagram.lf
+
     crew = _crew(request, batches, on)
     keeper = _keeper(store, request, batches, crew, on, begin)
     request.judge(batches)
@@ -123,7 +134,7 @@ def sweep(
     return keeper.dataset()
 
 
-def _checked(on: Machine | None, store: str | os.PathLike[str] | None) -> Machine:
+def checked_machine(on: Machine | None, store: str | os.PathLike[str] | None) -> Machine:
     """What the computation may use, or an error."""
     if on is not None and not isinstance(on, Machine):
         raise TypeError(f"Argument `on` needs a lf.Machine, such as lf.Machine(devices=1), but it is {on!r}.")

@@ -4,12 +4,13 @@ import weakref
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
 import layerflow as lf
-from layerflow.engine import _program
-from layerflow.engine._kept import traces
+from layerflow.engine import _program, _programs
+from layerflow.engine._kept import programs, traces
 
 TASK = lf.Modes(jnp.array([1.0, 0.5]), jnp.array([2.0, 1.0]))
 EASY = lf.Descent(optax.sgd, steps=2, learning_rate=0.1)
@@ -118,3 +119,80 @@ def test_arrays_of_an_observable_are_not_kept():
     del task, other
 
     assert ref() is None
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Names of programs as they are compiled."""
+    names, compile_all = [], _programs.compiled
+    monkeypatch.setattr(_programs, "compiled", lambda low, which: names.extend(low) or compile_all(low, which))
+    programs.clear()
+    return names
+
+
+def random(key, lam, scale):
+    """A start that draws, checks its numbers and calls a factorisation."""
+    start = lf.lambda_balanced(key, lam, 0.1 * scale, inp=2, hid=2, out=2)
+    return lf.Problem(start, lf.Moments.whitened(yx=jnp.eye(2)))
+
+
+SIZES = {
+    "a vector": ({"lam": 40}, {"lam": 41}),
+    "a few cells": ({"lam": 3, "scale": 2}, {"lam": 4, "scale": 2}),
+    "a map": ({"lam": 40, "scale": 40}, {"lam": 41, "scale": 40}),
+}
+WAYS = {
+    "Exact": lf.Exact(t1=1.0),
+    "Descent": EASY,
+    "Flow": lf.Flow(t1=0.1, until=1e-3),
+}
+
+
+@pytest.mark.parametrize(("sizes", "more"), SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(m, marks=[pytest.mark.slow] if name == "Flow" else []) for name, m in WAYS.items()],
+    ids=WAYS,
+)
+def test_a_row_or_a_few_seeds_more_compile_nothing(compiled, method, sizes, more):
+    values = lambda sizes: {name: jnp.linspace(0.5, 1.0, size) for name, size in sizes.items()}
+    cell = random if "scale" in sizes else lambda key, lam: random(key, lam, 1.0)
+    run = lambda sizes, seeds: lf.sweep(cell, values(sizes), seeds=seeds, method=method, progress=False)
+    first = run(sizes, 1)
+    assert "build" in compiled
+    compiled.clear()
+    other, seeds = run(more, 1), run(sizes, 3)
+
+    assert not compiled
+    assert other.status.size == first.status.size // sizes["lam"] * more["lam"]
+    np.testing.assert_array_equal(seeds.isel(seed=[0]).loss, first.loss)  # of one program, bit for bit
+    exact = lf.sweep(cell, values(more), seeds=1, method=method, progress=False, on=lf.Machine(chunk=other.status.size))
+    np.testing.assert_allclose(other.loss, exact.loss, rtol=1e-5)
+
+
+def test_large_cells_are_filled_by_an_eighth_at_most():
+    """Side by side, what fills a chunk costs as much as a cell."""
+    machine = lf.Machine(memory=8.0, devices=1)
+    for cells in range(1, 1500, 7):
+        plan = machine.filled(cells, 1, 2**20, None)
+        chunks = -(-cells // plan.size)
+        assert cells <= chunks * plan.size <= 1.125 * cells + chunks
+
+
+def test_few_large_cells_have_a_lane_each():
+    """A lane takes its time whether there is a cell in it or not."""
+    machine = lf.Machine(memory=8.0, devices=1)
+    few = machine.filled(5, 1, 2**20, machine.lanes_of(2**20))
+    many = machine.filled(50, 1, 2**20, machine.lanes_of(2**20))
+
+    assert (few.size, few.lanes) == (5, 5)
+    assert many.lanes == machine.lanes_of(2**20)
+    assert machine.filled(60, 3, 2**20, many.lanes) == machine.filled(21, 1, 2**20, many.lanes)
+
+
+def test_a_chunk_that_is_given_is_not_filled_up():
+    given = sweep(on=lf.Machine(chunk=2))
+
+    assert given.attrs["chunk"] == 2
+    assert "filled" not in given.attrs
+    assert sweep().attrs["filled"] == 1

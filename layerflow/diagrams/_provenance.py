@@ -114,8 +114,10 @@ def _made(attrs: dict[str, Any]) -> str:
     lanes = f" with {attrs['lanes']} lanes" if "lanes" in attrs else ""
     runs = f" in {attrs['runs']} runs" if attrs.get("runs", 1) > 1 else ""
     devices = f"{attrs['devices']} device{'' if attrs['devices'] == 1 else 's'}"
+    filled = "filled" in attrs
+    chunks, same = ("filled chunks", "as the same call gives") if filled else ("chunks", "which give")
     return (
-        f"It was computed with {versions} in chunks of {attrs['chunk']} cells{lanes}, which give the same bits again, "
+        f"It was computed with {versions} in {chunks} of {attrs['chunk']} cells{lanes}, {same} the same bits again, "
         f"on {devices} in {attrs['wall_seconds']:,.1f} s{runs}, begun {attrs['created']}. Fingerprint of what was "
         f"traced: {attrs['fingerprint'][:16]}."
     )

@@ -1,6 +1,8 @@
 """Chunks: a fixed number of cells computed by one call of compiled programs."""
 
 import contextlib
+import copy
+import dataclasses
 import math
 import threading
 import warnings
@@ -19,7 +21,7 @@ from layerflow.engine._lanes import MANY_STEPS, UnderWay
 from layerflow.engine._machine import Device, Machine, Plan
 from layerflow.engine._program import Frozen, check_gauge
 from layerflow.engine._programs import Programs, travelling
-from layerflow.engine._trace import Traced, split
+from layerflow.engine._trace import Traced
 from layerflow.engine._wanted import Measured, Wanted
 from layerflow.methods import Path, Status
 
@@ -41,45 +43,69 @@ class Cells(NamedTuple):
         return jax.tree.map(lambda array: array[begin : begin + size], self)
 
 
+class Numbers(NamedTuple):
+    """What all cells share, and another call may give otherwise.
+
+    Attributes:
+        given: Arrays of arguments of the cell function and of the method that no axis gives.
+        ts: Where to measure.
+        root: Seed s has the key fold_in(root, s).
+        seeds: How many there are.
+    """
+
+    given: list[Array]
+    ts: Array | None
+    root: PRNGKeyArray
+    seeds: int
+
+
 class Batch:
     """All cells of one structure, to be run chunk by chunk.
 
     Args:
         frozen: The cell's functions.
         build: (arguments of the cell function, key) -> (the cell's arrays, its method's, checks).
-        constants: What `build` closed over.
+        closed: The arrays that `build` closed over.
+        numbers: What else its cells share.
         one: Shapes of the arguments of one cell.
         messages: What to say of a cell that fails a check.
-        ts: Where to measure.
-        root: Seed s has the key fold_in(root, s).
         wanted: What to keep of each cell.
-        seeds: How many there are.
-        judging: Makes the batch that finds out what `frozen` leaves open, of cells that are DOUBTFUL.
+        judging: Makes the functions that find out what `frozen` leaves open, of cells that are DOUBTFUL.
     """
 
     def __init__(
         self,
         frozen: Frozen,
         build: Traced,
-        constants: list[Array],
+        closed: list[Array],
+        numbers: Numbers,
         one: dict[str, jax.ShapeDtypeStruct],
         messages: list[str],
-        ts: Array | None,
-        root: PRNGKeyArray,
         wanted: Wanted,
-        seeds: int,
-        judging: "Callable[[], Batch] | None" = None,
+        judging: Callable[[], Frozen] | None = None,
     ) -> None:
-        self.frozen, self.build, self.messages, self.wanted = frozen, build, messages, wanted
-        self.ts, self.root, self.seeds, self.judging = ts, root, seeds, judging
-        self.computation = Computation(frozen, build, split(build), wanted)
-        self.programs = Programs(self.computation, constants, one, ts, root, seeds)
+        self.frozen, self.build, self.closed, self.messages, self.wanted = frozen, build, closed, messages, wanted
+        self.one, self.judging = one, judging
+        self.computation = Computation(frozen, build, build.parts, wanted)
+        self.programs = Programs(self.computation, one)
+        self._set(numbers)
+
+    def _set(self, numbers: Numbers) -> None:
+        self.numbers, self.ts, self.root, self.seeds = numbers, numbers.ts, numbers.root, numbers.seeds
         self.chunk_bytes = 0  # what one chunk takes while it runs, as far as is known
         self.calls_split = 0  # because memory ran out
-        self.closed_over = [*constants, *jax.tree.leaves(frozen.constants)]
+        constants = [*self.closed, *numbers.given]
+        self.closed_over = [*constants, *jax.tree.leaves(self.frozen.constants)]
+        self.programs = self.programs.of_numbers(constants, *numbers[1:])
         self.shared = self.programs.shared
         self._fixed: dict[Device, PyTree] = {}
         self._thorough: Batch | None = None
+
+    def again(self, numbers: Numbers) -> "Batch":
+        """The same with other numbers of the same kinds."""
+        other = copy.copy(self)
+        other._set(numbers)
+        return other
 
     def plan(self, cells: int, on: Machine, filled: bool = False) -> Plan:
         """How many cells a call takes, and how many lanes; compiled for the first device.
@@ -100,9 +126,11 @@ class Batch:
 
         plan, budget = planned(self._bytes_per_cell()), on.budget()
         taken = self.compile(plan, on.local_devices()[0])
+        if taken > budget and plan.filled:  # filling has no room
+            return self.plan(cells, on)
         if taken > budget and on.chunk is None:
             # Memory is linear in cells: two sizes tell how many fit.
-            other = Plan.of(plan.size // 2 or 2, plan.lanes, plan.filled)
+            other = Plan.of(plan.size // 2 or 2, plan.lanes)
             per_cell = (taken - self.compile(other, on.local_devices()[0])) / (plan.size - other.size)
             room = budget - (taken - plan.size * per_cell)
             if room < per_cell:
@@ -234,9 +262,12 @@ class Batch:
 
     def _judging(self, ask: Ask) -> "Batch":
         """The batch that finds out what this one leaves open, made if there is a chunk for it."""
+        if self._thorough is not None:
+            return self._thorough
         assert self.judging is not None
-        thorough = self._thorough or ask(self.judging)
-        self._thorough = thorough
+        judging, wanted = self.judging, dataclasses.replace(self.wanted, quick=False)
+        own = (self.build, self.closed, self.numbers, self.one, self.messages, wanted)
+        self._thorough = thorough = ask(lambda: Batch(judging(), *own))
         return thorough
 
     def _distinct(self, seeds: np.ndarray, plan: Plan) -> Seeds:

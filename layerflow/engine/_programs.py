@@ -1,5 +1,6 @@
 """The programs of a batch: what is compiled for its chunks, and what makes two programs one."""
 
+import copy
 import functools
 import time
 from collections.abc import Callable
@@ -27,27 +28,33 @@ class Programs:
 
     Args:
         computation: What they compute.
-        constants: What `build` closed over.
         one: Shapes of the arguments of one cell.
-        ts: Where to measure.
-        root: Seed s has the key fold_in(root, s).
-        seeds: How many there are.
     """
 
-    def __init__(
-        self,
-        computation: Computation,
-        constants: list[Array],
-        one: dict[str, jax.ShapeDtypeStruct],
-        ts: Array | None,
-        root: PRNGKeyArray,
-        seeds: int,
-    ) -> None:
-        self.computation, self.one, self.ts, self.root, self.seeds = computation, one, ts, root, seeds
-        self.constants = computation.frozen.constants
-        self.seconds = 0.0  # that compiling took so far
-        self._keys: dict[tuple[Plan, Device], dict[str, Any]] = {}
-        self.shared = self.at_once("share", computation.parts.share, constants)
+    ts: Array | None
+    root: PRNGKeyArray
+    seeds: int
+    shared: list[Array]
+    seconds = 0.0  # that compiling took so far
+
+    def __init__(self, computation: Computation, one: dict[str, jax.ShapeDtypeStruct]) -> None:
+        self.computation, self.one, self.constants = computation, one, computation.frozen.constants
+        self._keys: dict[tuple[Plan, Device, int], dict[str, Any]] = {}
+
+    def of_numbers(self, constants: list[Array], ts: Array | None, root: PRNGKeyArray, seeds: int) -> "Programs":
+        """The same programs, to be called with these numbers.
+
+        Args:
+            constants: What `build` closed over.
+            ts: Where to measure.
+            root: Seed s has the key fold_in(root, s).
+            seeds: How many there are.
+        """
+        other = copy.copy(self)
+        other.ts, other.root, other.seeds = ts, root, seeds
+        other.seconds = 0.0
+        other.shared = other.at_once("share", self.computation.parts.share, constants)
+        return other
 
     @functools.cached_property
     def identity(self) -> Identity:
@@ -67,10 +74,11 @@ class Programs:
 
     def keys(self, plan: Plan, device: Device) -> dict[str, tuple[Any, ...]]:
         """What makes two programs of a chunk one, by their names in the order in which they are called."""
-        if (plan, device) not in self._keys:  # once, not once a chunk; and in the thread that compiles
+        known = plan, device, self.seeds
+        if known not in self._keys:  # once, not once a chunk; and in the thread that compiles
             names = ("build", "travel", "measure") if self.computation.apart(plan) else ("build", "run")
-            self._keys[plan, device] = {name: self._key_of(name, plan, device) for name in names}
-        return self._keys[plan, device]
+            self._keys[known] = {name: self._key_of(name, plan, device) for name in names}
+        return self._keys[known]
 
     def of_chunks(self, plan: Plan, device: Device, ask: Ask = lambda call: call()) -> dict[str, Compiled]:
         """The programs of a chunk by name."""

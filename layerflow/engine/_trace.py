@@ -24,15 +24,15 @@ class Traced:
 
     Attributes:
         jaxpr: Its steps, of what it closed over and its arguments.
-        constants: How many arrays it closed over.
+        constants: How many arrays it closed over, or was given in front of its arguments.
         structure: Of what it returns.
         identity: What it does.
     """
 
-    def __init__(self, closed: ClosedJaxpr, structure: Any) -> None:
+    def __init__(self, closed: ClosedJaxpr, structure: Any, given: int = 0) -> None:
         # With its arrays as arguments like any other: newer versions of JAX keep them in the jaxpr.
         self.jaxpr = opened(closed)
-        self.constants, self.structure = len(closed.consts), structure
+        self.constants, self.structure = len(closed.consts) + given, structure
         self.identity = identity(self.jaxpr, self.constants, structure)
 
     def __call__(self, constants: list[Array], *arguments: PyTree) -> PyTree:
@@ -51,6 +51,11 @@ class Traced:
         return jax.tree.unflatten(self.structure, [_kind(variable.aval) for variable in self.jaxpr.outvars])
 
     @functools.cached_property
+    def parts(self) -> "Parts":
+        """Of a function of (values, key): what its steps depend on, one part for each."""
+        return _split(self)
+
+    @functools.cached_property
     def factorises(self) -> bool:
         """Whether the function calls a matrix factorisation."""
         return _factorises(self.jaxpr)
@@ -67,15 +72,20 @@ class Traced:
         return isinstance(other, Traced) and self.identity == other.identity
 
 
-def trace(function: Callable[..., PyTree], *arguments: PyTree) -> tuple[Traced, list[Array]]:
+def trace(
+    function: Callable[..., PyTree], *arguments: PyTree, given: PyTree | None = None
+) -> tuple[Traced, list[Array]]:
     """Trace `function` at arguments like these; the arrays it closed over come apart.
 
     Args:
         function: Takes and returns PyTrees of arrays alone.
         *arguments: Arrays or `jax.ShapeDtypeStruct`.
+        given: Another first argument, whose arrays count as closed over, behind those that were.
     """
-    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
-    return Traced(closed, jax.tree.structure(shapes)), [jnp.asarray(constant) for constant in closed.consts]
+    first = () if given is None else (given,)
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*first, *arguments)
+    traced = Traced(closed, jax.tree.structure(shapes), len(jax.tree.leaves(given)))
+    return traced, [jnp.asarray(constant) for constant in closed.consts]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +119,7 @@ class Parts:
         return self.per_cell(shared, self.per_key(shared, key), values, key)
 
 
-def split(traced: Traced) -> Parts:
+def _split(traced: Traced) -> Parts:
     """Take a traced function of (values, key) apart; `key` is its last argument."""
     jaxpr = traced.jaxpr
     constants, (*own, key) = jaxpr.invars[: traced.constants], jaxpr.invars[traced.constants :]

@@ -114,6 +114,19 @@ class Descent(Method):
         return self.steps
 
     @property
+    def numbers(self) -> dict[str, Any]:
+        """What a prepared sweep may give anew: hyperparameters that are numbers, and how many steps."""
+        return {"steps": self.steps} | {n: value for n, value in self.hyperparameters.items() if eqx.is_array(value)}
+
+    def with_numbers(self, **numbers: Any) -> "Descent":
+        """The same with other hyperparameters, or steps."""
+        given: dict[str, Any] = {"steps": self.steps, **self.hyperparameters, **numbers}
+        new = Descent(self.optimiser, batch=self.batch, replace=self.replace, **given)
+        return eqx.tree_at(
+            lambda method: (method.steps, method.hyperparameters), self, (new.steps, new.hyperparameters)
+        )
+
+    @property
     def drawn(self) -> tuple[int, bool] | None:
         """Samples per step, and whether each batch is drawn anew from all; None for the whole task at every step."""
         return None if self.batch is None else (self.batch, self.replace)

@@ -70,6 +70,15 @@ class Exact(Method):
             t1, (t1 > 0) & (t1 < jnp.inf), f"Argument `t1` needs to be positive and finite, but it is {t1}."
         )
 
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What a prepared sweep may give anew."""
+        return {"t1": self.t1}
+
+    def with_numbers(self, **numbers: Any) -> "Exact":
+        """The same with another end."""
+        return Exact(**{**self.numbers, **numbers})
+
     @staticmethod
     def applies(problem: Problem, ts: ArrayLike | None = None) -> Applies:
         """Which closed form holds for a problem of known numbers, or why none does.

@@ -190,6 +190,22 @@ class Flow(Method):
         return {name: getattr(self.controller, name) for name in ("rtol", "atol") if hasattr(self.controller, name)}
 
     @property
+    def numbers(self) -> dict[str, Any]:
+        """What a prepared sweep may give anew: where it ends, its tolerances, its first step, its `until`."""
+        every = {"t1": self.t1, **self.tolerances, "dt0": self.dt0, "until": self.until}
+        return {name: value for name, value in every.items() if eqx.is_array(value)}
+
+    def with_numbers(self, **numbers: Any) -> "Flow":
+        """The same with another end, other tolerances and the like; `atol` follows `rtol` where it was rtol / 100."""
+        own = self.numbers
+        if "rtol" in numbers and "atol" not in numbers and jnp.isclose(own["atol"], own["rtol"] / 100):
+            own.pop("atol")
+        checked = Flow(**{**own, **numbers})
+        new = {name: checked.tolerances.get(name, getattr(checked, name, None)) for name in self.numbers}
+        places = lambda flow: [getattr(flow.controller if name in self.tolerances else flow, name) for name in new]
+        return eqx.tree_at(places, self, list(new.values()))
+
+    @property
     def judges_convergence(self) -> bool:
         """Whether it stops where the loss is the least that networks of this shape can reach."""
         return isinstance(self.until, str)

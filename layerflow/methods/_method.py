@@ -50,6 +50,15 @@ class Method(eqx.Module):
         return {}
 
     @property
+    def numbers(self) -> dict[str, Any]:
+        """What of it a prepared sweep may give anew at each call, by the names of its arguments."""
+        return {}
+
+    def with_numbers(self, **numbers: Any) -> "Method":
+        """The same with some of its `numbers` anew, or an error of the kind that the method itself raises."""
+        raise NotImplementedError
+
+    @property
     def judges_convergence(self) -> bool:
         """Whether it stops where the loss is the least that networks of this shape can reach."""
         return False

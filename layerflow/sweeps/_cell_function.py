@@ -24,6 +24,14 @@ def without_jit(cell: CellFunction) -> CellFunction:
     return without_jit(function.__wrapped__) if isinstance(function, _JITTED) else cell
 
 
+def left_open(cell: CellFunction, given: Iterable[str]) -> dict[str, bool]:
+    """The arguments that nothing gives, and whether each has a default."""
+    known = {*given, *bound_by_partial(cell), "key"}
+    parameters = inspect.signature(cell).parameters.values()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in known]
+    return {p.name: p.default is not p.empty for p in named}
+
+
 def match_arguments(cell: CellFunction, given: list[str]) -> bool:
     """Whether the cell function takes a key; raises if its arguments and the axes differ."""
     parameters, bound = inspect.signature(cell).parameters.values(), bound_by_partial(cell)

@@ -151,6 +151,7 @@ class Here:
         return {
             "chunk": one_or_all([plan.size for plan in used]),
             **({"lanes": one_or_all(lanes)} if lanes else {}),
+            **({"filled": 1} if any(plan.filled for plan in used) else {}),
             "devices": max(len(self.on.devices_for(self.grid.cells, plan.size)) for plan in used),
         }
 

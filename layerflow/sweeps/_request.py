@@ -1,9 +1,11 @@
 """What a sweep is asked for: everything checked, and traced to batches that run."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+import functools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,9 +17,9 @@ from layerflow.base._keys import as_key
 from layerflow.diagrams._array import TAKEN
 from layerflow.diagrams._variables import axes_and_arguments, names_of, variables_of
 from layerflow.engine._cell import Cell, take_apart
-from layerflow.engine._chunks import Batch, Cells
+from layerflow.engine._chunks import Batch, Cells, Numbers
 from layerflow.engine._grid import Axis, Grid, make_axis
-from layerflow.engine._program import freeze, say_floor
+from layerflow.engine._program import Frozen, freeze, say_floor
 from layerflow.engine._trace import trace
 from layerflow.engine._wanted import Observe, Summarise, Wanted, checked_wanted
 from layerflow.methods import Method, Times, checked_method, checked_times
@@ -39,6 +41,7 @@ class Request:
         wanted: What to keep of each cell.
         ts: Where to measure.
         root: Seed s has the key fold_in(root, s).
+        opened: Arguments of the function that no axis gives, PyTrees of arrays.
     """
 
     cell: CellFunction
@@ -48,6 +51,7 @@ class Request:
     wanted: Wanted
     ts: Times | None
     root: PRNGKeyArray
+    opened: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -64,13 +68,14 @@ class Request:
         paths: bool,
         derivative: Sequence[str],
         verify: bool,
+        opened: Iterable[str] = (),
     ) -> "Request":
         """The arguments of `sweep`, checked."""
         cell, wanted = without_jit(cell), checked_wanted(observe, summary, ts)
         check_ordered(ts, "Argument `ts`")
         if not paths and not wanted.summary:
             raise ValueError("With paths=False a sweep keeps what summaries say, but there is none: give `summary`.")
-        grid, takes_key = _grid(cell, axes or {}, seeds)
+        grid, takes_key = grid_of(cell, axes or {}, seeds, opened)
         wanted = Wanted(wanted.observe, wanted.summary, paths, _differentiable(derivative, grid), verify)
         method = None if method is None else checked_method(method)
         return cls(cell, grid, takes_key, method, wanted, ts, as_key(root, "root"))
@@ -90,6 +95,20 @@ class Request:
         variables_of(self.grid, batches[0])  # raises where names of dimensions collide
         return batches
 
+    def again(self, batches: list[Batch]) -> list[Batch]:
+        """Batches that were traced for numbers of the same kinds, with these."""
+        return [batch.again(self.numbers(batch.frozen.program.method)) for batch in batches]
+
+    def numbers(self, own: Method) -> Numbers:
+        """What all cells of a batch share, whose method is `own` but for its numbers."""
+        times = checked_times(self.ts, own.time, None if self.method is None else self.method.end)
+        return Numbers(jax.tree.leaves(self.given), times, self.root, self.grid.seeds)
+
+    @property
+    def given(self) -> tuple[dict[str, Any], Method | None]:
+        """The arrays of what is opened and of the method."""
+        return self.opened, eqx.filter(self.method, eqx.is_array)
+
     def judge(self, batches: list[Batch]) -> None:
         """Raise for cells that cannot start and for observables that a closed form does not know; before any runs.
 
@@ -108,8 +127,10 @@ class Request:
         return ValueError(f"{said} So it is in every cell. Use lf.Flow(t1=...).")
 
 
-def _grid(cell: CellFunction, axes: Mapping[str, Any], seeds: int | None) -> tuple[Grid, bool]:
-    """The grid that the axes span, and whether the cell function takes a key."""
+def grid_of(
+    cell: CellFunction, axes: Mapping[str, Any], seeds: int | None, opened: Iterable[str] = ()
+) -> tuple[Grid, bool]:
+    """The grid that the axes span, and whether the cell function takes a key; something else gives what is `opened`."""
     if not callable(cell):
         raise TypeError(
             f"A cell function is needed, from axis values to a lf.Problem, but a {type(cell).__name__} came."
@@ -119,7 +140,7 @@ def _grid(cell: CellFunction, axes: Mapping[str, Any], seeds: int | None) -> tup
     made = [make_axis(name, values) for name, values in named_apart(axes, "axis").items()]
     given = [argument for axis in made for argument in axis.arguments]
     _check_axes_apart(made, given)
-    takes_key = match_arguments(cell, given)
+    takes_key = match_arguments(cell, [*given, *opened])
     if seeds is None:
         return Grid(tuple(made)), takes_key
     if not isinstance(seeds, int | np.integer) or seeds < 1:
@@ -172,11 +193,12 @@ def _batch(request: Request, chosen: dict[str, Any]) -> Batch:
     grid, method, wanted, root = request.grid, request.method, request.wanted, request.root
     found: dict[str, Any] = {}
 
-    def build(values: dict[str, Array], key: PRNGKeyArray) -> Any:
-        arguments = dict(chosen) | {name: value for name, value in values.items() if name != "seed"}
+    def build(given: tuple[dict[str, Any], Any], values: dict[str, Array], key: PRNGKeyArray) -> Any:
+        opened, numbers = given
+        arguments = dict(chosen) | {name: value for name, value in values.items() if name != "seed"} | opened
         with collect() as checks:
             returned = request.cell(**arguments, **({"key": key} if request.takes_key else {}))
-            problem, how = _returned(returned, method)
+            problem, how = _returned(returned, None if method is None else eqx.combine(numbers, method))
             found["apart"], leaves, method_arrays = take_apart(Cell.of(problem, how))
         found["messages"] = checks.messages
         leaves, method_arrays = jax.tree.map(jnp.asarray, (leaves, method_arrays))
@@ -185,7 +207,7 @@ def _batch(request: Request, chosen: dict[str, Any]) -> Batch:
     one = {name: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for name, v in grid.values(np.zeros(1, int)).items()}
     key_shape = jax.eval_shape(lambda: root)
     try:
-        traced, constants = trace(build, one, key_shape)
+        traced, closed = trace(build, one, key_shape, given=jax.tree.map(_kind, request.given))
     except jax.errors.TracerArrayConversionError as error:
         raise TypeError(
             f"The cell function hands a traced value to NumPy, which cannot be compiled. Use jax.numpy; where the "
@@ -197,25 +219,32 @@ def _batch(request: Request, chosen: dict[str, Any]) -> Batch:
         if not any(word in str(error) for word in ("concrete", "static integers", "static start/stop/step")):
             raise
         raise _decides_shape(error) from error
-    check_known(constants, "a number that the cell function closes over")
+    check_known(closed, "a number that the cell function closes over")
     leaves, method_arrays, _ = traced.outputs
     own: Method = found["apart"].static.method
-    times = checked_times(request.ts, own.time, None if method is None else method.end)
+    numbers = request.numbers(own)
     if wanted.derivative and not own.forward_mode:
         raise TypeError(
             "derivative= differentiates in forward mode, which adjoint=RecursiveCheckpointAdjoint() does not have. "
             "Leave `adjoint` out."
         )
 
-    def made(wanted: Wanted, judging: Callable[[], Batch] | None = None) -> Batch:
-        frozen = freeze(found["apart"], leaves, method_arrays, wanted, times, key_shape)
-        check_known(frozen.constants, "a number that an observable or the method closes over")
-        (own if method is None else method).check_precision(frozen.program.start.outputs.dtype)
-        return Batch(frozen, traced, constants, one, found["messages"], times, root, wanted, grid.seeds, judging)
+    def frozen(wanted: Wanted) -> Frozen:
+        found_out = freeze(found["apart"], leaves, method_arrays, wanted, numbers.ts, key_shape)
+        check_known(found_out.constants, "a number that an observable or the method closes over")
+        (own if method is None else method).check_precision(found_out.program.start.outputs.dtype)
+        return found_out
 
-    batch = made(replace(wanted, quick=True), lambda: made(wanted)) if "exact" in own.needs else made(wanted)
+    quick = replace(wanted, quick="exact" in own.needs)
+    judging = functools.cache(lambda: frozen(wanted)) if quick.quick else None
+    batch = Batch(frozen(quick), traced, closed, numbers, one, found["messages"], quick, judging)
     _check_keys(batch.keys)
     return batch
+
+
+def _kind(array: Array) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of an array, and whether it gives way to others like a plain number."""
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, weak_type=array.weak_type)
 
 
 def _check_keys(kinds: frozenset[str]) -> None:
@@ -293,7 +322,7 @@ def _first_cell(request: Request) -> tuple[Problem, Method]:
     chosen, _ = next(request.grid.combinations())
     values = {n: jnp.asarray(v[0]) for n, v in request.grid.values(np.zeros(1, int)).items() if n != "seed"}
     key = {"key": jax.random.fold_in(request.root, 0)} if request.takes_key else {}
-    return _returned(request.cell(**chosen, **values, **key), request.method)
+    return _returned(request.cell(**chosen, **values, **request.opened, **key), request.method)
 
 
 def _check_shapes(words: list[str], batches: list[Batch]) -> None:
