@@ -8,10 +8,12 @@ of it has moved.
 # ruff: noqa: F401, I001 - who reads programs takes them from here
 # pyright: reportUnusedImport=false
 
+import functools
 from collections.abc import Iterable
 from typing import Any
 
 import jax
+import numpy as np
 
 try:
     from jax._src.core import no_axis_name
@@ -37,6 +39,35 @@ def opened(closed: ClosedJaxpr) -> Jaxpr:
     """A program with the arrays that it closed over as its first arguments."""
     own = closed.jaxpr
     return own.replace(constvars=[], invars=[*own.constvars, *own.invars])
+
+
+def lifted(jaxpr: Jaxpr) -> tuple[Jaxpr, list[Any]]:
+    """A program with the numbers that stand in its own steps as its first arguments, and these numbers.
+
+    Those in programs inside it, as of loops, stay where they are, and so do truth values.
+    """
+
+    def is_number(atom: Any) -> bool:
+        aval: Any = atom.aval
+        return isinstance(atom, Literal) and np.dtype(aval.dtype).kind in "iufc"
+
+    rows = [*(step.invars for step in jaxpr.eqns), jaxpr.outvars]
+    found: list[Any] = [atom for row in rows for atom in row if is_number(atom)]
+    fresh = _variables(tuple((one.aval.dtype, one.aval.weak_type) for one in found))
+    left = iter(fresh)
+    swap = lambda row: [next(left) if is_number(atom) else atom for atom in row]
+    steps = [
+        step.replace(invars=swap(step.invars)) if any(map(is_number, step.invars)) else step for step in jaxpr.eqns
+    ]
+    whole = jaxpr.replace(eqns=steps, invars=[*fresh, *jaxpr.invars], outvars=swap(jaxpr.outvars))
+    return whole, [np.asarray(one.val, one.aval.dtype) for one in found]
+
+
+@functools.lru_cache(maxsize=1024)
+def _variables(kinds: tuple[tuple[Any, bool], ...]) -> list[Var]:
+    """Variables for plain numbers; programs may share them, for each has names of its own."""
+    like = [jax.ShapeDtypeStruct((), dtype, weak_type=weak) for dtype, weak in kinds]
+    return jax.make_jaxpr(lambda *numbers: numbers)(*like).jaxpr.invars
 
 
 def part(jaxpr: Jaxpr, inputs: Iterable[Var], steps: list[Any], outputs: Iterable[Any]) -> Jaxpr:

@@ -17,6 +17,7 @@ from layerflow.engine._compiled import Compiled, bytes_of
 from layerflow.engine._computation import Computation, Seeds
 from layerflow.engine._devices import Ask
 from layerflow.engine._identity import Identity
+from layerflow.engine._kept import traces
 from layerflow.engine._lanes import MANY_STEPS, UnderWay
 from layerflow.engine._machine import Device, Machine, Plan
 from layerflow.engine._program import Frozen, check_gauge
@@ -86,8 +87,10 @@ class Batch:
     ) -> None:
         self.frozen, self.build, self.closed, self.messages, self.wanted = frozen, build, closed, messages, wanted
         self.one, self.judging = one, judging
-        self.computation = Computation(frozen, build, build.parts, wanted)
-        self.programs = Programs(self.computation, one)
+        make = lambda: Programs(Computation(frozen, build, build.parts, wanted), one)
+        same = (frozen.lasting, build.identity, tuple((name, like.shape, like.dtype) for name, like in one.items()))
+        self.programs = make() if frozen.lasting is None else traces.get(same, make)
+        self.computation = self.programs.computation
         self._set(numbers)
 
     def _set(self, numbers: Numbers) -> None:

@@ -29,7 +29,7 @@ def identity(*values: Any) -> Identity:
 def lasting(*values: Any) -> str | None:
     """A digest of values that hold no array and do the same at each call; None of others."""
     reader = Lasting()
-    found = reader.read((values, settings(), settings_of(_WHILE_TRACING))).hex()
+    found = reader.read((values, str(settings()), str(settings_of(_WHILE_TRACING)))).hex()
     return None if reader.own else found
 
 

@@ -250,6 +250,7 @@ class Frozen:
     network: Callable[
         [Array, list[Array]], PyTree
     ]  # from the trainable parameters and leaves back to the user's network
+    lasting: str | None  # a digest of all of it, if another trace would give the same
 
 
 def freeze(apart: Apart, leaves: list[Any], method: list[Any], wanted: Wanted, ts: Any, key: Any) -> Frozen:
@@ -310,6 +311,7 @@ def freeze(apart: Apart, leaves: list[Any], method: list[Any], wanted: Wanted, t
         verified=cell.shown.get("verify", []),
         followed=list(cell.followed),
         network=cell.network,
+        lasting=of_wanted,
     )
 
 

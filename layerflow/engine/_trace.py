@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
-from layerflow.base._jax import ClosedJaxpr, Jaxpr, Var, jaxprs_in_params, opened, part, run
+from layerflow.base._jax import Jaxpr, Var, jaxprs_in_params, lifted, opened, part, run
 from layerflow.engine._identity import identity
 
 
@@ -29,10 +29,8 @@ class Traced:
         identity: What it does.
     """
 
-    def __init__(self, closed: ClosedJaxpr, structure: Any, given: int = 0) -> None:
-        # With its arrays as arguments like any other: newer versions of JAX keep them in the jaxpr.
-        self.jaxpr = opened(closed)
-        self.constants, self.structure = len(closed.consts) + given, structure
+    def __init__(self, jaxpr: Jaxpr, constants: int, structure: Any) -> None:
+        self.jaxpr, self.constants, self.structure = jaxpr, constants, structure
         self.identity = identity(self.jaxpr, self.constants, structure)
 
     def __call__(self, constants: list[Array], *arguments: PyTree) -> PyTree:
@@ -72,20 +70,29 @@ class Traced:
         return isinstance(other, Traced) and self.identity == other.identity
 
 
-def trace(
-    function: Callable[..., PyTree], *arguments: PyTree, given: PyTree | None = None
-) -> tuple[Traced, list[Array]]:
+def trace(function: Callable[..., PyTree], *arguments: PyTree) -> tuple[Traced, list[Array]]:
     """Trace `function` at arguments like these; the arrays it closed over come apart.
 
     Args:
         function: Takes and returns PyTrees of arrays alone.
         *arguments: Arrays or `jax.ShapeDtypeStruct`.
-        given: Another first argument, whose arrays count as closed over, behind those that were.
     """
-    first = () if given is None else (given,)
-    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*first, *arguments)
-    traced = Traced(closed, jax.tree.structure(shapes), len(jax.tree.leaves(given)))
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(*arguments)
+    # With its arrays as arguments like any other: newer versions of JAX keep them in the jaxpr.
+    traced = Traced(opened(closed), len(closed.consts), jax.tree.structure(shapes))
     return traced, [jnp.asarray(constant) for constant in closed.consts]
+
+
+def trace_open(function: Callable[..., PyTree], given: PyTree, *arguments: PyTree) -> tuple[Traced, list[Any]]:
+    """As `trace`, where all numbers come apart that the steps of the function do not make themselves.
+
+    In front of the arguments are plain numbers of Python and NumPy that it closed over, then arrays, then the first
+    argument, `given`; of these only the last is left to the caller.
+    """
+    closed, shapes = jax.make_jaxpr(function, return_shape=True)(given, *arguments)
+    jaxpr, numbers = lifted(opened(closed))
+    apart = [*numbers, *(jnp.asarray(constant) for constant in closed.consts)]
+    return Traced(jaxpr, len(apart) + len(jax.tree.leaves(given)), jax.tree.structure(shapes)), apart
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,12 +20,12 @@ from layerflow.engine._cell import Cell, take_apart
 from layerflow.engine._chunks import Batch, Cells, Numbers
 from layerflow.engine._grid import Axis, Grid, make_axis
 from layerflow.engine._program import Frozen, freeze, say_floor
-from layerflow.engine._trace import trace
+from layerflow.engine._trace import trace_open
 from layerflow.engine._wanted import Observe, Summarise, Wanted, checked_wanted
 from layerflow.methods import Method, Times, checked_method, checked_times
 from layerflow.sweeps._cell_function import CellFunction, bound_by_partial, match_arguments, without_jit
 
-_CHECKED, _FEWEST_CHECKED = 2**12, 2**9  # cells at a time of large sweeps and of small ones
+_CHECKED, _FEWEST_CHECKED = 2**11, 2**9  # cells at a time of large sweeps and of small ones
 _FLOOR_CELLS = 2**8  # enough to find what to say of a grid
 
 
@@ -207,7 +207,7 @@ def _batch(request: Request, chosen: dict[str, Any]) -> Batch:
     one = {name: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for name, v in grid.values(np.zeros(1, int)).items()}
     key_shape = jax.eval_shape(lambda: root)
     try:
-        traced, closed = trace(build, one, key_shape, given=jax.tree.map(_kind, request.given))
+        traced, closed = trace_open(build, jax.tree.map(_kind, request.given), one, key_shape)
     except jax.errors.TracerArrayConversionError as error:
         raise TypeError(
             f"The cell function hands a traced value to NumPy, which cannot be compiled. Use jax.numpy; where the "
