@@ -38,10 +38,11 @@ def pages(session: nox.Session) -> None:
 
 @nox.session
 def notebooks(session: nox.Session) -> None:
-    """Every notebook from its first cell to its last."""
+    """Every notebook from its first cell to its last, and the app."""
     session.run(
         *("pytest", "-n", "2", "--dist", "load", "--timeout", "600", "--nbmake", "--nbmake-timeout", "300", "notebooks")
     )
+    session.run("python", "notebooks/live.py")
 
 
 @nox.session

@@ -44,6 +44,10 @@ def scaled_cell(factor):
     return {"cell": lambda a: plain(factor * a)}
 
 
+def looped_cell(factor):
+    return {"cell": lambda a: plain(jax.lax.fori_loop(0, 2, lambda _, x: factor * x, a))}
+
+
 def cell_over(array):
     net = lambda a: lf.DiagonalNetwork((a.astype(array.dtype) * array, jnp.asarray(array)))
     return {"cell": lambda a: lf.Problem(net(a), lf.Modes(jnp.ones(array.shape, array.dtype), jnp.asarray(array)))}
@@ -70,8 +74,8 @@ def over_static(sizes):
     return {"cell": cell, "axes": {"size": lf.static(sizes), "a": [0.5, 1.0]}, "observe": lf.loss}
 
 
-def over_paired(factor):
-    cell = lambda a, b: plain(factor * a * b)
+def over_paired(joined):
+    cell = lambda a, b: plain(joined(a, b))
     return {"cell": cell, "axes": {"p": lf.paired({"a": [0.5, 1.0], "b": [1.0, 2.0]})}}
 
 
@@ -235,7 +239,8 @@ FIRST = {"o": first_weight}
 
 # What differs: how it is made, and two of it that give other numbers or other shapes.
 DIFFERENT = {
-    "text of the cell function": (scaled_cell, 1.0, 2.0),
+    "text of the cell function": (lambda cell: {"cell": cell}, lambda a: plain(2 * a), lambda a: plain(a + 2)),
+    "number inside of a loop": (looped_cell, 1.0, 2.0),
     "shape closed over": (lambda v: cell_over(v) | {"observe": {"o": lf.loss}}, np.ones(1), np.ones(2)),
     "dtype closed over": (cell_over, np.ones(1), np.ones(1, np.float32)),
     "dtype of an axis": (lambda v: {"axes": {"a": v}, "cell": lambda a: plain(a.astype(float))}, [1.0, 2.0], [1, 2]),
@@ -244,7 +249,7 @@ DIFFERENT = {
         1,
         2,
     ),
-    "paired axis": (over_paired, 1.0, 2.0),
+    "paired axis": (over_paired, jnp.add, jnp.multiply),
     "static axis": (over_static, [1, 2], [1, 3]),
     "decay": (lambda d: with_problem(decay=d), 0.0, 0.5),
     "rate of None": (frozen_layer, False, True),
@@ -304,6 +309,8 @@ NUMBERS = {
     "steps": (lambda steps: {"method": lf.Descent(optax.sgd, learning_rate=0.1, steps=steps)}, 2, 3),
     "learning rate": (lambda rate: stepping(learning_rate=rate), 0.1, 0.2),
     "root": (lambda root: {"cell": drawn, "seeds": 2, "root": root}, 0, 1),
+    "number in the cell function": (scaled_cell, 1.0, 2.0),
+    "number of NumPy in the cell function": (scaled_cell, np.float64(1.0), np.float64(2.0)),
     "times": (lambda last: {"ts": np.array([0.0, last])}, 1.0, 2.0),
 }
 

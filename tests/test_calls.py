@@ -196,3 +196,12 @@ def test_a_chunk_that_is_given_is_not_filled_up():
     assert given.attrs["chunk"] == 2
     assert "filled" not in given.attrs
     assert sweep().attrs["filled"] == 1
+
+
+def test_a_store_tells_numbers_apart_that_a_cell_function_closes_over(tmp_path):
+    """They are arguments of one program, and still of another sweep."""
+    store = tmp_path / "s.zarr"
+    sweep(lambda a: modes(1.0 * a), store=store)
+
+    with pytest.raises(ValueError, match="another sweep"):
+        sweep(lambda a: modes(2.0 * a), store=store)

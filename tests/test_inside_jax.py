@@ -118,6 +118,10 @@ def test_programs_and_their_contexts_are_what_identities_read():
     double, whole = jax.make_jaxpr(lambda x, y: jnp.sin(2 * x) + y)(1.0, 1.0).jaxpr.eqns[0], closed.jaxpr
     half = _jax.part(whole, double.invars[1:], [double], double.outvars)
     assert float(_jax.run(half, 3.0)[0]) == 6, say % "jaxpr.replace does not take eqns and outvars any more"
+    apart, numbers = _jax.lifted(jax.make_jaxpr(lambda x: (2.5 * x + np.float64(0.5), 4))(1.0).jaxpr)
+    assert sorted(map(float, numbers)) == [0.5, 2.5, 4], say % "numbers are no literals of a jaxpr any more"
+    other = _jax.run(apart, *(2 * number for number in numbers), 1.0)
+    assert list(map(float, other)) == [6, 8], say % "a jaxpr whose literals are arguments does not run any more"
     for function in (jax.jit(jnp.sin), lambda x: jax.lax.cond(x[0] > 0, jnp.sin, jnp.cos, x), by_jvp, by_vjp):
         last = jax.make_jaxpr(function)(jnp.ones(2)).eqns[-1]
         inner = list(_jax.jaxprs_in_params(last.params))

@@ -78,7 +78,7 @@ class Batch:
         self,
         frozen: Frozen,
         build: Traced,
-        closed: list[Array],
+        closed: list[Array | np.ndarray],
         numbers: Numbers,
         one: dict[str, jax.ShapeDtypeStruct],
         messages: list[str],

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from layerflow.base._numerics import full_precision
@@ -41,7 +42,9 @@ class Programs:
         self.computation, self.one, self.constants = computation, one, computation.frozen.constants
         self._keys: dict[tuple[Plan, Device, int], dict[str, Any]] = {}
 
-    def of_numbers(self, constants: list[Array], ts: Array | None, root: PRNGKeyArray, seeds: int) -> "Programs":
+    def of_numbers(
+        self, constants: list[Array | np.ndarray], ts: Array | None, root: PRNGKeyArray, seeds: int
+    ) -> "Programs":
         """The same programs, to be called with these numbers.
 
         Args:
