@@ -190,11 +190,14 @@ class Prepared:
         if names in self._traced:
             return request.again(self._traced[names])
         try:
-            self._traced[names] = request.batches()
+            batches = request.batches()
         except Exception:  # their kinds may be why
             self._kinds = {name: kind for name, kind in self._kinds.items() if name not in names}
             raise
-        return self._traced[names]
+        for batch in batches:
+            batch.read_all()
+        self._traced[names] = batches
+        return batches
 
     def _method(self, numbers: dict[str, Any]) -> Method:
         """The method with some of its numbers anew."""
@@ -293,6 +296,10 @@ def _in_words(tree: PyTree) -> str:
 
 def _cast(what: str, value: Any, kind: jax.Array) -> jax.Array:
     """A value of the kind that was prepared, or an error."""
+    if any(jnp.issubdtype(getattr(one, "dtype", float), jax.dtypes.prng_key) for one in (value, kind)):
+        if (getattr(value, "shape", None), getattr(value, "dtype", None)) != (kind.shape, kind.dtype):
+            raise TypeError(f"{what} was prepared as {kind.dtype} of shape {kind.shape}, but now is {value!r}.")
+        return value
     array = np.asarray(value)
     if array.shape != kind.shape:
         raise TypeError(

@@ -190,6 +190,13 @@ def test_few_large_cells_have_a_lane_each():
     assert machine.filled(60, 3, 2**20, many.lanes) == machine.filled(21, 1, 2**20, many.lanes)
 
 
+def test_cells_with_room_for_many_times_are_hardly_filled():
+    """Room takes its time to make: a gigabyte of it for cells that are not there would take longer than they."""
+    plan = lf.Machine(memory=8.0, devices=1).filled(1600, 1, 2**19, 256)
+
+    assert (plan.size, plan.lanes) == (1664, 256)
+
+
 def test_a_chunk_that_is_given_is_not_filled_up():
     given = sweep(on=lf.Machine(chunk=2))
 

@@ -93,6 +93,17 @@ def test_open_arguments_are_given_at_the_call(compiled):
     assert same(second, sweep(functools.partial(cell, scale=0.5, task=other), AXES, method=EASY))
 
 
+def test_a_key_can_stay_open():
+    cell = lambda a, noise: modes(a, jax.random.normal(noise))
+    run, key = prepare(cell, AXES, method=EASY), jax.random.key(1)
+    first = run(noise=key)
+
+    assert same(first, sweep(functools.partial(cell, noise=key), AXES, method=EASY))
+    assert not same(run(noise=jax.random.key(2)), first)
+    with pytest.raises(TypeError, match=r"`noise` was prepared as key<fry> of shape \(\), but now is 0.5"):
+        run(noise=0.5)
+
+
 def test_a_default_holds_until_a_call_gives_the_argument(compiled):
     run = prepare(modes, AXES, method=EASY)
     run()

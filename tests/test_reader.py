@@ -16,6 +16,7 @@ READ = {"value": 1.0}
 
 
 def by_import(value, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.dont_write_bytecode", True)  # which would be taken for that of a file as old and as long
     (tmp_path / "own_module.py").write_text(f"ALPHA = {value}")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(__import__("sys").modules, "own_module", raising=False)

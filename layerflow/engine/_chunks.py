@@ -110,6 +110,11 @@ class Batch:
         other._set(numbers)
         return other
 
+    def read_all(self) -> None:
+        """Trace what otherwise waits until a chunk needs it."""
+        if self.judging is not None:
+            self.judging()
+
     def plan(self, cells: int, on: Machine, filled: bool = False) -> Plan:
         """How many cells a call takes, and how many lanes; compiled for the first device.
 

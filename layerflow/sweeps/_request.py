@@ -244,7 +244,7 @@ def _batch(request: Request, chosen: dict[str, Any]) -> Batch:
 
 def _kind(array: Array) -> jax.ShapeDtypeStruct:
     """Shape and dtype of an array, and whether it gives way to others like a plain number."""
-    return jax.ShapeDtypeStruct(array.shape, array.dtype, weak_type=array.weak_type)
+    return jax.ShapeDtypeStruct(array.shape, array.dtype, weak_type=getattr(array, "weak_type", False))
 
 
 def _check_keys(kinds: frozenset[str]) -> None:
