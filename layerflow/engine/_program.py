@@ -267,7 +267,7 @@ def freeze(apart: Apart, leaves: list[Any], method: list[Any], wanted: Wanted, t
     cell, static = Functions(apart, wanted), apart.static
     functions: dict[str, Any] = dict.fromkeys(_FUNCTIONS)
     constants: dict[str, list[Array]] = {}
-    kinds = jax.tree.map(lambda a: (a.shape, a.dtype, a.weak_type), (leaves, method, ts, key))
+    kinds = jax.tree.map(lambda a: (a.shape, a.dtype, getattr(a, "weak_type", False)), (leaves, method, ts, key))
     of_cell = lasting(static, apart.structure, apart.method_structure, kinds, wanted.quick, bool(cell.followed))
     of_wanted = None if of_cell is None else lasting(of_cell, wanted)
 
