@@ -81,10 +81,10 @@ def prepare(
         store: As in `sweep`. Every call goes into it, so that each but the first needs the same numbers.
 
     Returns:
-        Prepared, which is called by name and returns the diagram that `sweep` returns, bit for bit. A call takes open
-        arguments of the cell (numbers, arrays, keys, or PyTrees of them such as a task); other values of axes, of the same
-        kind and as many as you like; numbers of `method` (`t1`, `rtol`, `atol`, `dt0` and `until` of Flow, `t1` of Exact,
-        `steps` and hyperparameters of Descent); `root`; and `seeds`.
+        Prepared, which is called by name and returns the diagram that `sweep` returns, bit for bit. A call takes
+        open arguments of the cell (numbers, arrays, keys, or PyTrees of them such as a task); other values of axes,
+        of the same kind and as many as you like; numbers of `method` (`t1`, `rtol`, `atol`, `dt0` and `until` of Flow,
+        `t1` of Exact, `steps` and hyperparameters of Descent); `root`; and `seeds`.
 
     Raises:
         TypeError: As in `sweep`; at a call, for a name that it does not know, a value of another kind or shape than at
