@@ -548,7 +548,7 @@ def test_a_store_of_0_2_0_is_read_and_not_gone_on_with(store_of_0_2_0):
     "method", [lf.Flow(t1=1.0), lf.Descent(optax.sgd, learning_rate=0.1, steps=3)], ids=["flow", "sgd"]
 )
 def test_what_is_followed_is_kept_with_its_status(tmp_path, method):
-    how = {"method": method, "observe": {"own": lf.laziness, "verified": lf.loss}}
+    how = {"method": method, "observe": {"own": lf.laziness, "verified": lf.loss}, "on": lf.Machine(chunk=2)}
     kept = lf.sweep(pairs, {"scale": [0.1, 0.2]}, **how, seeds=1, store=tmp_path / "s")
 
     for name, values in lf.sweep(pairs, {"scale": [0.1, 0.2]}, **how, seeds=1).data_vars.items():
