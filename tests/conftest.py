@@ -15,6 +15,7 @@ import pytest
 from jax._src import compiler
 
 import layerflow as lf
+from layerflow.engine import _programs
 from layerflow.engine._kept import programs
 
 # For `benchmarks`, at the end: an installed layerflow comes before these sources.
@@ -53,6 +54,15 @@ def as_users_see_it():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Names of the programs of sweeps as they are compiled, with none kept from before."""
+    names, compile_all = [], _programs.compiled
+    monkeypatch.setattr(_programs, "compiled", lambda low, which: names.extend(low) or compile_all(low, which))
+    programs.clear()
+    return names
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,9 @@ import optax
 import pytest
 
 import layerflow as lf
-from layerflow.engine import _program, _programs
-from layerflow.engine._kept import programs, traces
+from layerflow.engine import _program
+from layerflow.engine._chunks import Batch
+from layerflow.engine._kept import traces
 
 TASK = lf.Modes(jnp.array([1.0, 0.5]), jnp.array([2.0, 1.0]))
 EASY = lf.Descent(optax.sgd, steps=2, learning_rate=0.1)
@@ -121,15 +122,6 @@ def test_arrays_of_an_observable_are_not_kept():
     assert ref() is None
 
 
-@pytest.fixture
-def compiled(monkeypatch):
-    """Names of programs as they are compiled."""
-    names, compile_all = [], _programs.compiled
-    monkeypatch.setattr(_programs, "compiled", lambda low, which: names.extend(low) or compile_all(low, which))
-    programs.clear()
-    return names
-
-
 def random(key, lam, scale):
     """A start that draws, checks its numbers and calls a factorisation."""
     start = lf.lambda_balanced(key, lam, 0.1 * scale, inp=2, hid=2, out=2)
@@ -177,6 +169,19 @@ def test_large_cells_are_filled_by_an_eighth_at_most():
         plan = machine.filled(cells, 1, 2**20, None)
         chunks = -(-cells // plan.size)
         assert cells <= chunks * plan.size <= 1.125 * cells + chunks
+
+
+def test_large_cells_are_looked_at_one_for_one(monkeypatch):
+    """A thousand losses of large networks, of which five are asked for, would take longer than their flow."""
+    sizes, floor = [], Batch.floor
+    monkeypatch.setattr(
+        Batch, "floor", lambda self, values, seeds: sizes.append(len(seeds)) or floor(self, values, seeds)
+    )
+    for width in (2, 400):
+        cell = lambda a, width=width: lf.Problem(lf.linear_model(a * jnp.ones(width)), lf.Modes(jnp.ones(width), 1.0))
+        lf.sweep(cell, {"a": [0.1, 0.2, 0.3]}, method=lf.Flow(t1=0.1, until=1e-3), progress=False)
+
+    assert sizes == [1024, 3]
 
 
 def test_few_large_cells_have_a_lane_each():

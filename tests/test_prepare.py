@@ -12,7 +12,6 @@ import optax
 import pytest
 
 import layerflow as lf
-from layerflow.engine import _programs
 
 TASK = lf.Modes(jnp.array([1.0, 0.5]), jnp.array([2.0, 1.0]))
 AXES = {"a": [0.5, 1.0, 1.5]}
@@ -35,14 +34,6 @@ sweep = functools.partial(lf.sweep, progress=False)
 def same(one, other):
     """Whether two diagrams are equal but for when and how fast they were made."""
     return one.drop_attrs().identical(other.drop_attrs())
-
-
-@pytest.fixture
-def compiled(monkeypatch):
-    """Names of programs as they are compiled."""
-    names, compile_all = [], _programs.compiled
-    monkeypatch.setattr(_programs, "compiled", lambda low, which: names.extend(low) or compile_all(low, which))
-    return names
 
 
 METHODS = {
@@ -271,6 +262,16 @@ def test_atol_follows_rtol_unless_it_was_given():
     steps = lf.Flow(t1=1.0, controller=dfx.ConstantStepSize(), dt0=0.1)
     assert steps.with_numbers(dt0=0.2).dt0 == lf.Flow(t1=1.0, dt0=0.2).dt0
     assert set(steps.numbers) == {"t1", "dt0"}
+    with pytest.raises(ValueError, match="StepTo needs times from 0 to t1=2"):
+        lf.Flow(t1=1.0, controller=dfx.StepTo(ts=jnp.linspace(0.0, 1.0, 9))).with_numbers(t1=2.0)
+
+
+def test_steps_that_bound_a_loop_are_no_number():
+    """More of them would be cut off where the loop ends."""
+    run = prepare(modes, AXES, method=lf.Descent(optax.sgd, steps=3, learning_rate=0.1, adjoint=dfx.DirectAdjoint()))
+
+    with pytest.raises(TypeError, match="does not know `steps`"):
+        run(steps=5)
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ from layerflow.methods import Path, Status
 Tell = Callable[[np.ndarray], Any]
 
 _one_at_a_time = threading.Lock()
+_LIGHT_STATE = 2**16  # bytes of a trajectory's state, up to which many cells are looked at as fast as a few
 _STATE_COPIES = 24  # of a trajectory's weights that a step works on: stages, errors, what controls it
 
 
@@ -204,6 +205,11 @@ class Batch:
         return self.programs.at_once(
             "floor", self.computation.floor, self.shared, self.root, values, seeds, self.frozen.constants
         )
+
+    @property
+    def light(self) -> bool:
+        """Whether cells are so small that looking at many takes no longer than at a few."""
+        return _STATE_COPIES * bytes_of(self.frozen.program.start.outputs) <= _LIGHT_STATE
 
     @property
     def identity(self) -> Identity:

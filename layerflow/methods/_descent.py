@@ -115,8 +115,9 @@ class Descent(Method):
 
     @property
     def numbers(self) -> dict[str, Any]:
-        """What a prepared sweep may give anew: hyperparameters that are numbers, and how many steps."""
-        return {"steps": self.steps} | {n: value for n, value in self.hyperparameters.items() if eqx.is_array(value)}
+        """What a prepared sweep may give anew: hyperparameters that are numbers, and steps unless they bound a loop."""
+        steps = {} if self.loop.kind == "bounded" else {"steps": self.steps}
+        return steps | {name: value for name, value in self.hyperparameters.items() if eqx.is_array(value)}
 
     def with_numbers(self, **numbers: Any) -> "Descent":
         """The same with other hyperparameters, or steps."""

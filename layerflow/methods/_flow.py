@@ -203,7 +203,9 @@ class Flow(Method):
         checked = Flow(**{**own, **numbers})
         new = {name: checked.tolerances.get(name, getattr(checked, name, None)) for name in self.numbers}
         places = lambda flow: [getattr(flow.controller if name in self.tolerances else flow, name) for name in new]
-        return eqx.tree_at(places, self, list(new.values()))
+        flow = eqx.tree_at(places, self, list(new.values()))
+        flow._check_solver()
+        return flow
 
     @property
     def judges_convergence(self) -> bool:

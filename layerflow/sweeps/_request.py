@@ -26,7 +26,7 @@ from layerflow.methods import Method, Times, checked_method, checked_times
 from layerflow.sweeps._cell_function import CellFunction, bound_by_partial, match_arguments, without_jit
 
 _CHECKED, _FEWEST_CHECKED = 2**11, 2**9  # cells at a time of large sweeps and of small ones
-_FLOOR_CELLS = 2**8  # enough to find what to say of a grid
+_FLOOR_CELLS = 2**10  # enough to find what to say of a grid
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,11 @@ class Request:
         """What all cells of a batch share, whose method is `own` but for its numbers."""
         times = checked_times(self.ts, own.time, None if self.method is None else self.method.end)
         return Numbers(jax.tree.leaves(self.given), times, self.root, self.grid.seeds)
+
+    @property
+    def title(self) -> str:
+        """The name of the cell function, or of its type."""
+        return getattr(self.cell, "__name__", type(self.cell).__name__)
 
     @property
     def given(self) -> tuple[dict[str, Any], Method | None]:
@@ -285,7 +290,7 @@ def _judge(batch: Batch, grid: Grid, words: str) -> None:
     size = _CHECKED if grid.cells > _FEWEST_CHECKED * grid.seeds else _FEWEST_CHECKED
     for begin in range(0, grid.cells, size):
         cells = np.arange(begin, min(begin + size, grid.cells))
-        for message, holds in zip(batch.messages, batch.check(*_filled(grid, cells, size)), strict=True):
+        for message, holds in zip(batch.messages, batch.check(*_filled(batch, grid, cells, size)), strict=True):
             broken = np.flatnonzero(~np.asarray(holds)[: len(cells)])
             if broken.size:
                 where = ", ".join(filter(None, [words, grid.words(int(cells[broken[0]]))]))
@@ -295,7 +300,7 @@ def _judge(batch: Batch, grid: Grid, words: str) -> None:
 def _say_floor(batch: Batch, grid: Grid, words: str) -> None:
     """Warn of cells whose `until` lies below what their tolerance makes of the loss, as some cells all over show."""
     cells = np.unique(np.linspace(0, grid.cells - 1, min(grid.cells, _FLOOR_CELLS)).astype(int))
-    floor = batch.floor(*_filled(grid, cells, _FLOOR_CELLS))
+    floor = batch.floor(*_filled(batch, grid, cells, _FLOOR_CELLS))
     if floor is not None:
         at = lambda i: ", ".join(filter(None, [words, grid.words(int(cells[min(i, len(cells) - 1)]))]))
         say_floor(floor, lambda i: f", first at {at(i)}")
@@ -312,8 +317,9 @@ def _arguments(grid: Grid, cells: np.ndarray) -> tuple[dict[str, Array], Array]:
     return jax.tree.map(jnp.asarray, _values_and_seeds(grid, cells))
 
 
-def _filled(grid: Grid, cells: np.ndarray, size: int) -> tuple[dict[str, Array], Array]:
-    """The same, filled up with the last cell to a size, for each is compiled anew."""
+def _filled(batch: Batch, grid: Grid, cells: np.ndarray, size: int) -> tuple[dict[str, Array], Array]:
+    """The same, of small cells filled up with the last of them to a size, for each is compiled anew."""
+    size = size if batch.light else len(cells)
     return _arguments(grid, np.pad(cells, (0, size - len(cells)), mode="edge"))
 
 
