@@ -6,13 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from layerflow._sweep import checked_machine, computed
-from layerflow.base._checks import check_known, named_apart, plain_leaves
+from layerflow.base._checks import check_known, named_apart, plain_leaves, spelled
 from layerflow.base._keys import as_key
 from layerflow.base._numerics import full_precision, undisturbed
 from layerflow.engine._chunks import Batch
@@ -22,7 +23,7 @@ from layerflow.engine._machine import Machine
 from layerflow.engine._wanted import Observe, Summarise
 from layerflow.methods import Method, Times
 from layerflow.observables import loss
-from layerflow.sweeps._cell_function import CellFunction, left_open
+from layerflow.sweeps._cell_function import CellFunction, left_open, without_default
 from layerflow.sweeps._request import Request, grid_of
 
 if TYPE_CHECKING:
@@ -104,8 +105,7 @@ def prepare(
     on = checked_machine(on, store)
     if on.client is not None:
         raise ValueError("A prepared sweep computes in this process. Leave `client` out, or call lf.sweep.")
-    given = [name for values in [axes or {}] for name in _arguments_of(values)]
-    opened = [name for name, has_default in left_open(cell, given).items() if not has_default] if callable(cell) else []
+    opened = without_default(left_open(cell, _arguments_of(axes))) if callable(cell) else []
     request = Request.of(
         cell,
         axes,
@@ -120,14 +120,15 @@ def prepare(
         verify=verify,
         opened=opened,
     )
-    return Prepared(request, axes or {}, seeds, opened, on, store, progress)
+    return Prepared(request, axes or {}, seeds, on, store, progress)
 
 
 def _arguments_of(axes: Any) -> list[str]:
     """The arguments of the cell function that axes give."""
     if not isinstance(axes, Mapping):
         return []
-    return [n for name, values in axes.items() for n in (values.values if isinstance(values, Paired) else [name])]
+    given = lambda name, values: values.values if isinstance(values, Paired) else [spelled(name)]
+    return [argument for name, values in axes.items() for argument in given(name, values)]
 
 
 class Prepared:
@@ -138,26 +139,25 @@ class Prepared:
         request: Request,
         axes: Mapping[str, Any],
         seeds: int | None,
-        opened: list[str],
         on: Machine,
         store: str | os.PathLike[str] | None,
         progress: bool,
     ) -> None:
-        self._request, self._axes, self._seeds, self._opened = request, dict(axes), seeds, opened
+        self._request, self._axes, self._seeds = request, named_apart(axes, "axis"), seeds
         self._on, self._store, self._progress = on, store, progress
         self._settings = settings()
         self._traced: dict[frozenset[str], list[Batch]] = {}  # by the names of the open arguments that calls gave
         self._kinds: dict[str, PyTree] = {}
-        given = [name for axis in request.grid.axes for name in axis.arguments]
-        self._may_open = left_open(request.cell, given)
+        self._may_open = left_open(request.cell, _arguments_of(axes))
+        self._opened = without_default(self._may_open)
         self._numbers = {} if request.method is None else request.method.numbers
         self._check_names()
-        if not opened:
+        if not self._opened:
             for batch in self._batches(request):
                 batch.plan(request.grid.cells, on, filled=store is None)
 
     def __repr__(self) -> str:
-        return f"<prepared sweep of `{_name_of(self._request.cell)}`: {self._takes()}>"
+        return f"<prepared sweep of `{self._request.title}`: {self._takes()}>"
 
     @full_precision()
     @undisturbed()
@@ -214,15 +214,7 @@ class Prepared:
     def _of_kind(self, name: str, value: Any) -> PyTree:
         """An open argument as arrays, of the kind that its first value had."""
         leaves, structure = jax.tree.flatten(plain_leaves(value, f"Argument `{name}`"))
-        odd = next(
-            (
-                leaf
-                for leaf in leaves
-                if not isinstance(leaf, bool | int | float | complex | np.generic | np.ndarray | jax.Array)
-            ),
-            None,
-        )
-        if odd is not None or not leaves:
+        if not leaves or not all(map(eqx.is_array_like, leaves)):
             raise TypeError(
                 f"Numbers, arrays and PyTrees of them can stay open, but `{name}` is {value!r}. Bind it before, "
                 f"lf.prepare(functools.partial(cell, {name}=...), ...), which compiles once for each."
@@ -240,8 +232,7 @@ class Prepared:
 
     def _check(self, given: dict[str, Any]) -> None:
         """Raise for names that mean nothing here, and for what is left open."""
-        axes = self._axes
-        known = {*self._may_open, *axes, *self._numbers, *_OWN}
+        known = {*self._may_open, *self._axes, *self._numbers, *_OWN}
         unknown = [name for name in given if name not in known]
         if unknown:
             raise TypeError(f"The prepared sweep does not know `{unknown[0]}`. It takes {self._takes()}.")
@@ -279,10 +270,6 @@ class Prepared:
             "of the sweep": ["root", *(["seeds"] if self._seeds is not None else [])],
         }
         return "; ".join(f"{kind}: {', '.join(names)}" for kind, names in kinds.items() if names)
-
-
-def _name_of(cell: Any) -> str:
-    return getattr(cell, "__name__", type(cell).__name__)
 
 
 def _in_words(tree: PyTree) -> str:

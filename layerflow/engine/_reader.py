@@ -206,7 +206,6 @@ class Reader:
 
     def builtin(self, value: Any) -> Iterator[bytes]:
         yield name_of(value).encode()
-        self.version(value.__module__)
         owner = getattr(value, "__self__", None)
         yield b"" if owner is None or isinstance(owner, types.ModuleType) else self.read(owner)
 
@@ -274,6 +273,10 @@ class Lasting(Reader):
         found = super().version(module)
         self.own += found.partition(" ")[0] not in _READ_NOTHING
         return found
+
+    def builtin(self, value: Any) -> Iterator[bytes]:
+        self.version(value.__module__)
+        yield from super().builtin(value)
 
     def array(self, value: Any) -> Iterator[bytes]:
         self.own += 1

@@ -32,6 +32,11 @@ def left_open(cell: CellFunction, given: Iterable[str]) -> dict[str, bool]:
     return {p.name: p.default is not p.empty for p in named}
 
 
+def without_default(arguments: dict[str, bool]) -> list[str]:
+    """Those of the arguments that nothing gives at all."""
+    return [name for name, has_default in arguments.items() if not has_default]
+
+
 def match_arguments(cell: CellFunction, given: list[str]) -> bool:
     """Whether the cell function takes a key; raises if its arguments and the axes differ."""
     parameters, bound = inspect.signature(cell).parameters.values(), bound_by_partial(cell)
@@ -58,7 +63,7 @@ def match_arguments(cell: CellFunction, given: list[str]) -> bool:
             f"The cell function does not take {_listed(surplus)}; it takes {_listed(names) or 'nothing'}{others}. Axes "
             f"are named after its arguments: def cell({', '.join([*names, *surplus])})."
         )
-    missing = [p.name for p in named_ones if p.default is p.empty and p.name not in (*given, "key")]
+    missing = without_default(left_open(cell, given))
     if missing:
         raise TypeError(
             f"The cell function takes {_listed(missing)}, but no axis gives it. "

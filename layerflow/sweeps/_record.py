@@ -32,7 +32,7 @@ def facts_of(request: Request, batches: list[Batch], device: str) -> Record:
     """How a diagram is made, as any file format holds it."""
     method = batches[0].frozen.program.method if request.method is None else request.method
     return {
-        "title": getattr(request.cell, "__name__", type(request.cell).__name__),
+        "title": request.title,
         "created": now(),
         **_versions(),
         **method_facts(method),
