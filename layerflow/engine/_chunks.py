@@ -11,17 +11,17 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, PyTree
+from jaxtyping import Array, PyTree
 
 from layerflow.engine._compiled import Compiled, bytes_of
-from layerflow.engine._computation import Computation, Seeds
+from layerflow.engine._computation import Chunk, Computation, Seeds
 from layerflow.engine._devices import Ask
 from layerflow.engine._identity import Identity
 from layerflow.engine._kept import traces
 from layerflow.engine._lanes import MANY_STEPS, UnderWay
 from layerflow.engine._machine import Device, Machine, Plan
 from layerflow.engine._program import Frozen, check_gauge
-from layerflow.engine._programs import Programs, travelling
+from layerflow.engine._programs import Numbers, Programs, travelling
 from layerflow.engine._trace import Traced
 from layerflow.engine._wanted import Measured, Wanted
 from layerflow.methods import Path, Status
@@ -43,22 +43,6 @@ class Cells(NamedTuple):
     def part(self, begin: int, size: int) -> "Cells":
         """Some of them, in order."""
         return jax.tree.map(lambda array: array[begin : begin + size], self)
-
-
-class Numbers(NamedTuple):
-    """What all cells share, and another call may give otherwise.
-
-    Attributes:
-        given: Arrays of arguments of the cell function and of the method that no axis gives.
-        ts: Where to measure.
-        root: Seed s has the key fold_in(root, s).
-        seeds: How many there are.
-    """
-
-    given: list[Array]
-    ts: Array | None
-    root: PRNGKeyArray
-    seeds: int
 
 
 class Batch:
@@ -100,7 +84,7 @@ class Batch:
         self.calls_split = 0  # because memory ran out
         constants = [*self.closed, *numbers.given]
         self.closed_over = [*constants, *jax.tree.leaves(self.frozen.constants)]
-        self.programs = self.programs.of_numbers(constants, *numbers[1:])
+        self.programs = self.programs.of_numbers(constants, numbers)
         self.shared = self.programs.shared
         self._fixed: dict[Device, PyTree] = {}
         self._thorough: Batch | None = None
@@ -259,17 +243,17 @@ class Batch:
         # than jax.device_put.
         seeds = self._distinct(cells.seeds, plan)
         built = call(compiled["build"], shared, root, cells.real, cells.values, seeds)
+        chunk = Chunk(constants, ts, cells.real, built)
         if "run" in compiled:
-            found, path = call(compiled["run"], constants, ts, cells.real, built)
+            found, path = call(compiled["run"], chunk)
         else:
-            on_the_way = travelling(constants), ts, cells.real, built
-            under_way = call(compiled["travel"], *on_the_way)
+            under_way = call(compiled["travel"], travelling(chunk))
             while under_way.finished < cells.real.sum():
                 tell(_slow(under_way))
                 onward = self.programs.onward(plan, device, under_way, built, ask)
-                under_way = call(onward, *on_the_way, under_way)
+                under_way = call(onward, travelling(chunk), under_way)
                 tell(_slow(under_way))
-            found, path = call(compiled["measure"], constants, ts, cells.real, built, under_way.ended, under_way.saved)
+            found, path = call(compiled["measure"], chunk, under_way.ended, under_way.saved)
         if self.judging is not None and (np.asarray(path.status) == Status.DOUBTFUL).any():
             return self._judging(ask)._call(device, cells, plan, ask, tell)
         return found, path

@@ -34,6 +34,15 @@ class Built(NamedTuple):
     keys: Key[Array, " cells"]
 
 
+class Chunk(NamedTuple):
+    """What the programs of a chunk are called with once its cells are built."""
+
+    constants: PyTree  # what the functions that are called closed over
+    ts: Array | None
+    real: Any  # for each cell whether it is no filling
+    built: Built
+
+
 @dataclass(frozen=True)
 class Computation:
     """The functions that are compiled for chunks.
@@ -76,39 +85,20 @@ class Computation:
         """Whether travelling and measuring are programs of their own, so that another observable leaves the first."""
         return plan.lanes is not None and not self.wanted.derivative
 
-    def travel(
-        self,
-        plan: Plan,
-        constants: PyTree,
-        ts: Array | None,
-        real: Bool[Array, " cells"],
-        built: Built,
-        under_way: UnderWay | None = None,
-        whole: bool = False,
-    ) -> UnderWay:
+    def travel(self, plan: Plan, chunk: Chunk, under_way: UnderWay | None = None, whole: bool = False) -> UnderWay:
         """Let the cells travel in lanes, from their start or from where they are: the whole way or for many steps."""
         most = None if whole else MANY_STEPS
         assert plan.lanes is not None
-        return self._in_lanes(constants, ts, built).travel(real, plan.lanes, under_way, most)
+        return self._in_lanes(chunk).travel(chunk.real, plan.lanes, under_way, most)
 
-    def measure(
-        self,
-        plan: Plan,
-        constants: PyTree,
-        ts: Array | None,
-        real: Bool[Array, " cells"],
-        built: Built,
-        ended: Position,
-        saved: Saved,
-    ) -> tuple[list[Array], Path]:
+    def measure(self, plan: Plan, chunk: Chunk, ended: Position, saved: Saved) -> tuple[list[Array], Path]:
         """What is kept of each cell where it ended, and the paths besides."""
-        return _with_checks(*self._kept(self._finished(plan, constants, ts, real, built, ended, saved)))
+        return _with_checks(*self._kept(self._finished(plan, chunk, ended, saved)))
 
-    def run(
-        self, plan: Plan, constants: PyTree, ts: Array | None, real: Bool[Array, " cells"], built: Built
-    ) -> tuple[list[Array], Path]:
+    def run(self, plan: Plan, chunk: Chunk) -> tuple[list[Array], Path]:
         """Let the cells travel, in lanes or side by side, and measure them, with derivatives by the axes asked for."""
-        through = lambda outputs: self._kept(self._path(plan, constants, ts, real, built._replace(outputs=outputs)))
+        built = chunk.built
+        through = lambda outputs: self._kept(self._path(plan, chunk._replace(built=built._replace(outputs=outputs))))
         kept, path = through(built.outputs)
         slopes = []
         for directions in built.slopes.values():
@@ -118,32 +108,25 @@ class Computation:
             slopes += [jnp.where(jnp.isnan(value), value, d) for value, d in zip(kept, slope, strict=True)]
         return _with_checks([*kept, *slopes], path)
 
-    def _path(self, plan: Plan, constants: PyTree, ts: Array | None, real: Bool[Array, " cells"], built: Built) -> Path:
+    def _path(self, plan: Plan, chunk: Chunk) -> Path:
         """All paths, from start to end."""
         if plan.lanes is not None:
-            there = self.travel(plan, constants, ts, real, built, whole=True)
-            return self._finished(plan, constants, ts, real, built, there.ended, there.saved)
-        (leaves, method), axes = self._arrays(built)
-        travel = lambda leaves, method, key: self.frozen.program.travel(constants, leaves, method, ts, key)
-        return jax.vmap(travel, in_axes=(*axes, 0))(leaves, method, built.keys)
+            there = self.travel(plan, chunk, whole=True)
+            return self._finished(plan, chunk, there.ended, there.saved)
+        (leaves, method), axes = self._arrays(chunk.built)
+        program, constants, ts = self.frozen.program, chunk.constants, chunk.ts
+        travel = lambda leaves, method, key: program.travel(constants, leaves, method, ts, key)
+        return jax.vmap(travel, in_axes=(*axes, 0))(leaves, method, chunk.built.keys)
 
-    def _finished(
-        self,
-        plan: Plan,
-        constants: PyTree,
-        ts: Array | None,
-        real: Bool[Array, " cells"],
-        built: Built,
-        ended: Position,
-        saved: Saved,
-    ) -> Path:
+    def _finished(self, plan: Plan, chunk: Chunk, ended: Position, saved: Saved) -> Path:
         """The paths of cells that travelled in lanes."""
-        program, cells = self.frozen.program, self._in_lanes(constants, ts, built)
+        program, cells = self.frozen.program, self._in_lanes(chunk)
 
         def finish(cell: Any, at: Position, saved: Saved) -> Path:
-            return program.judged(constants, cell[0], cell[1], ts, cells.stepper(cell).finish(at, saved))
+            path = cells.stepper(cell).finish(at, saved)
+            return program.judged(chunk.constants, cell[0], cell[1], chunk.ts, path)
 
-        return cells.each(finish, ended, saved, block=plan.lanes if plan.filled else None, total=real.sum())
+        return cells.each(finish, ended, saved, block=plan.lanes if plan.filled else None, total=chunk.real.sum())
 
     def _kept(self, path: Path) -> tuple[list[Array], Path]:
         """What is kept of each cell, but checks, apart from the path."""
@@ -183,13 +166,13 @@ class Computation:
         axes = jax.tree.unflatten(self.build.structure, [0 if varies else None for varies in self.parts.varies])
         return (leaves, method), axes[:2]
 
-    def _in_lanes(self, constants: PyTree, ts: Array | None, built: Built) -> Lanes:
+    def _in_lanes(self, chunk: Chunk) -> Lanes:
         """The cells as lanes take them up."""
-        program, ((leaves, method), axes) = self.frozen.program, self._arrays(built)
-        cells = built.keys.shape[0]
-        prepare = lambda leaves: program.prepare(constants, leaves)
+        program, ((leaves, method), axes) = self.frozen.program, self._arrays(chunk.built)
+        cells = chunk.built.keys.shape[0]
+        prepare = lambda leaves: program.prepare(chunk.constants, leaves)
         prepared = jax.vmap(prepare, in_axes=axes[:1], axis_size=cells)(leaves)
-        stepper = lambda cell: program.apart.method(cell[1]).stepper(program.course(constants, *cell), ts)
+        stepper = lambda cell: program.apart.method(cell[1]).stepper(program.course(chunk.constants, *cell), chunk.ts)
         # Elsewhere nothing was measured, and functions of lanes last lose their rules for derivatives.
         last = program.small_steps and jax.default_backend() == "cpu" and not self.wanted.derivative
         return Lanes(stepper, (leaves, method, prepared), (*axes, 0), cells, -1 if last else 0)

@@ -4,7 +4,7 @@ import copy
 import functools
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,28 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 
 from layerflow.base._numerics import full_precision
 from layerflow.engine._compiled import Compiled, compiled
-from layerflow.engine._computation import Computation, Seeds
+from layerflow.engine._computation import Chunk, Computation, Seeds
 from layerflow.engine._devices import Ask
 from layerflow.engine._identity import Identity, identity, settings
 from layerflow.engine._kept import programs
 from layerflow.engine._machine import Device, Plan
 from layerflow.engine._program import MEASURING, TRAVELLING
+
+
+class Numbers(NamedTuple):
+    """What all cells share, and another call may give otherwise.
+
+    Attributes:
+        given: Arrays of arguments of the cell function and of the method that no axis gives.
+        ts: Where to measure.
+        root: Seed s has the key fold_in(root, s).
+        seeds: How many there are.
+    """
+
+    given: list[Array]
+    ts: Array | None
+    root: PRNGKeyArray
+    seeds: int
 
 
 class Programs:
@@ -42,19 +58,10 @@ class Programs:
         self.computation, self.one, self.constants = computation, one, computation.frozen.constants
         self._keys: dict[tuple[Plan, Device, int], dict[str, Any]] = {}
 
-    def of_numbers(
-        self, constants: list[Array | np.ndarray], ts: Array | None, root: PRNGKeyArray, seeds: int
-    ) -> "Programs":
-        """The same programs, to be called with these numbers.
-
-        Args:
-            constants: What `build` closed over.
-            ts: Where to measure.
-            root: Seed s has the key fold_in(root, s).
-            seeds: How many there are.
-        """
+    def of_numbers(self, constants: list[Array | np.ndarray], numbers: Numbers) -> "Programs":
+        """The same programs, to be called with these numbers; `constants` are what `build` closed over."""
         other = copy.copy(self)
-        other.ts, other.root, other.seeds = ts, root, seeds
+        other.ts, other.root, other.seeds = numbers.ts, numbers.root, numbers.seeds
         other.seconds = 0.0
         other.shared = other.at_once("share", self.computation.parts.share, constants)
         return other
@@ -116,13 +123,13 @@ class Programs:
         lower = lambda function, *arguments: jax.jit(functools.partial(function, plan)).lower(*of(*arguments))
         if name == "build":
             return lower(computation.build_cells, self.shared, self.root, real, *self._cells(plan))
+        chunk = Chunk(self.constants, self.ts, real, gives["build"])
         if name == "measure":
-            ended, saved = gives["travel"].ended, gives["travel"].saved
-            return lower(computation.measure, self.constants, self.ts, real, gives["build"], ended, saved)
+            return lower(computation.measure, chunk, gives["travel"].ended, gives["travel"].saved)
         if name == "run":
-            return lower(computation.run, self.constants, self.ts, real, gives["build"])
-        state = (gives["build"], gives["travel"]) if name == "onward" else (gives["build"],)
-        return lower(computation.travel, travelling(self.constants), self.ts, real, *state)
+            return lower(computation.run, chunk)
+        state = (gives["travel"],) if name == "onward" else ()
+        return lower(computation.travel, travelling(chunk), *state)
 
     def _cells(self, plan: Plan) -> tuple[dict[str, jax.ShapeDtypeStruct], Seeds]:
         """Shapes of what tells one chunk from another."""
@@ -145,8 +152,8 @@ class Programs:
         """What makes two of these programs one: all that decides their numbers, their shapes and where they run."""
         arguments = {
             "build": (),
-            "travel": (travelling(self.constants), self.ts),
-            "onward": (travelling(self.constants), self.ts),
+            "travel": (on_the_way(self.constants), self.ts),
+            "onward": (on_the_way(self.constants), self.ts),
         }.get(name, (self.constants, self.ts))
         how = (self.computation.wanted.derivative, plan.filled) if name == "build" else plan
         shapes = (self.shared, self.root, self.one, arguments)
@@ -165,7 +172,12 @@ class Programs:
         return Identity(whole.digest, frozenset().union(*(part.strange for part in parts)))
 
 
-def travelling(constants: dict[str, list[Array]]) -> dict[str, list[Array]]:
+def travelling(chunk: Chunk) -> Chunk:
+    """A chunk for the programs that let it travel."""
+    return chunk._replace(constants=on_the_way(chunk.constants))
+
+
+def on_the_way(constants: dict[str, list[Array]]) -> dict[str, list[Array]]:
     """What the functions closed over that a flow in lanes calls on its way."""
     return {name: constants[name] for name in TRAVELLING if name in constants}
 

@@ -17,9 +17,10 @@ from layerflow.base._keys import as_key
 from layerflow.diagrams._array import TAKEN
 from layerflow.diagrams._variables import axes_and_arguments, names_of, variables_of
 from layerflow.engine._cell import Cell, take_apart
-from layerflow.engine._chunks import Batch, Cells, Numbers
+from layerflow.engine._chunks import Batch, Cells
 from layerflow.engine._grid import Axis, Grid, make_axis
 from layerflow.engine._program import Frozen, freeze, say_floor
+from layerflow.engine._programs import Numbers
 from layerflow.engine._trace import trace_open
 from layerflow.engine._wanted import Observe, Summarise, Wanted, checked_wanted
 from layerflow.methods import Method, Times, checked_method, checked_times
