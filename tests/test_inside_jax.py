@@ -16,7 +16,7 @@ import xarray
 import layerflow as lf
 from layerflow.base import _jax
 from layerflow.diagrams._dataset import Diagram
-from layerflow.engine import _lanes_last, _trace
+from layerflow.engine import _compiled, _lanes_last, _trace
 from layerflow.engine._identity import SETTINGS
 from layerflow.engine._lanes_last import fits, lanes_last
 from layerflow.engine._machine import Plan
@@ -377,6 +377,25 @@ _OWN = """
 jax_debug_infs jax_debug_nans jax_default_device jax_default_matmul_precision jax_disable_jit jax_platform_name
 jax_platforms jax_xla_backend
 """
+
+
+def test_xla_lets_steps_follow_one_another():
+    try:
+        jax.jit(jnp.sin).lower(1.0).compile(_compiled.IN_SEQUENCE)
+    except jax.errors.JaxRuntimeError as error:
+        pytest.fail(
+            f"XLA of {VERSION} has other options than {_compiled.IN_SEQUENCE}, so that short steps are handed from thread "
+            f"to thread and chunks take a twentieth longer ({error}). Look for the new one in layerflow/engine/_compiled.py."
+        )
+
+
+def test_an_xla_without_that_option_computes_the_same(monkeypatch):
+    lowered = {"double": jax.jit(lambda x: 2 * x).lower(1.5)}
+    monkeypatch.setattr(_compiled, "IN_SEQUENCE", {"xla_cpu_of_another_time": "yes"})
+
+    (program,) = _compiled.compiled(lowered, {"double": False}).values()
+
+    assert program.call(1.5) == 3.0
 
 
 def test_every_setting_of_jax_is_known():

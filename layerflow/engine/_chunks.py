@@ -248,7 +248,7 @@ class Batch:
             found, path = call(compiled["run"], chunk)
         else:
             under_way = call(compiled["travel"], travelling(chunk))
-            while under_way.finished < cells.real.sum():
+            while np.asarray(under_way.finished) < cells.real.sum():
                 tell(_slow(under_way))
                 onward = self.programs.onward(plan, device, under_way, built, ask)
                 under_way = call(onward, travelling(chunk), under_way)
