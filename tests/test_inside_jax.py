@@ -384,16 +384,16 @@ def test_xla_lets_steps_follow_one_another():
         jax.jit(jnp.sin).lower(1.0).compile(_compiled.IN_SEQUENCE)
     except jax.errors.JaxRuntimeError as error:
         pytest.fail(
-            f"XLA of {VERSION} has other options than {_compiled.IN_SEQUENCE}, so that short steps are handed from thread "
-            f"to thread and chunks take a twentieth longer ({error}). Look for the new one in layerflow/engine/_compiled.py."
+            f"XLA of {VERSION} does not know {_compiled.IN_SEQUENCE}, so that short steps are handed from thread to "
+            f"thread and chunks take a twentieth longer ({error}). Look for its successor: layerflow/engine/_compiled.py."
         )
 
 
 def test_an_xla_without_that_option_computes_the_same(monkeypatch):
-    lowered = {"double": jax.jit(lambda x: 2 * x).lower(1.5)}
+    lower = {"double": lambda: jax.jit(lambda x: 2 * x).lower(1.5)}
     monkeypatch.setattr(_compiled, "IN_SEQUENCE", {"xla_cpu_of_another_time": "yes"})
 
-    (program,) = _compiled.compiled(lowered, {"double": False}).values()
+    (program,) = _compiled.compiled(lower, {"double": False}).values()
 
     assert program.call(1.5) == 3.0
 

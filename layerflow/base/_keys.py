@@ -2,12 +2,13 @@
 
 import contextlib
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from layerflow.base._checks import check_key, is_key
 
@@ -32,6 +33,20 @@ def fold(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
     """
     check_key(key)
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def normals(keys: PRNGKeyArray, shapes: Sequence[tuple[int, ...]], dtype: Any) -> list[Array]:
+    """Normal numbers of each shape, by a key of its own.
+
+    Those of one shape are drawn together, for every draw takes its time to compile; by threefry they are the same.
+    """
+    if jax.random.key_impl(keys) != "threefry2x32":
+        return [jax.random.normal(key, shape, dtype) for key, shape in zip(keys, shapes, strict=True)]
+    draw = lambda shape, keys: jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
+    drawn = {
+        shape: iter(draw(shape, keys[np.array([other == shape for other in shapes])])) for shape in dict.fromkeys(shapes)
+    }
+    return [next(drawn[shape]) for shape in shapes]
 
 
 def as_key(key: Any, name: str) -> PRNGKeyArray:

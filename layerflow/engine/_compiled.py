@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -35,18 +36,26 @@ class Compiled(NamedTuple):
     bytes: int
 
 
-def compiled(lowered: dict[str, Any], factorises: dict[str, bool]) -> dict[str, Compiled]:
-    """Compile lowered programs side by side.
+def compiled(lower: Mapping[str, Callable[[], Any]], factorises: dict[str, bool]) -> dict[str, Compiled]:
+    """Lower programs in their order and compile them, each while the next is lowered.
 
     One after the other where a compile cache is kept: JAX was seen to crash when it wrote to one from other threads.
+
+    Args:
+        lower: What lowers each, by name.
+        factorises: Which of them call a matrix factorisation.
     """
     compile_one = undisturbed()(_compile)
-    with ThreadPoolExecutor(max(len(lowered), 1)) as pool:
-        alone = len(lowered) == 1 or settings_of([_CACHE])[_CACHE] is not None
-        made = list((map if alone else pool.map)(compile_one, lowered.values()))
+    with ThreadPoolExecutor(max(len(lower), 1)) as pool:
+        alone = len(lower) == 1 or settings_of([_CACHE])[_CACHE] is not None
+        lowered, made = {}, {}
+        for name, one in lower.items():
+            lowered[name] = one()
+            made[name] = compile_one(lowered[name]) if alone else pool.submit(compile_one, lowered[name])
+        calls = made if alone else {name: one.result() for name, one in made.items()}
     return {
-        name: Compiled(call, program.out_info, factorises[name], working_set(call))
-        for (name, program), call in zip(lowered.items(), made, strict=True)
+        name: Compiled(call, lowered[name].out_info, factorises[name], working_set(call))
+        for name, call in calls.items()
     }
 
 

@@ -219,6 +219,7 @@ def _over(factorises: bool, count: Int[Array, ""] | None = None) -> Any:
 
     def first(function: Callable[..., Any], xs: Any) -> Any:
         cells = jax.tree.leaves(xs)[0].shape[0]
-        return blocks(lambda cut: jax.vmap(function)(jax.tree.map(cut, xs)), 1, cells, count)
+        alone = lambda cut: function(jax.tree.map(lambda array: cut(array)[0], xs))
+        return blocks(lambda cut: jax.tree.map(lambda array: array[None], alone(cut)), 1, cells, count)
 
     return first

@@ -95,24 +95,27 @@ class Programs:
         keys = self.keys(plan, device)
 
         def make(found: dict[str, Compiled]) -> dict[str, Compiled]:
-            gives, lowered = {name: program.gives for name, program in found.items()}, {}
-            for name in [name for name in keys if name not in found]:
-                lowered[name] = self.lowered(name, plan, device, gives)
-                gives[name] = lowered[name].out_info
-            return self._compiled(lowered)
+            gives = {name: program.gives for name, program in found.items()}
+
+            def lower(name: str) -> Any:
+                lowered = self.lowered(name, plan, device, gives)
+                gives[name] = lowered.out_info
+                return lowered
+
+            return self._compiled({name: functools.partial(lower, name) for name in keys if name not in found})
 
         return programs.get_all(keys, lambda found: ask(lambda: make(found)))
 
     def onward(self, plan: Plan, device: Device, under_way: PyTree, built: PyTree, ask: Ask) -> Compiled:
         """What goes on with a chunk under way; few chunks need it."""
         gives = {"build": built, "travel": under_way}
-        make = lambda: self._compiled({"onward": self.lowered("onward", plan, device, gives)})["onward"]
+        make = lambda: self._compiled({"onward": lambda: self.lowered("onward", plan, device, gives)})["onward"]
         return programs.get(self._key_of("onward", plan, device), lambda: ask(make))
 
     def at_once(self, name: str, function: Callable[..., Any], *arguments: PyTree) -> Any:
         """A smaller function of all cells, compiled for arguments like these, or found compiled by an equal batch."""
         lower = full_precision()(lambda: jax.jit(function).lower(*arguments))
-        make = lambda: self._compiled({name: lower()})[name]
+        make = lambda: self._compiled({name: lower})[name]
         return programs.get((name, *_key(self._identity_of(name), arguments)), make).call(*arguments)
 
     @full_precision()
@@ -138,13 +141,13 @@ class Programs:
         distinct = jax.ShapeDtypeStruct((plan.room(self.seeds),), number.dtype)
         return {name: of_cells(shape) for name, shape in self.one.items()}, Seeds(distinct, of_cells(number))
 
-    def _compiled(self, lowered: dict[str, Any]) -> dict[str, Compiled]:
+    def _compiled(self, lower: dict[str, Callable[[], Any]]) -> dict[str, Compiled]:
         """Compile, and count the time."""
         program, build = self.computation.frozen.program, self.computation.parts.factorises
         way = program.factorises(TRAVELLING)
         factorises = {"build": build, "travel": way, "onward": way, "measure": program.factorises(MEASURING)}
         begin = time.perf_counter()
-        made = compiled(lowered, {name: factorises.get(name, program.factorises()) for name in lowered})
+        made = compiled(lower, {name: factorises.get(name, program.factorises()) for name in lower})
         self.seconds += time.perf_counter() - begin
         return made
 

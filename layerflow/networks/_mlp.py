@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from layerflow.base._checks import check_key, real_array
+from layerflow.base._keys import normals
 from layerflow.networks._fields import as_layers, constant
 from layerflow.networks._linear import check_layers
 from layerflow.networks._widths import checked_widths, per_layer
@@ -153,9 +154,7 @@ class MLP(eqx.Module):
         """One Gaussian matrix, and one vector by `draw_bias`, per layer."""
         keys = jax.random.split(key, (len(widths) - 1, 2))
         shapes = list(zip(widths[1:], widths[:-1], strict=True))
-        weights = [
-            s * jax.random.normal(k, shape, s.dtype) for k, shape, s in zip(keys[:, 0], shapes, stds, strict=True)
-        ]
+        weights = [s * w for s, w in zip(stds, normals(keys[:, 0], shapes, stds.dtype), strict=True)]
         biases = None
         if bias_sizes is not None:
             parts = zip(keys[:, 1], shapes, bias_sizes, strict=True)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from layerflow.base._checks import check_key, real_array, require
+from layerflow.base._keys import normals
 from layerflow.base._numerics import safe_root
 from layerflow.networks import LinearNetwork
 
@@ -69,18 +70,27 @@ def two_layers(
     v: Float[Array, "inp inp"],
 ) -> LinearNetwork:
     """The lambda-balanced network with given strengths and singular vectors, or an error."""
+    return LinearNetwork(_layers(*_checked(lam, strengths, v.shape[0], r.shape[0], u.shape[0]), u, r, v))
+
+
+@functools.partial(jax.jit, inline=True)  # traced once, not at every sweep
+def _layers(
+    lam: Float[Array, ""],
+    strengths: Float[Array, " modes"],
+    u: Float[Array, "out out"],
+    r: Float[Array, "hid hid"],
+    v: Float[Array, "inp inp"],
+) -> tuple[Float[Array, "hid inp"], Float[Array, "out hid"]]:
     inp, hid, out = v.shape[0], r.shape[0], u.shape[0]
-    lam, strengths = _checked(lam, strengths, inp, hid, out)
-    modes = min(inp, hid, out)
     # Not jnp.abs, whose derivative at 0 is neither that of the one side nor of the other.
     size = jnp.where(lam >= 0, lam, -lam)
     larger, smaller = _layer_strengths(size, strengths)
     # Hidden units beyond the modes carry the imbalance alone: sqrt(|lam|) in the heavier layer.
-    surplus = jnp.full(hid - modes, safe_root(size))
+    surplus = jnp.full(hid - strengths.size, safe_root(size))
     heavy = jnp.concatenate([larger, surplus])
     light = jnp.concatenate([smaller, jnp.zeros_like(surplus)])
     s1, s2 = jnp.where(lam >= 0, light, heavy), jnp.where(lam >= 0, heavy, light)
-    return LinearNetwork((r @ rectangular(s1, hid, inp) @ v.T, u @ rectangular(s2, out, hid) @ r.T))
+    return r @ rectangular(s1, hid, inp) @ v.T, u @ rectangular(s2, out, hid) @ r.T
 
 
 def _checked(
@@ -152,10 +162,8 @@ def orthogonal_matrices(
     largest = max(sizes)
     keys = jax.random.split(key, len(sizes))
     # A block of the identity beside each draw makes all draws one size and stays apart in the QR.
-    draws = [
-        jnp.eye(largest, dtype=dtype).at[:n, :n].set(jax.random.normal(k, (n, n), dtype))
-        for k, n in zip(keys, sizes, strict=True)
-    ]
+    draws = normals(keys, [(n, n) for n in sizes], dtype)
+    draws = [jnp.eye(largest, dtype=dtype).at[:n, :n].set(draw) for n, draw in zip(sizes, draws, strict=True)]
     q, r = jnp.linalg.qr(jnp.stack(draws))
     q = q * jnp.sign(jnp.diagonal(r, axis1=-2, axis2=-1))[:, None, :]  # makes the draw uniform
     return tuple(q[i, :n, :n] for i, n in enumerate(sizes))

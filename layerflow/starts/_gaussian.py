@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from layerflow.base._checks import check_key
+from layerflow.base._keys import normals
 from layerflow.networks import LinearNetwork
 from layerflow.networks._widths import checked_widths, per_layer
 
@@ -100,5 +101,5 @@ def symmetrised(key: PRNGKeyArray, widths: Sequence[int], *, std: ArrayLike | Se
 def _draw(key: PRNGKeyArray, widths: Sequence[int], stds: Float[Array, " layers"]) -> list[Float[Array, "_out _inp"]]:
     """One Gaussian matrix per layer."""
     keys = jax.random.split(key, len(widths) - 1)
-    shapes = zip(widths[1:], widths[:-1], strict=True)
-    return [s * jax.random.normal(k, shape, s.dtype) for k, shape, s in zip(keys, shapes, stds, strict=True)]
+    shapes = list(zip(widths[1:], widths[:-1], strict=True))
+    return [s * w for s, w in zip(stds, normals(keys, shapes, stds.dtype), strict=True)]

@@ -123,7 +123,7 @@ class Request:
         for (_, words), batch in zip(self.grid.combinations(), batches, strict=True):
             _judge(batch, self.grid, words)
             _say_floor(batch, self.grid, words)
-            batch.check_gauge(*_arguments(self.grid, np.zeros(1, int)))
+            batch.check_gauge(*_values_and_seeds(self.grid, np.zeros(1, int)))
 
     def outside(self) -> ValueError:
         """The error of a diagram in which no cell fulfils what the closed form assumes."""
@@ -211,7 +211,7 @@ def _batch(request: Request, chosen: dict[str, Any]) -> Batch:
         return leaves, method_arrays, checks.holds
 
     one = {name: jax.ShapeDtypeStruct(v.shape[1:], v.dtype) for name, v in grid.values(np.zeros(1, int)).items()}
-    key_shape = jax.eval_shape(lambda: root)
+    key_shape = jax.ShapeDtypeStruct(root.shape, root.dtype)
     try:
         traced, closed = trace_open(build, jax.tree.map(_kind, request.given), one, key_shape)
     except jax.errors.TracerArrayConversionError as error:
@@ -313,15 +313,10 @@ def _values_and_seeds(grid: Grid, cells: np.ndarray) -> tuple[dict[str, np.ndarr
     return values, values.get("seed", np.zeros(len(cells), int))
 
 
-def _arguments(grid: Grid, cells: np.ndarray) -> tuple[dict[str, Array], Array]:
-    """The same as JAX arrays."""
-    return jax.tree.map(jnp.asarray, _values_and_seeds(grid, cells))
-
-
-def _filled(batch: Batch, grid: Grid, cells: np.ndarray, size: int) -> tuple[dict[str, Array], Array]:
+def _filled(batch: Batch, grid: Grid, cells: np.ndarray, size: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The same, of small cells filled up with the last of them to a size, for each is compiled anew."""
     size = size if batch.light else len(cells)
-    return _arguments(grid, np.pad(cells, (0, size - len(cells)), mode="edge"))
+    return _values_and_seeds(grid, np.pad(cells, (0, size - len(cells)), mode="edge"))
 
 
 def _first_cell(request: Request) -> tuple[Problem, Method]:
