@@ -385,7 +385,7 @@ def test_xla_lets_steps_follow_one_another():
     except jax.errors.JaxRuntimeError as error:
         pytest.fail(
             f"XLA of {VERSION} does not know {_compiled.IN_SEQUENCE}, so that short steps are handed from thread to "
-            f"thread and chunks take a twentieth longer ({error}). Look for its successor: layerflow/engine/_compiled.py."
+            f"thread and chunks take longer ({error}). Its successor goes into layerflow/engine/_compiled.py."
         )
 
 

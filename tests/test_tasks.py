@@ -122,6 +122,19 @@ def test_starts_are_uniform_over_rotations(key):
     assert 0.45 < (jnp.linalg.det(matrices) > 0).mean() < 0.55
 
 
+@pytest.mark.parametrize("kind", ["threefry2x32", "rbg", "old"])
+@pytest.mark.parametrize("widths", [(3, 3, 3, 3), (4, 3, 3, 2), (2, 5)])
+def test_every_layer_is_drawn_by_a_key_of_its_own(kind, widths):
+    key = jax.random.PRNGKey(5) if kind == "old" else jax.random.key(5, impl=kind)
+    keys, shapes = jax.random.split(key, len(widths) - 1), zip(widths[1:], widths[:-1], strict=True)
+
+    drawn = lf.gaussian(key, widths, std=1.0).weights
+
+    expected = [jax.random.normal(k, shape) for k, shape in zip(keys, shapes, strict=True)]
+    for own, other in zip(drawn, expected, strict=True):
+        np.testing.assert_array_equal(own, other)
+
+
 @pytest.mark.parametrize(
     ("std", "expected"), [((0.1, 2.0), (0.1, 2.0)), (0.5, (0.5, 0.5)), ("lecun", (0.1, 0.05)), ("ntk", (1, 1))]
 )

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Key, PRNGKeyArray, UInt32
 
 from layerflow.base._checks import check_key, is_key
 
@@ -35,7 +35,9 @@ def fold(key: PRNGKeyArray, name: str) -> PRNGKeyArray:
     return jax.random.fold_in(key, zlib.crc32(name.encode()))
 
 
-def normals(keys: PRNGKeyArray, shapes: Sequence[tuple[int, ...]], dtype: Any) -> list[Array]:
+def normals(
+    keys: Key[Array, " draws"] | UInt32[Array, "draws words"], shapes: Sequence[tuple[int, ...]], dtype: Any
+) -> list[Array]:
     """Normal numbers of each shape, by a key of its own.
 
     Those of one shape are drawn together, for every draw takes its time to compile; by threefry they are the same.
@@ -44,7 +46,8 @@ def normals(keys: PRNGKeyArray, shapes: Sequence[tuple[int, ...]], dtype: Any) -
         return [jax.random.normal(key, shape, dtype) for key, shape in zip(keys, shapes, strict=True)]
     draw = lambda shape, keys: jax.vmap(lambda key: jax.random.normal(key, shape, dtype))(keys)
     drawn = {
-        shape: iter(draw(shape, keys[np.array([other == shape for other in shapes])])) for shape in dict.fromkeys(shapes)
+        shape: iter(draw(shape, keys[np.array([other == shape for other in shapes])]))
+        for shape in dict.fromkeys(shapes)
     }
     return [next(drawn[shape]) for shape in shapes]
 

@@ -171,18 +171,18 @@ class Batch:
         twice = 2 * half.size - plan.size  # cells that both halves hold
         return jax.tree.map(lambda one, other: np.concatenate([one, other[twice:]]), first, second)
 
-    def check(self, values: dict[str, Array], seeds: Array) -> list[Array]:
+    def check(self, values: dict[str, np.ndarray], seeds: np.ndarray) -> list[Array]:
         """Judge the checks that the cell function made, for some cells."""
         return self.programs.at_once("check", self.computation.check, self.shared, self.root, values, seeds)
 
-    def check_gauge(self, values: dict[str, Array], seeds: Array) -> None:
+    def check_gauge(self, values: dict[str, np.ndarray], seeds: np.ndarray) -> None:
         """Raise for an observable that the closed form does not know, as the first of some cells shows."""
         if self.frozen.program.turned is not None:
             arguments = (self.shared, self.root, *jax.tree.map(lambda array: array[:1], (values, seeds)))
             gaps = self.programs.at_once("gauge", self.computation.gauge, *arguments, self.frozen.constants)
             check_gauge(gaps, self.frozen.measured)
 
-    def floor(self, values: dict[str, Array], seeds: Array) -> tuple[Array, ...] | None:
+    def floor(self, values: dict[str, np.ndarray], seeds: np.ndarray) -> tuple[Array, ...] | None:
         """What the tolerance leaves of the loss of some cells, their `until`, and rtol; None if that says nothing."""
         if self.frozen.program.apart.marked_method.stops_at is None:
             return None

@@ -23,6 +23,7 @@ _LANE_BYTES = 2**20  # on CPU, what all lanes of larger networks may hold
 _FEWEST_LANES = 16
 _LANES_ELSEWHERE = 2**14  # on accelerators, which want to be filled; not measured yet
 _CHUNKS_PER_DEVICE = 4  # at least, unless the user names the devices
+_FEW = 64  # cells side by side, below which a step takes nearly as long for fewer
 _LIGHT_BYTES = 2**12  # of cells that cost as much by the dozen as alone
 _FILLED_BYTES = 2**28  # of a chunk, beyond which it is filled by an eighth at most
 _CELLS_PER_LANE = 16  # of a chunk: at its end lanes run dry, and at its end a sweep tells how far it came
@@ -57,6 +58,13 @@ def room_for(seeds: int) -> int:
 def power_of_two(least: int) -> int:
     """The power of two that so many fill."""
     return 2 ** (least - 1).bit_length()
+
+
+def _nearly(cells: int, most: int) -> int:
+    """The size of even chunks of at most so many cells, filled by an eighth at most."""
+    even = math.ceil(cells / math.ceil(cells / most))
+    step = max(1, power_of_two(even) // 16)
+    return math.ceil(even / step) * step
 
 
 @dataclass(frozen=True)
@@ -160,17 +168,18 @@ class Machine:
         """
         most = 2 ** int(math.log2(self._most(bytes_per_cell, lanes, steps)))
         each, room = power_of_two(math.ceil(cells / seeds)), room_for(seeds)
-        even = math.ceil(cells / math.ceil(cells / most))
-        step = max(1, power_of_two(even) // 16)
-        nearly = math.ceil(even / step) * step
         if lanes is None:  # filling is computed like any cell
-            light = max(each * room // 4, _SIDE_BY_SIDE // 4)
-            return Plan(nearly if bytes_per_cell > _LIGHT_BYTES else min(most, light), None, filled=True)
+            if bytes_per_cell > _LIGHT_BYTES:
+                return Plan(_nearly(cells, most), None, filled=True)
+            if steps:  # and takes its time at each of them; so does each chunk, but little
+                some = math.ceil(cells / seeds) * max(1, power_of_two(seeds) // 4)
+                return Plan(max(_nearly(some, most), min(power_of_two(some), _FEW), _FEW // 2), None, filled=True)
+            return Plan(min(most, max(each * room // 4, _SIDE_BY_SIDE // 4)), None, filled=True)
         if cells < lanes <= _FEWEST_LANES:  # each lane takes its time, whether there is a cell in it or not
             return Plan(cells, cells, filled=True)
         size = min(most, max(each * room, lanes))
         if size * bytes_per_cell > _FILLED_BYTES:  # of room for times, which takes its time to make
-            size = nearly
+            size = _nearly(cells, most)
         return Plan.of(size, lanes if self.lanes is not None else min(lanes, max(size, lanes) // 4), filled=True)
 
     def _most(self, bytes_per_cell: int | float, lanes: int | None, steps: bool) -> int:
