@@ -3,6 +3,7 @@
 import collections
 import enum
 import functools
+import importlib
 import re
 import threading
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from layerflow.engine._identity import identity
+from layerflow.engine._origin import offered_as, version_of
 
 READ = {"value": 1.0}
 
@@ -127,3 +129,38 @@ def test_what_cannot_be_read_is_itself_alone():
     assert identity(lock) == identity(lock) != identity(other)
     assert identity(lock).strange == {"a lock"}
     assert identity(object()) != identity(object())
+
+
+@pytest.mark.parametrize("folder", ["site-packages", "dist-packages", "aside"])
+def test_a_package_is_installed_wherever_an_installer_put_it(tmp_path, monkeypatch, folder):
+    """For the user alone, in a Python that this one builds on, or by `pip install --target`."""
+    name = f"layerflow_test_{folder.partition('-')[0]}"
+    package, told = tmp_path / folder / name, tmp_path / folder / f"{name}-1.5.dist-info"
+    for made in (package, told):
+        made.mkdir(parents=True)
+    (package / "__init__.py").write_text("import math\n\ndef twice(x):\n    return 2 * x\n")
+    (told / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
+    monkeypatch.syspath_prepend(tmp_path / folder)
+    module = importlib.import_module(name)
+
+    assert version_of(name) == f"{name} 1.5"
+    assert offered_as(module.twice) == f"{name}.twice of {name} 1.5"
+
+
+def test_a_module_beside_a_program_is_the_users_own(tmp_path, monkeypatch):
+    (tmp_path / "layerflow_test_own.py").write_text("__version__ = '2.0'\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("layerflow_test_own")
+
+    assert version_of("layerflow_test_own") == ""
+
+
+def test_what_is_nested_too_deep_is_like_nothing():
+    def nested(depth):
+        return functools.reduce(lambda inner, _: [inner], range(depth), "end")
+
+    deep = nested(2000)
+
+    assert identity(nested(20)) == identity(nested(20))
+    assert identity(deep).strange == {"a list inside of 64 others"}
+    assert identity(deep) != identity(deep)

@@ -23,13 +23,16 @@ def version_of(module: str | None) -> str:
     if top in sys.stdlib_module_names and top != "__main__":
         return f"python {sys.version}"
     file = getattr(sys.modules.get(top), "__file__", None) or ""
-    paths = [sysconfig.get_path(kind) for kind in ("purelib", "platlib")]
-    if top != "layerflow" and not any(file.startswith(f"{path}{os.sep}") for path in paths):
-        return ""
+    folder = os.path.dirname(os.path.dirname(file) if os.path.basename(file).startswith("__init__.") else file)
     try:
-        return f"{top} {importlib.metadata.version(top)}"
+        found = importlib.metadata.distribution(top)
+        version, there = found.version, str(found.locate_file(""))
     except importlib.metadata.PackageNotFoundError:
-        return f"{top} {getattr(sys.modules[top], '__version__', '')}"
+        version, there = getattr(sys.modules.get(top), "__version__", ""), ""
+    # Into one of these, into those of another Python that this one builds on, or into any with `pip --target`.
+    installed = {there.rstrip(os.sep), *(sysconfig.get_path(kind) for kind in ("purelib", "platlib"))}
+    kept = folder in installed or os.path.basename(folder) in ("site-packages", "dist-packages")
+    return f"{top} {version}" if top == "layerflow" or (file and kept) else ""
 
 
 def offered_as(value: Any) -> str:

@@ -26,6 +26,7 @@ from layerflow.base._checks import closed_over, is_concrete
 from layerflow.engine._origin import chains, name_of, offered_as, version_of
 
 _PLAIN = {bool, int, float, complex, str, bytes, types.NoneType, types.EllipsisType, types.NotImplementedType}
+_DEEPEST = 64  # of what holds one another; Python's stack has room for three times as many
 # What these give no one knows.
 _UNREADABLE = {"globals", "locals", "vars", "eval", "exec", "__import__", "open", "input"}
 _CONTAINERS = (tuple, list, set, frozenset, dict, np.ndarray, functools.partial)
@@ -59,7 +60,7 @@ class Reader:
             return _hash(b"within", str(self._within[id(value)]).encode())
         before, self._within[id(value)] = self.own, len(self._within)
         try:
-            found = _hash(*self._words(value))
+            found = _hash(*(self._words(value) if len(self._within) <= _DEEPEST else self.unlike(value)))
         finally:
             del self._within[id(value)]
         self._known[id(value)] = value, found, self.own - before
@@ -95,6 +96,12 @@ class Reader:
         name = getattr(value, "__qualname__", None)
         self.strange.add(str(name) if isinstance(name, str) else f"a {type(value).__qualname__}")
         yield from (b"token", _PROCESS, str(_number_of(value)).encode())
+
+    def unlike(self, value: Any) -> Iterator[bytes]:
+        """A name that even the same object has but once: what is nested so deep may change where no one looks."""
+        self.own += 1
+        self.strange.add(f"a {type(value).__qualname__} inside of {_DEEPEST} others")
+        yield from (b"unlike", _PROCESS, str(next(_count)).encode())
 
     def version(self, module: str | None) -> str:
         """Name and version of the installed package that a module belongs to; "" if it is a user's own."""
