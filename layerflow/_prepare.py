@@ -1,6 +1,7 @@
 """A sweep prepared once, to be called again and again with other numbers."""
 
 import dataclasses
+import inspect
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from layerflow._sweep import checked_machine, computed
-from layerflow.base._checks import check_known, named_apart, plain_leaves, spelled
+from layerflow.base._checks import check_known, named_apart, plain, plain_leaves, spelled
 from layerflow.base._keys import as_key
 from layerflow.base._numerics import full_precision, undisturbed
 from layerflow.engine._chunks import Batch
@@ -156,15 +157,22 @@ class Prepared:
             for batch in self._batches(request):
                 batch.plan(request.grid.cells, on, filled=store is None)
 
+    def __reduce__(self) -> Any:
+        raise TypeError(
+            "A prepared sweep holds compiled programs, which cannot be copied. Prepare it anew where needed."
+        )
+
     def __repr__(self) -> str:
         return f"<prepared sweep of `{self._request.title}`: {self._takes()}>"
 
     @full_precision()
     @undisturbed()
-    def __call__(self, **given: Any) -> "xarray.Dataset":
+    def __call__(self, *unnamed: Any, **given: Any) -> "xarray.Dataset":
         """Compute the diagram, with these numbers in place of those that were prepared."""
+        if unnamed:
+            raise TypeError(f"A prepared sweep is called by name, as in run(t1=2.0). It takes {self._takes()}.")
         begin, given = time.perf_counter(), named_apart(given, "argument")
-        check_known(given, "an argument of a prepared sweep")
+        check_known((given, jnp.zeros(())), "an argument of a prepared sweep, or all that is computed there")
         self._check(given)
         request = self._asked(given)
         return computed(request, self._batches(request), self._on, self._store, self._progress, begin)
@@ -200,8 +208,13 @@ class Prepared:
         """The method with some of its numbers anew."""
         method = self._request.method
         assert method is not None
-        kept = {name: _cast(f"Argument `{name}`", value, self._numbers[name]) for name, value in numbers.items()}
-        return method.with_numbers(**kept)
+        as_kind = lambda name: _cast(f"Argument `{name}`", numbers[name], self._numbers[name])
+        as_given = lambda name: isinstance(numbers[name], int | float) and self._numbers[name].shape == ()
+        # Plain numbers as they are, as where the method was made: what follows from them may be rounded otherwise.
+        new = method.with_numbers(**{name: v if as_given(name) else as_kind(name) for name, v in numbers.items()})
+        kind = lambda array: (array.dtype, array.weak_type)
+        others = [name for name in numbers if kind(new.numbers[name]) != kind(self._numbers[name])]
+        return method.with_numbers(**{**numbers, **{name: as_kind(name) for name in others}}) if others else new
 
     def _grid(self, given: dict[str, Any]) -> Any:
         """The grid with other values of some axes."""
@@ -215,12 +228,9 @@ class Prepared:
         """An open argument as arrays, of the kind that its first value had."""
         leaves, structure = jax.tree.flatten(plain_leaves(value, f"Argument `{name}`"))
         if not leaves or not all(map(eqx.is_array_like, leaves)):
-            raise TypeError(
-                f"Numbers, arrays and PyTrees of them can stay open, but `{name}` is {value!r}. Bind it before, "
-                f"lf.prepare(functools.partial(cell, {name}=...), ...), which compiles once for each."
-            )
+            raise _cannot_stay_open(name, value)
         if name not in self._kinds:
-            self._kinds[name] = jax.tree.unflatten(structure, [jnp.asarray(leaf) for leaf in leaves])
+            self._kinds[name] = jax.tree.unflatten(structure, [_first(name, leaf) for leaf in leaves])
         kinds, before = jax.tree.flatten(self._kinds[name])
         if structure != before:
             raise TypeError(
@@ -235,14 +245,18 @@ class Prepared:
         known = {*self._may_open, *self._axes, *self._numbers, *_OWN}
         unknown = [name for name in given if name not in known]
         if unknown:
-            raise TypeError(f"The prepared sweep does not know `{unknown[0]}`. It takes {self._takes()}.")
+            method = type(self._request.method)
+            part = unknown[0] in inspect.signature(method).parameters
+            mend = f" Give it to lf.{method.__name__} where the sweep is prepared." if part else ""
+            raise TypeError(f"The prepared sweep does not know `{unknown[0]}`. It takes {self._takes()}.{mend}")
         missing = [name for name in self._opened if name not in given]
         if missing:
             left = ", ".join(f"{name}=..." for name in missing)
             raise TypeError(f"The argument `{missing[0]}` of the cell function was left open. Give it: run({left}).")
-        if "seeds" in given and self._seeds is None:
+        if "seeds" in given and (self._seeds is None or given["seeds"] is None):
+            was = "without" if self._seeds is None else "with"
             raise TypeError(
-                "The sweep was prepared without `seeds`, so that its diagram has no such axis. Prepare it anew."
+                f"The sweep was prepared {was} `seeds`, which decides what its diagram is. Prepare it anew."
             )
         changed = [name for name, value in settings().items() if self._settings[name] != value]
         if changed:
@@ -274,8 +288,24 @@ class Prepared:
 
 def _in_words(tree: PyTree) -> str:
     """What a PyTree is, as far as that decides a program."""
-    leaf = jax.tree_util.treedef_is_leaf(jax.tree.structure(tree))
-    return "a number or an array" if leaf else f"a {type(tree).__name__} of {len(jax.tree.leaves(tree))} arrays"
+    structure = jax.tree.structure(tree)
+    leaf = jax.tree_util.treedef_is_leaf(structure)
+    return "a number or an array" if leaf else str(structure).removeprefix("PyTreeDef(").removesuffix(")")
+
+
+def _cannot_stay_open(name: str, value: Any) -> TypeError:
+    return TypeError(
+        f"Numbers, arrays and PyTrees of them can stay open, but `{name}` is {value!r}. Bind it before, "
+        f"lf.prepare(functools.partial(cell, {name}=...), ...), which compiles once for each."
+    )
+
+
+def _first(name: str, value: Any) -> jax.Array:
+    """The first value of an open argument, which says of what kind the others are."""
+    try:
+        return jnp.asarray(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _cannot_stay_open(name, value) from error
 
 
 def _cast(what: str, value: Any, kind: jax.Array) -> jax.Array:
@@ -289,12 +319,30 @@ def _cast(what: str, value: Any, kind: jax.Array) -> jax.Array:
         raise TypeError(
             f"{what} was prepared with shape {kind.shape}, but now has shape {array.shape}. Prepare it anew."
         )
-    if array.dtype.kind not in "biufc" or not np.can_cast(array.dtype, kind.dtype, "same_kind"):
+    cast = _as_dtype(what, array, kind.dtype)
+    return jnp.asarray(cast.item()) if kind.weak_type else jnp.asarray(cast)
+
+
+def _as_dtype(what: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Numbers as a dtype that holds them, or an error."""
+    if not _fits(array.dtype, dtype):
         raise TypeError(
-            f"{what} was prepared as {kind.dtype}, but now is {array.dtype}: {value!r}. Give the first value as the "
-            f"other kind, as in 1.0 for 1, or prepare it anew."
+            f"{what} was prepared as {dtype}, which does not hold {array.dtype}: {array}. Give the first value as the "
+            f"wider kind, as in 1.0 for 1, or prepare it anew."
         )
-    return jnp.asarray(kind.dtype.type(array).item()) if kind.weak_type else jnp.asarray(array, kind.dtype)
+    cast = array.astype(dtype)
+    if array.dtype.kind in "iu" and dtype.kind in "iu" and (cast != array).any():
+        raise ValueError(f"{what} holds whole numbers beyond {dtype}, such as {array[cast != array].flat[0]}.")
+    return cast
+
+
+def _fits(given: np.dtype, dtype: np.dtype) -> bool:
+    """Whether numbers of one dtype are held by another, but for digits that JAX itself drops."""
+    if given.kind in "OSUMm":
+        return False
+    known = jax.dtypes.canonicalize_dtype(given)
+    narrower = jnp.issubdtype(known, jnp.inexact) and known.itemsize > dtype.itemsize
+    return known == dtype or (known.kind != "b" and not narrower and np.can_cast(known, dtype, "same_kind"))
 
 
 def _again(axis: Axis, values: Any) -> Any:
@@ -307,9 +355,10 @@ def _again(axis: Axis, values: Any) -> Any:
             f"The axis `{axis.name}` gives {', '.join(sorted(axis.arguments))}, but values for {', '.join(sorted(of))} "
             f"came. Give the same arguments, lf.paired for several."
         )
-    given = {name: np.asarray(own) for name, own in of.items()}
+    given = {name: np.asarray(plain(own, f"Axis `{name}`")) for name, own in of.items()}
     if any(array.dtype.kind not in "biuf" for array in given.values()):
         return values  # no numbers, which is said where axes are made
+    cast = {}
     for name, array in given.items():
         kind = axis.arguments[name]
         if array.ndim and array.shape[1:] != kind.shape[1:]:
@@ -317,7 +366,5 @@ def _again(axis: Axis, values: Any) -> Any:
                 f"`{name}` was prepared with shape {kind.shape[1:]} at each position of `{axis.name}`, but now "
                 f"has shape {array.shape[1:]}. Prepare it anew."
             )
-        if not np.can_cast(array.dtype, kind.dtype, "same_kind"):
-            raise TypeError(f"`{name}` was prepared as {kind.dtype}, but now is {array.dtype}. Prepare it anew.")
-    cast = {name: array.astype(axis.arguments[name].dtype) for name, array in given.items()}
+        cast[name] = _as_dtype(f"Axis `{name}`", array, kind.dtype)
     return Paired(cast, values.labels) if isinstance(values, Paired) else cast[axis.name]

@@ -138,6 +138,8 @@ def checked_machine(on: Machine | None, store: str | os.PathLike[str] | None) ->
     """What the computation may use, or an error."""
     if on is not None and not isinstance(on, Machine):
         raise TypeError(f"Argument `on` needs a lf.Machine, such as lf.Machine(devices=1), but it is {on!r}.")
+    if store is not None and not isinstance(store, str | os.PathLike):
+        raise TypeError(f'Argument `store` needs a folder or URL, such as "diagram.zarr", but it is {store!r}.')
     if on is not None and on.client is not None and store is None:
         raise ValueError('Workers of a cluster write to a store that all can reach. Name it: store="diagram.zarr".')
     return Machine() if on is None else on

@@ -1,7 +1,9 @@
 """A prepared sweep: traced and compiled once, called with other numbers."""
 
+import copy
 import functools
 import gc
+import pickle
 import resource
 
 import diffrax as dfx
@@ -20,6 +22,12 @@ EASY = lf.Descent(optax.sgd, steps=3, learning_rate=0.1)
 
 def modes(a, scale=1.0):
     return lf.Problem(lf.DiagonalNetwork((a * jnp.ones(2), a * jnp.ones(2))), TASK.rescale(target=scale))
+
+
+def narrow(a, n=1):
+    """A cell without a number of a dtype of its own."""
+    weights = a * jnp.asarray(n, a.dtype) * jnp.ones(2, a.dtype)
+    return lf.Problem(lf.DiagonalNetwork((weights, weights)), lf.Modes(jnp.ones(2, a.dtype), 1.0))
 
 
 def opened(key, a, scale):
@@ -169,13 +177,13 @@ BAD = {
         r"`scale` of the cell function was left open. Give it: run\(scale=\.\.\.\)",
     ),
     "another shape": ({"scale": np.ones(2)}, TypeError, r"prepared with shape \(\), but now has shape \(2,\)"),
-    "another kind": ({"scale": 1j}, TypeError, r"prepared as float\d\d, but now is complex"),
+    "another kind": ({"scale": 1j}, TypeError, r"prepared as float\d\d, which does not hold complex"),
     "no number": ({"scale": "big"}, TypeError, r"PyTrees of them can stay open, but `scale` is 'big'.*partial"),
     "nothing": ({"scale": None}, TypeError, r"can stay open, but `scale` is None"),
     "another structure": (
         {"scale": {"x": 1.0}},
         TypeError,
-        r"first given as a number or an array, now as a dict of 1",
+        r"first given as a number or an array, now as {'x': \*}",
     ),
     "an axis of text": ({"scale": 1.0, "a": ["x"]}, TypeError, r"Axis `a` needs real numbers"),
     "an empty axis": ({"scale": 1.0, "a": []}, ValueError, r"Axis `a` is empty"),
@@ -186,7 +194,26 @@ BAD = {
     "a fraction of a step": (
         {"scale": 1.0, "steps": 2.5},
         TypeError,
-        r"`steps` was prepared as int\d\d, but now is float",
+        r"`steps` is a whole number, but it is 2.5",
+    ),
+    "yes for a number of steps": (
+        {"scale": 1.0, "steps": True},
+        ValueError,
+        r"`steps` is a whole number, but it has dtype bool",
+    ),
+    "a whole number beyond its dtype": ({"scale": 1.0, "steps": 2**70}, ValueError, r"`steps` counts steps, at most"),
+    "masked values": (
+        {"scale": 1.0, "a": np.ma.masked_array([0.5, 1.0], [True, False])},
+        ValueError,
+        r"some are masked",
+    ),
+    "more than a number holds": ({"scale": 10**400}, TypeError, r"`scale`"),
+    "no seeds": ({"scale": 1.0, "seeds": None}, TypeError, r"prepared without `seeds`"),
+    "keys that draw by the batch": ({"scale": 1.0, "root": jax.random.key(0, impl="rbg")}, ValueError, r"threefry"),
+    "a number that the method was made without": (
+        {"scale": 1.0, "batch": 3},
+        TypeError,
+        r"Give it to lf.Descent where",
     ),
     "a method": ({"scale": 1.0, "method": EASY}, TypeError, r"does not know `method`"),
     "no seeds before": ({"scale": 1.0, "seeds": 3}, TypeError, r"prepared without `seeds`"),
@@ -259,11 +286,47 @@ def test_atol_follows_rtol_unless_it_was_given():
 
     assert usual.with_numbers(rtol=1e-3).tolerances == lf.Flow(t1=1.0, rtol=1e-3).tolerances
     assert own.with_numbers(rtol=1e-3).tolerances == lf.Flow(t1=1.0, rtol=1e-3, atol=1e-3).tolerances
+    tiny = lf.Flow(t1=1.0, rtol=1e-6, atol=1e-14)
+    assert tiny.with_numbers(rtol=1e-5).tolerances == lf.Flow(t1=1.0, rtol=1e-5, atol=1e-14).tolerances
     steps = lf.Flow(t1=1.0, controller=dfx.ConstantStepSize(), dt0=0.1)
     assert steps.with_numbers(dt0=0.2).dt0 == lf.Flow(t1=1.0, dt0=0.2).dt0
     assert set(steps.numbers) == {"t1", "dt0"}
     with pytest.raises(ValueError, match="StepTo needs times from 0 to t1=2"):
         lf.Flow(t1=1.0, controller=dfx.StepTo(ts=jnp.linspace(0.0, 1.0, 9))).with_numbers(t1=2.0)
+
+
+def test_in_float32_tolerances_are_those_of_a_method_made_anew():
+    with jax.enable_x64(False):
+        run = prepare(narrow, AXES, method=lf.Flow(t1=0.1))
+        for rtol in (1e-3, 1e-5, 3e-6):
+            assert run(rtol=rtol).attrs["atol"] == float(lf.Flow(t1=0.1, rtol=rtol).tolerances["atol"])
+        with pytest.raises(ValueError, match="rtol=1e-09 is below what float32 weights carry"):
+            run(rtol=1e-9)
+
+
+def test_a_number_that_the_prepared_kind_does_not_hold_is_refused():
+    method = lambda: lf.Flow(t1=0.1)
+    whole = lambda a, n: narrow(a, n)
+    with jax.enable_x64(False):
+        run, along = prepare(whole, AXES, method=method()), prepare(whole, {**AXES, "n": [1, 2]}, method=method())
+        run(n=1)
+        for call in (lambda: run(n=2**32 + 1), lambda: along(n=[2**32 + 2]), lambda: along(n=np.array([2**32 + 2]))):
+            with pytest.raises(ValueError, match="`n` holds whole numbers beyond int32"):
+                call()
+    run = prepare(whole, AXES, method=method())
+    run(n=np.float16(1.0))
+    with pytest.raises(TypeError, match=r"prepared as float16, which does not hold float\d\d: 1.2345678"):
+        run(n=1.2345678)
+
+
+def test_a_prepared_sweep_stays_where_it_is(called):
+    for copied in (copy.deepcopy, copy.copy, pickle.dumps):
+        with pytest.raises(TypeError, match="holds compiled programs, which cannot be copied"):
+            copied(called)
+    with pytest.raises(TypeError, match=r"is called by name, as in run\(t1=2.0\)"):
+        called(1.0)
+    with pytest.raises(TypeError, match="computed of known numbers"):
+        jax.jit(lambda x: x * called(scale=1.0).loss.values)(1.0)
 
 
 def test_steps_that_bound_a_loop_are_no_number():

@@ -76,7 +76,11 @@ class Descent(Method):
                 f"Argument `steps` is a whole number, but it is {steps!r}. Round it: steps=round(t1 / rate)."
             )
         self.loop = loop_of(adjoint, steps)  # of the plain number, which under jit the array is no more
-        steps = jnp.asarray(plain(steps, "Argument `steps`"))
+        try:
+            steps = jnp.asarray(plain(steps, "Argument `steps`"))
+        except OverflowError as error:
+            most = jnp.iinfo(jnp.result_type(int)).max
+            raise ValueError(f"Argument `steps` counts steps, at most {most}, but it is {steps}.") from error
         if not jnp.issubdtype(steps.dtype, jnp.integer) or steps.shape != ():
             raise ValueError(
                 f"Argument `steps` is a whole number, but it has dtype {steps.dtype} and shape {steps.shape}. Round a "

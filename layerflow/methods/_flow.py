@@ -98,9 +98,8 @@ class Flow(Method):
         if is_concrete(most):  # beyond what is counted in, as many as that
             most = jnp.asarray(np.minimum(most, 2**31 - 1).astype(jnp.result_type(int)))
         max_steps = most.astype(int)
-        self.max_steps = require(
-            max_steps, max_steps > 0, f"Argument `max_steps` needs to be positive, not {max_steps}."
-        )
+        known = np.asarray(max_steps) if is_concrete(max_steps) else max_steps
+        self.max_steps = require(max_steps, known > 0, f"Argument `max_steps` needs to be positive, not {max_steps}.")
         if isinstance(until, str) and until != "converged":
             raise ValueError(f'Argument `until` takes "converged", a loss to stop at, or None, but it is "{until}".')
         self.until = until if until is None or isinstance(until, str) else real_array(until, "until")
@@ -198,8 +197,10 @@ class Flow(Method):
     def with_numbers(self, **numbers: Any) -> "Flow":
         """The same with another end, other tolerances and the like; `atol` follows `rtol` where it was rtol / 100."""
         own = self.numbers
-        if "rtol" in numbers and "atol" not in numbers and jnp.isclose(own["atol"], own["rtol"] / 100):
-            own.pop("atol")
+        if "rtol" in numbers and "atol" not in numbers:
+            rounding = 4 * float(jnp.finfo(own["atol"].dtype).eps)
+            if np.isclose(own["atol"], own["rtol"] / 100, rtol=rounding, atol=0.0):
+                own.pop("atol")
         checked = Flow(**{**own, **numbers})
         new = {name: checked.tolerances.get(name, getattr(checked, name, None)) for name in self.numbers}
         places = lambda flow: [getattr(flow.controller if name in self.tolerances else flow, name) for name in new]

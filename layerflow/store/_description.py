@@ -89,7 +89,7 @@ def differences(there: Description, here: Description) -> list[str]:
         if here["strange"]:
             said[-1] += f", which holds {', '.join(here['strange'])}: another process cannot compare that"
     if there["data"] != here["data"] and not numbers_differ:
-        said.append("numbers that the cell function closes over, its data say")
+        said.append("numbers that the cell function closes over or that stayed open, its data say")
     return said
 
 

@@ -98,6 +98,10 @@ class Request:
 
     def again(self, batches: list[Batch]) -> list[Batch]:
         """Batches that were traced for numbers of the same kinds, with these."""
+        _check_keys(frozenset({str(self.root.dtype)}))
+        for batch in batches:
+            if self.method is not None:
+                self.method.check_precision(batch.frozen.program.start.outputs.dtype)
         return [batch.again(self.numbers(batch.frozen.program.method)) for batch in batches]
 
     def numbers(self, own: Method) -> Numbers:
@@ -108,7 +112,10 @@ class Request:
     @property
     def title(self) -> str:
         """The name of the cell function, or of its type."""
-        return getattr(self.cell, "__name__", type(self.cell).__name__)
+        cell = self.cell
+        while isinstance(cell, functools.partial):
+            cell = cell.func
+        return getattr(cell, "__name__", type(cell).__name__)
 
     @property
     def given(self) -> tuple[dict[str, Any], Method | None]:
@@ -150,7 +157,7 @@ def grid_of(
     if seeds is None:
         return Grid(tuple(made)), takes_key
     if not isinstance(seeds, int | np.integer) or seeds < 1:
-        raise ValueError(f"Argument `seeds` counts repetitions and needs to be a positive whole number, not {seeds}.")
+        raise ValueError(f"Argument `seeds` counts repetitions and needs to be a positive whole number, not {seeds!r}.")
     if not takes_key:
         bound = " but the one that functools.partial binds" if "key" in bound_by_partial(cell) else ""
         raise TypeError(
@@ -220,11 +227,11 @@ def _batch(request: Request, chosen: dict[str, Any]) -> Batch:
             f"value decides a shape, make its axis lf.static([...]). JAX says: {error}"
         ) from error
     except (jax.errors.ConcretizationTypeError, jax.errors.TracerIntegerConversionError) as error:
-        raise _decides_shape(error) from error
+        raise _decides_shape(error, request.opened) from error
     except (TypeError, IndexError) as error:  # a shape, a slice such as x[:n] or a mask such as x[x < n]
         if not any(word in str(error) for word in ("concrete", "static integers", "static start/stop/step")):
             raise
-        raise _decides_shape(error) from error
+        raise _decides_shape(error, request.opened) from error
     check_known(closed, "a number that the cell function closes over")
     leaves, method_arrays, _ = traced.outputs
     own: Method = found["apart"].static.method
@@ -277,10 +284,13 @@ def _returned(returned: Any, method: Method | None) -> tuple[Problem, Method]:
     return problem, checked_method(method if how is None else how)
 
 
-def _decides_shape(error: Exception) -> TypeError:
+def _decides_shape(error: Exception, opened: Iterable[str]) -> TypeError:
+    names = ", ".join(f"`{name}`" for name in opened)
     return TypeError(
-        f"The cell function uses a value of an axis where a plain number or a fixed shape is needed. Make that axis "
-        f"lf.static([...]), which compiles once per value; or use jnp.where in place of `if`. JAX says: {error}"
+        f"The cell function uses a value of an axis{f' or of {names}' if names else ''} where a plain number or a "
+        f"fixed shape is needed. Make that axis lf.static([...]), which compiles once per value; "
+        f"{'bind an argument by functools.partial; ' if names else ''}or use jnp.where in place of `if`. JAX says: "
+        f"{error}"
     )
 
 
