@@ -186,3 +186,22 @@ def test_a_negative_variance_of_one_mode_is_followed_backwards_by_a_linear_model
     expected = 2 - 1.5 * np.exp([3.0, -1.5])
     np.testing.assert_allclose(by_closed_form(backwards, jnp.asarray(3.0))[0][0], expected, rtol=1e-12)
     assert "no variance of the inputs is negative" in str(lf.Exact.applies(lf.Problem(backwards.start, no_data)))
+
+
+def test_a_loss_that_cancels_is_no_change_with_a_rotation():
+    """At targets of 1e5 the loss in float32 is rounding, which a rotation of the hidden units makes anew."""
+    with jax.enable_x64(False):
+        task = lf.Moments.whitened(yx=jnp.diag(jnp.array([2e5, 1e5], jnp.float32)))
+        cell = lambda key, lam: lf.Problem(lf.lambda_balanced(key, lam, 0.1, inp=2, hid=2, out=2), task)
+        diagram = lf.sweep(cell, {"lam": [1.0, 2.0]}, method=lf.Exact(t1=1.0), progress=False)
+
+        assert not diagram.failed.any()
+        assert (abs(diagram.loss) < 1e-6 * float(jnp.sum(task.yx**2))).all()
+        with pytest.raises(ValueError, match="`first` changes with"):
+            lf.sweep(
+                cell,
+                {"lam": [1.0]},
+                method=lf.Exact(t1=1.0),
+                observe={"first": lambda network, problem: network.weights[0][0, 0]},
+                progress=False,
+            )

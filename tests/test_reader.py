@@ -152,7 +152,7 @@ def test_a_module_beside_a_program_is_the_users_own(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     importlib.import_module("layerflow_test_own")
 
-    assert version_of("layerflow_test_own") == ""
+    assert version_of("layerflow_test_own") == version_of("") == version_of(None) == ""
 
 
 def test_what_is_nested_too_deep_is_like_nothing():

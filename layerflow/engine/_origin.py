@@ -20,6 +20,8 @@ def name_of(value: Any) -> str:
 def version_of(module: str | None) -> str:
     """Name and version of the installed package, or of Python, that a module belongs to; "" if it is a user's own."""
     top = (module or "").partition(".")[0]
+    if not top:
+        return ""
     if top in sys.stdlib_module_names and top != "__main__":
         return f"python {sys.version}"
     file = getattr(sys.modules.get(top), "__file__", None) or ""

@@ -145,10 +145,17 @@ class Program:
         start, times = call("start", leaves), self.exact.arguments[0]
         moved = call("exact", jnp.full(times.shape, self.apart.method(method).end, times.dtype), leaves)[0][-1]
         turned = _rotated(start + moved, self.turned) - start
-        both = jax.vmap(lambda moved: call("measure", moved, {}, leaves, method))(jnp.stack([moved, turned]))
-        floor = jnp.finfo(start.dtype).eps ** 0.5
+        eps = jnp.finfo(start.dtype).eps
+        rounded = [moved + eps * signs * jnp.abs(start + moved) for signs in random_signs(start.size, start.dtype)]
+        measure = jax.vmap(lambda moved: call("measure", moved, {}, leaves, method))
         size = lambda array: jnp.abs(array).max(initial=0.0)
-        return [size(plain - other) / (size(plain) + size(other) + floor) for plain, other in both]
+
+        def gap(plain: Array, other: Array, *near: Array) -> Array:
+            """What rounding the weights makes of an observable that cancels, a small loss say, is no change."""
+            noise = jnp.stack([size(plain - one) for one in near]).max()
+            return size(plain - other) / (size(plain) + size(other) + eps**0.5 + noise / eps**0.5)
+
+        return [gap(*values) for values in measure(jnp.stack([moved, turned, *rounded]))]
 
     def floor(self, constants: dict[str, list[Array]], leaves: list[Array], method: list[Array]) -> tuple[Array, ...]:
         """What errors of rtol in the weights of the start make of the loss, `until`, and rtol.
