@@ -209,12 +209,13 @@ class Prepared:
         method = self._request.method
         assert method is not None
         as_kind = lambda name: _cast(f"Argument `{name}`", numbers[name], self._numbers[name])
-        as_given = lambda name: isinstance(numbers[name], int | float) and self._numbers[name].shape == ()
+        plainly = lambda name: isinstance(numbers[name], int | float) and self._numbers[name].shape == ()
         # Plain numbers as they are, as where the method was made: what follows from them may be rounded otherwise.
-        new = method.with_numbers(**{name: v if as_given(name) else as_kind(name) for name, v in numbers.items()})
+        kept = {name: value if plainly(name) else as_kind(name) for name, value in numbers.items()}
+        new = method.with_numbers(**kept)
         kind = lambda array: (array.dtype, array.weak_type)
-        others = [name for name in numbers if kind(new.numbers[name]) != kind(self._numbers[name])]
-        return method.with_numbers(**{**numbers, **{name: as_kind(name) for name in others}}) if others else new
+        others = {n: as_kind(n) for n in numbers if kind(new.numbers[n]) != kind(self._numbers[n])}
+        return method.with_numbers(**kept | others) if others else new
 
     def _grid(self, given: dict[str, Any]) -> Any:
         """The grid with other values of some axes."""
