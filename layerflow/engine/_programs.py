@@ -60,6 +60,7 @@ class Programs:
 
     def of_numbers(self, constants: list[Array | np.ndarray], numbers: Numbers) -> "Programs":
         """The same programs, to be called with these numbers; `constants` are what `build` closed over."""
+        _ = self.identity, self._identity_of_building, self._identity_of_way  # read once for all that are copied
         other = copy.copy(self)
         other.ts, other.root, other.seeds = numbers.ts, numbers.root, numbers.seeds
         other.seconds = 0.0
