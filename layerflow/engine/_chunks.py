@@ -34,15 +34,16 @@ _STATE_COPIES = 24  # of a trajectory's weights that a step works on: stages, er
 
 
 class Cells(NamedTuple):
-    """The cells of one chunk, on the host: arguments of the cell function, seeds, and which are no filling."""
+    """The cells of one chunk, on the host: arguments of the cell function, seeds, and how many are no filling."""
 
     values: dict[str, np.ndarray]
     seeds: np.ndarray
-    real: np.ndarray
+    total: int
 
     def part(self, begin: int, size: int) -> "Cells":
         """Some of them, in order."""
-        return jax.tree.map(lambda array: array[begin : begin + size], self)
+        cut = lambda array: array[begin : begin + size]
+        return Cells(jax.tree.map(cut, self.values), cut(self.seeds), min(max(self.total - begin, 0), size))
 
 
 class Batch:
@@ -242,13 +243,14 @@ class Batch:
         # What differs from chunk to chunk goes in as NumPy arrays: programs take them to their device in less time
         # than jax.device_put.
         seeds = self._distinct(cells.seeds, plan)
-        built = call(compiled["build"], shared, root, cells.real, cells.values, seeds)
-        chunk = Chunk(constants, ts, cells.real, built)
+        total = np.asarray(cells.total)
+        built = call(compiled["build"], shared, root, total, cells.values, seeds)
+        chunk = Chunk(constants, ts, total, built)
         if "run" in compiled:
             found, path = call(compiled["run"], chunk)
         else:
             under_way = call(compiled["travel"], travelling(chunk))
-            while np.asarray(under_way.finished) < cells.real.sum():
+            while np.asarray(under_way.finished) < cells.total:
                 tell(_slow(under_way))
                 onward = self.programs.onward(plan, device, under_way, built, ask)
                 under_way = call(onward, travelling(chunk), under_way)
@@ -271,7 +273,8 @@ class Batch:
     def _distinct(self, seeds: np.ndarray, plan: Plan) -> Seeds:
         """Every seed of some cells once, filled up to a fixed number, and the place of each cell among them."""
         distinct, where = np.unique(seeds, return_inverse=True)
-        return Seeds(np.pad(distinct, (0, plan.room(self.seeds) - len(distinct)), mode="edge"), where)
+        room = plan.room(self.seeds) - len(distinct)
+        return Seeds(np.pad(distinct, (0, room), mode="edge"), np.asarray(len(distinct)), where)
 
     def compile(self, plan: Plan, device: Device) -> int:
         """Compile for a device; the bytes that a chunk takes while it runs."""

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Key, PRNGKeyArray, PyTree
+from jaxtyping import Array, Int, Key, PRNGKeyArray, PyTree
 
 from layerflow.engine._lanes import MANY_STEPS, Lanes, UnderWay, blocks
 from layerflow.engine._machine import Plan
@@ -20,9 +20,10 @@ Values = dict[str, Array]
 
 
 class Seeds(NamedTuple):
-    """Every seed of a chunk once, and the place of each cell's among them."""
+    """Every seed of a chunk once, how many there are, and the place of each cell's among them."""
 
     distinct: Any
+    total: Any
     where: Any
 
 
@@ -39,7 +40,7 @@ class Chunk(NamedTuple):
 
     constants: PyTree  # what the functions that are called closed over
     ts: Array | None
-    real: Any  # for each cell whether it is no filling
+    total: Any  # how many of its cells, the first, are no filling
     built: Built
 
 
@@ -64,14 +65,14 @@ class Computation:
         plan: Plan,
         shared: list[Array],
         root: PRNGKeyArray,
-        real: Bool[Array, " cells"],
+        total: Int[Array, ""],
         values: Values,
         seeds: Seeds,
     ) -> Built:
         """The cells' arrays; zero of cells that fill the chunk, where building each takes its time."""
         distinct = keys_of(root, seeds.distinct)
         keys = distinct[seeds.where]
-        counts = (seeds.where.max() + 1, real.sum()) if plan.filled else (None, None)
+        counts = (seeds.total, total) if plan.filled else (None, None)
         outputs = lambda values: self._stacked(shared, distinct, (values, keys, seeds.where), *counts)
         slopes = {}
         for axis in self.wanted.derivative:
@@ -89,7 +90,7 @@ class Computation:
         """Let the cells travel in lanes, from their start or from where they are: the whole way or for many steps."""
         most = None if whole else MANY_STEPS
         assert plan.lanes is not None
-        return self._in_lanes(chunk).travel(chunk.real, plan.lanes, under_way, most)
+        return self._in_lanes(chunk).travel(chunk.total, plan.lanes, under_way, most)
 
     def measure(self, plan: Plan, chunk: Chunk, ended: Position, saved: Saved) -> tuple[list[Array], Path]:
         """What is kept of each cell where it ended, and the paths besides."""
@@ -126,7 +127,7 @@ class Computation:
             path = cells.stepper(cell).finish(at, saved)
             return program.judged(chunk.constants, cell[0], cell[1], chunk.ts, path)
 
-        return cells.each(finish, ended, saved, block=plan.lanes if plan.filled else None, total=chunk.real.sum())
+        return cells.each(finish, ended, saved, block=plan.lanes if plan.filled else None, total=chunk.total)
 
     def _kept(self, path: Path) -> tuple[list[Array], Path]:
         """What is kept of each cell, but checks, apart from the path."""
@@ -178,11 +179,11 @@ class Computation:
         return Lanes(stepper, (leaves, method, prepared), (*axes, 0), cells, -1 if last else 0)
 
     def _stacked(
-        self, shared: list[Array], distinct: Key[Array, " seeds"], cells: Any, seeds: Any, real: Any
+        self, shared: list[Array], distinct: Key[Array, " seeds"], cells: Any, seeds: Any, count: Any
     ) -> list[Array]:
         """The outputs of `build`: those that vary from cell to cell stacked, the others once.
 
-        Of `distinct` and `cells` the first so many, `seeds` and `real`, are needed; all where None.
+        Of `distinct` and `cells` the first so many, `seeds` and `count`, are needed; all where None.
         """
         parts = self.parts
         keyed = _over(parts.key_factorises, seeds)(lambda key: parts.per_key(shared, key), distinct)
@@ -192,7 +193,7 @@ class Computation:
             return parts.per_cell(shared, [array[where] for array in keyed], values, key)
 
         own = lambda cell: [out for out, v in zip(outputs(cell), parts.varies, strict=True) if v]
-        stacked = iter(_over(parts.cell_factorises, real)(own, cells))
+        stacked = iter(_over(parts.cell_factorises, count)(own, cells))
         first = outputs(jax.tree.map(lambda a: a[0], cells))
         return [next(stacked) if varies else out for out, varies in zip(first, parts.varies, strict=True)]
 

@@ -52,12 +52,12 @@ class Lanes:
     axis: Literal[0, -1]
 
     def travel(
-        self, real: Bool[Array, " cells"], count: int, under_way: UnderWay | None = None, most: int | None = None
+        self, total: Int[Array, ""], count: int, under_way: UnderWay | None = None, most: int | None = None
     ) -> UnderWay:
-        """Let all real cells travel, `count` of them at a time; the others fill the chunk and stay where they start.
+        """Let the first `total` cells travel, `count` at a time; the others fill the chunk and stay where they start.
 
         Args:
-            real: Which cells are no padding.
+            total: How many cells are no filling.
             count: How many lanes there are.
             under_way: Where to go on; the start if not given.
             most: Steps after which to come back, ended or not; none if not given.
@@ -65,9 +65,10 @@ class Lanes:
         Returns:
             Where each cell stands at its end and what it saved at `ts`, and all that is needed to go on.
         """
+        real = jnp.arange(self.cells) < total
         loaded = self._over(self.every, lambda stepper: stepper.load())
         loaded = eqx.tree_at(lambda lane: lane.at.status, loaded, jnp.where(real, loaded.at.status, Status.REACHED_T1))
-        queue, total = self._hardest_first(real), jnp.sum(real)
+        queue = self._hardest_first(real)
         begun = self._begun(loaded, queue, total, count) if under_way is None else under_way
         begun = eqx.tree_at(lambda state: state.bursts, begun, jnp.asarray(0))
         onward = lambda state: self._refill(self._advance(state), loaded, queue, total)
@@ -135,6 +136,7 @@ class Lanes:
         last = self.cells - 1
         done = ~state.lanes.at.running & (state.cell <= last)
         place = state.queued + jnp.cumsum(done) - 1
+        beyond = place[-1] + 1  # the place of the next
         fresh = done & (place < total)
         cell = jnp.where(fresh, queue[jnp.minimum(place, last)], jnp.where(done, self.cells, state.cell))
         row = jnp.where(done, state.cell, self.cells)  # one beyond the last is dropped
@@ -145,8 +147,8 @@ class Lanes:
             lanes=jax.tree.map(reload, state.lanes, loaded),
             ended=jax.tree.map(hand_over, state.ended, state.lanes.at),
             saved=state.saved,
-            queued=state.queued + jnp.sum(fresh),
-            finished=state.finished + jnp.sum(done),
+            queued=jnp.minimum(beyond, total),
+            finished=state.finished + beyond - state.queued,
             bursts=state.bursts + 1,
         )
 

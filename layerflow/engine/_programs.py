@@ -123,11 +123,11 @@ class Programs:
     def lowered(self, name: str, plan: Plan, device: Device, gives: dict[str, PyTree]) -> Any:
         """One of them, ready to be compiled: of shapes that those before it give."""
         computation, of = self.computation, lambda *arguments: _placed(device, arguments)
-        real = jax.ShapeDtypeStruct((plan.size,), bool)
+        total = jax.ShapeDtypeStruct((), jnp.result_type(int))
         lower = lambda function, *arguments: jax.jit(functools.partial(function, plan)).lower(*of(*arguments))
         if name == "build":
-            return lower(computation.build_cells, self.shared, self.root, real, *self._cells(plan))
-        chunk = Chunk(self.constants, self.ts, real, gives["build"])
+            return lower(computation.build_cells, self.shared, self.root, total, *self._cells(plan))
+        chunk = Chunk(self.constants, self.ts, total, gives["build"])
         if name == "measure":
             return lower(computation.measure, chunk, gives["travel"].ended, gives["travel"].saved)
         if name == "run":
@@ -140,7 +140,7 @@ class Programs:
         of_cells = lambda shape: jax.ShapeDtypeStruct((plan.size, *shape.shape), shape.dtype)
         number = jax.ShapeDtypeStruct((), jnp.result_type(int))
         distinct = jax.ShapeDtypeStruct((plan.room(self.seeds),), number.dtype)
-        return {name: of_cells(shape) for name, shape in self.one.items()}, Seeds(distinct, of_cells(number))
+        return {name: of_cells(shape) for name, shape in self.one.items()}, Seeds(distinct, number, of_cells(number))
 
     def _compiled(self, lower: dict[str, Callable[[], Any]]) -> dict[str, Compiled]:
         """Compile, and count the time."""

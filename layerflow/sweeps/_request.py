@@ -369,6 +369,4 @@ def _check_names(names: list[str], grid: Grid) -> None:
 
 def cells_of(grid: Grid, cells: np.ndarray, size: int) -> Cells:
     """Some cells of the grid, filled up with the last of them to a fixed size, so that one program serves all."""
-    return Cells(
-        *_values_and_seeds(grid, np.pad(cells, (0, size - len(cells)), mode="edge")), np.arange(size) < len(cells)
-    )
+    return Cells(*_values_and_seeds(grid, np.pad(cells, (0, size - len(cells)), mode="edge")), len(cells))
