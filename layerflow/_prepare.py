@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import PRNGKeyArray, PyTree
 
 from layerflow._sweep import checked_machine, computed
-from layerflow.base._checks import check_known, named_apart, plain, plain_leaves, spelled
+from layerflow.base._checks import check_known, check_whole, named_apart, plain, plain_leaves, spelled
 from layerflow.base._keys import as_key
 from layerflow.base._numerics import full_precision, undisturbed
 from layerflow.engine._chunks import Batch
@@ -332,8 +332,7 @@ def _as_dtype(what: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
             f"wider kind, as in 1.0 for 1, or prepare it anew."
         )
     cast = array.astype(dtype)
-    if array.dtype.kind in "iu" and dtype.kind in "iu" and (cast != array).any():
-        raise ValueError(f"{what} holds whole numbers beyond {dtype}, such as {array[cast != array].flat[0]}.")
+    check_whole(array, cast, what)
     return cast
 
 

@@ -148,6 +148,12 @@ def check_ordered(values: Any, what: str) -> None:
         raise TypeError(f"{what} needs a list or an array, but it is a {kind}. Write {mend}(...) around it.")
 
 
+def check_whole(given: np.ndarray, kept: np.ndarray, what: str) -> None:
+    """Raise if whole numbers are others in the dtype that they are kept in."""
+    if kept.dtype.kind in "iu" and (kept != given).any():
+        raise ValueError(f"{what} holds whole numbers beyond {kept.dtype}, such as {given[given != kept].flat[0]}.")
+
+
 def check_known(tree: PyTree, what: str) -> None:
     """Raise if a transformation of JAX's traces a number that has to be known."""
     if not all(map(is_concrete, jax.tree.leaves(tree))):

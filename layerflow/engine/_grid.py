@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from layerflow.base._checks import check_known, check_ordered, named_apart, plain
+from layerflow.base._checks import check_known, check_ordered, check_whole, named_apart, plain
 
 # Standard names of the field, for the labels of axes.
 _LABELS = {
@@ -139,8 +139,7 @@ def checked_values(name: str, values: Any, *, many: bool = False) -> np.ndarray:
     given, computed = array, jnp.asarray(plain(array, name))  # in the dtype that JAX computes in
     check_known(computed, f"the values of axis `{name}`")
     array = np.asarray(computed)
-    if array.dtype.kind in "iu" and (array != given).any():
-        raise ValueError(f"Axis `{name}` holds whole numbers beyond {array.dtype}, such as {given[array != given][0]}.")
+    check_whole(given, array, f"Axis `{name}`")
     finite = np.isfinite(array)
     if not finite.all():
         bad = np.argwhere(~finite)[0]

@@ -16,12 +16,14 @@ def name_of(value: Any) -> str:
     return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
-@functools.lru_cache(maxsize=4096)
 def version_of(module: str | None) -> str:
     """Name and version of the installed package, or of Python, that a module belongs to; "" if it is a user's own."""
     top = (module or "").partition(".")[0]
-    if not top:
-        return ""
+    return _version_of_package(top) if top else ""
+
+
+@functools.lru_cache(maxsize=1024)
+def _version_of_package(top: str) -> str:
     if top in sys.stdlib_module_names and top != "__main__":
         return f"python {sys.version}"
     file = getattr(sys.modules.get(top), "__file__", None) or ""
