@@ -135,7 +135,7 @@ def test_cells_are_those_of_lanes_first(monkeypatch, kind, ts, until):
     diagram = lambda: lf.sweep(cell_of(kind), axes, method=flow, observe=observe, ts=ts, progress=False)
     ran = []
     run = _lanes_last._run
-    monkeypatch.setattr(_lanes_last, "_run", lambda *what: ran.append(what) or run(*what))
+    monkeypatch.setattr(_lanes_last, "_run", lambda *what, **how: ran.append(what) or run(*what, **how))
 
     last = diagram()
     assert ran
@@ -161,3 +161,24 @@ def test_lanes_come_first_where_cells_are_differentiated(monkeypatch):
     diagram = lf.sweep(cell_of("layers"), axes, method=flow, observe=lf.loss, derivative="scale", progress=False)
 
     assert (abs(diagram.loss_d_scale) > 0).all()
+
+
+def calls_in(function, *shapes):
+    """How many functions XLA is told to keep apart."""
+    arrays = drawn(*shapes)
+    axes = (-1,) * len(arrays)
+    return jax.jit(lanes_last(function, axes, LANES)).lower(*arrays).as_text().count("call @")
+
+
+def test_what_is_used_once_is_joined_and_what_is_used_more_often_is_computed_apart():
+    square = (2, 2)
+    assert calls_in(apart(lambda a, b: -(a @ b)), square, square) == 1  # the function that is apart itself
+    assert calls_in(apart(lambda a, b: (a @ b) @ b), square, square) == 2  # a factor of the other
+    error = lambda a, b, c: a @ b + c
+    assert calls_in(apart(lambda a, b, c: [b @ (e := error(a, b, c)), e @ a]), square, square, square) == 2
+    assert calls_in(apart(lambda a, b: jnp.tanh(a) @ b), square, square) == 2
+    assert calls_in(lambda a, b: jnp.tanh(a) * b, square, square) == 0
+
+
+def test_a_product_of_one_term_stays_apart_from_sums():
+    assert calls_in(apart(lambda a, b, c: a @ b + c), (2, 1), (1, 2), (2, 2)) == 2

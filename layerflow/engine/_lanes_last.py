@@ -18,6 +18,7 @@ from jaxtyping import Array, PyTree
 
 from layerflow.base._jax import ClosedJaxpr, Jaxpr, Var, jaxprs_in_params, part, run, set_xla_metadata
 from layerflow.base._numerics import FEW
+from layerflow.engine._flat import Flat, Step, computed_apart
 
 _log = logging.getLogger(__name__)
 
@@ -38,6 +39,22 @@ _BY_AXIS = {
     "reduce_prod", "reduce_and", "reduce_or", "cumsum",
 }
 # fmt: on
+# What XLA computes together with what it takes.
+_JOINED = {
+    "broadcast_in_dim",
+    "reshape",
+    "transpose",
+    "slice",
+    "squeeze",
+    "rev",
+    "concatenate",
+    "reduce_sum",
+    "reduce_max",
+    "reduce_min",
+    "reduce_prod",
+    "reduce_and",
+    "reduce_or",
+}
 # What each lane looks up in a table that all share: `jax.vmap` loses nothing there.
 _LOOKS_UP = {"dynamic_slice", "gather"}
 
@@ -87,27 +104,67 @@ def lanes_last(function: Callable[..., PyTree], axes: PyTree, lanes: int) -> Cal
     return of_lanes
 
 
-def _run(closed: ClosedJaxpr, inputs: list[Array], lanes: int) -> list[Array]:
+def _run(closed: ClosedJaxpr, inputs: list[Array], lanes: int, called: bool = False) -> list[Array]:
     """A program for all lanes. What lanes share has a last axis of length one."""
-    jaxpr, constants = closed.jaxpr, [jnp.asarray(constant)[..., None] for constant in closed.consts]
-    known = dict(zip([*jaxpr.constvars, *jaxpr.invars], [*constants, *inputs], strict=True))
+    flat = Flat(closed, _written_in)
+    apart, inside = computed_apart(flat, _terms_of, _joined, called)
+    known = dict(enumerate(inputs)) | {n: jnp.asarray(one)[..., None] for n, one in flat.constants.items()}
+    calls: dict[int, Any] = {}
 
-    def read(atom: Any) -> Array:
-        return known[atom] if isinstance(atom, Var) else jnp.asarray(atom.val, atom.aval.dtype)[..., None]
+    def do(steps: list[Step], known: dict[int, Array]) -> None:
+        for step in steps:
+            read = [known[one] if isinstance(one, int) else _number(one) for one in step.takes]
+            outputs = _step(step.own, read, lanes, calls) or _alone(closed.jaxpr, step.own, read, lanes)
+            known |= zip(step.gives, outputs, strict=True)
 
-    for step in jaxpr.eqns:
-        inputs = [read(atom) for atom in step.invars]
-        outputs = _step(step, inputs, lanes) or _alone(jaxpr, step, inputs, lanes)
-        known |= zip(step.outvars, outputs, strict=True)
-    return [read(atom) for atom in jaxpr.outvars]
+    def computed(value: int, *takes: Array) -> Array:
+        own = dict(zip(apart[value].takes, takes, strict=True))
+        do(apart[value].steps, own)
+        return own[value]
+
+    for step in flat.steps:
+        value = step.gives[0] if step.gives else None
+        if value in apart:
+            takes = [known[one] for one in apart[value].takes]
+            known[value] = _called(jax.jit(functools.partial(computed, value)), *takes)
+        elif value not in inside:
+            do([step], known)
+    return [known[one] if isinstance(one, int) else _number(one) for one in flat.outputs]
 
 
-def _step(step: Any, inputs: list[Array], lanes: int) -> list[Array] | None:
+def _number(literal: Any) -> Array:
+    return jnp.asarray(literal.val, literal.aval.dtype)[..., None]
+
+
+def _written_in(step: Any) -> ClosedJaxpr | None:
+    """The program that a step calls, unless it is to stay one that XLA calls."""
+    name = step.primitive.name
+    stays = step.params.get("name") == _kept_apart.__name__
+    return step.params[_CALLS[name]] if name in _CALLS and not stays else None
+
+
+def _terms_of(step: Step) -> int:
+    """Of how many terms the entries of a step's product are sums; 0 if it is no product that is written out."""
+    return _terms_in(step.own) if _written_out(step.own) else 0
+
+
+def _written_out(step: Any) -> bool:
+    """Whether a step is a product that is computed as a sum of outer products."""
+    return step.primitive.name == "dot_general" and not _large(step) and not any(step.params["dimension_numbers"][1])
+
+
+def _joined(step: Step) -> bool:
+    name = step.own.primitive.name
+    return name in _ENTRYWISE or name in _JOINED
+
+
+def _step(step: Any, inputs: list[Array], lanes: int, calls: dict[int, Any]) -> list[Array] | None:
     """One step of a program for all lanes, if there is a rule for it."""
     name, how = step.primitive.name, step.params
     if name in _CALLS:
-        call = lambda *inputs: _run(how[_CALLS[name]], list(inputs), lanes)
-        return _called(call, *inputs) if how.get("name") == _kept_apart.__name__ else call(*inputs)
+        inner = how[_CALLS[name]]
+        of_lanes = calls.setdefault(id(inner), jax.jit(lambda *inputs: _run(inner, list(inputs), lanes, called=True)))
+        return _called(of_lanes, *inputs)
     if name in _ENTRYWISE:
         return _bound(step, _of_one_shape(inputs))
     if name in _BY_AXIS:
@@ -115,9 +172,9 @@ def _step(step: Any, inputs: list[Array], lanes: int) -> list[Array] | None:
         return _bound(step, [jnp.broadcast_to(array, (*array.shape[:-1], most)) for array in inputs])
     if name in _BY_SHAPE:
         return [_BY_SHAPE[name](*inputs, **how)]
-    if name == "dot_general" and not _large(step) and not any(how["dimension_numbers"][1]):
+    if _written_out(step):
         a, b = (array.astype(step.outvars[0].aval.dtype) for array in inputs)
-        return [_called(functools.partial(_product, over=how["dimension_numbers"][0]), a, b)]
+        return [_product(a, b, over=how["dimension_numbers"][0])]
     return None
 
 
@@ -127,7 +184,7 @@ def _called(function: Callable[..., Any], *arrays: Array) -> Any:
     What is used in several places XLA otherwise fuses into each, and computes there again.
     """
     with set_xla_metadata(inlineable="false"):
-        return jax.jit(function)(*arrays)
+        return function(*arrays)
 
 
 def _bound(step: Any, inputs: list[Array]) -> list[Array]:
@@ -172,9 +229,13 @@ _BY_SHAPE: dict[str, Callable[..., Array]] = {
 
 def _large(step: Any) -> bool:
     """Whether the entries of a product are sums of more terms than are worth writing out; a number's never are."""
+    return bool(step.outvars[0].aval.shape) and not 0 < _terms_in(step) <= FEW
+
+
+def _terms_in(step: Any) -> int:
+    """Of how many terms the entries of a product are sums."""
     (over, _), _ = step.params["dimension_numbers"]
-    terms = math.prod(step.invars[0].aval.shape[i] for i in over)
-    return bool(step.outvars[0].aval.shape) and not 0 < terms <= FEW
+    return math.prod(step.invars[0].aval.shape[i] for i in over)
 
 
 def _product(a: Array, b: Array, over: Any) -> Array:
