@@ -18,11 +18,12 @@ from layerflow.engine._computation import Chunk, Computation, Seeds
 from layerflow.engine._devices import Ask
 from layerflow.engine._identity import Identity
 from layerflow.engine._kept import traces
-from layerflow.engine._lanes import MANY_STEPS, UnderWay
+from layerflow.engine._lanes import MANY_STEPS
 from layerflow.engine._machine import Device, Machine, Plan
 from layerflow.engine._program import Frozen, check_gauge
 from layerflow.engine._programs import Numbers, Programs, travelling
 from layerflow.engine._trace import Traced
+from layerflow.engine._under_way import UnderWay
 from layerflow.engine._wanted import Measured, Wanted
 from layerflow.methods import Path, Status
 

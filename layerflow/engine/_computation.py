@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int, Key, PRNGKeyArray, PyTree
 
-from layerflow.engine._lanes import MANY_STEPS, Lanes, UnderWay, blocks
+from layerflow.engine._lanes import MANY_STEPS, Lanes, blocks
 from layerflow.engine._machine import Plan
 from layerflow.engine._program import Frozen
 from layerflow.engine._trace import Parts, Traced
+from layerflow.engine._under_way import UnderWay
 from layerflow.engine._wanted import Wanted
 from layerflow.methods import Path, Position, Saved
 
@@ -73,7 +74,7 @@ class Computation:
         distinct = keys_of(root, seeds.distinct)
         keys = distinct[seeds.where]
         counts = (seeds.total, total) if plan.filled else (None, None)
-        outputs = lambda values: self._stacked(shared, distinct, (values, keys, seeds.where), *counts)
+        outputs = lambda values: self._stacked(shared, distinct, (values, keys, seeds.where), counts, plan.platform)
         slopes = {}
         for axis in self.wanted.derivative:
             along = lambda value, axis=axis: outputs(values | {axis: value})
@@ -90,7 +91,7 @@ class Computation:
         """Let the cells travel in lanes, from their start or from where they are: the whole way or for many steps."""
         most = None if whole else MANY_STEPS
         assert plan.lanes is not None
-        return self._in_lanes(chunk).travel(chunk.total, plan.lanes, under_way, most)
+        return self._in_lanes(plan, chunk).travel(chunk.total, plan.lanes, under_way, most)
 
     def measure(self, plan: Plan, chunk: Chunk, ended: Position, saved: Saved) -> tuple[list[Array], Path]:
         """What is kept of each cell where it ended, and the paths besides."""
@@ -121,7 +122,7 @@ class Computation:
 
     def _finished(self, plan: Plan, chunk: Chunk, ended: Position, saved: Saved) -> Path:
         """The paths of cells that travelled in lanes."""
-        program, cells = self.frozen.program, self._in_lanes(chunk)
+        program, cells = self.frozen.program, self._in_lanes(plan, chunk)
 
         def finish(cell: Any, at: Position, saved: Saved) -> Path:
             path = cells.stepper(cell).finish(at, saved)
@@ -151,7 +152,7 @@ class Computation:
             leaves, method, _ = jax.tree.unflatten(self.build.structure, self.parts.whole(shared, *cell))
             return self.frozen.program.floor(constants, leaves, method)
 
-        return _over(self.parts.factorises)(of_cell, (values, keys_of(root, seeds)))
+        return _over(self.parts.factorises, jax.default_backend())(of_cell, (values, keys_of(root, seeds)))
 
     def gauge(
         self, shared: list[Array], root: PRNGKeyArray, values: Values, seeds: Array, constants: PyTree
@@ -167,33 +168,33 @@ class Computation:
         axes = jax.tree.unflatten(self.build.structure, [0 if varies else None for varies in self.parts.varies])
         return (leaves, method), axes[:2]
 
-    def _in_lanes(self, chunk: Chunk) -> Lanes:
+    def _in_lanes(self, plan: Plan, chunk: Chunk) -> Lanes:
         """The cells as lanes take them up."""
         program, ((leaves, method), axes) = self.frozen.program, self._arrays(chunk.built)
         cells = chunk.built.keys.shape[0]
         prepare = lambda leaves: program.prepare(chunk.constants, leaves)
         prepared = jax.vmap(prepare, in_axes=axes[:1], axis_size=cells)(leaves)
         stepper = lambda cell: program.apart.method(cell[1]).stepper(program.course(chunk.constants, *cell), chunk.ts)
-        # Elsewhere nothing was measured, and functions of lanes last lose their rules for derivatives.
-        last = program.small_steps and jax.default_backend() == "cpu" and not self.wanted.derivative
-        return Lanes(stepper, (leaves, method, prepared), (*axes, 0), cells, -1 if last else 0)
+        # Functions of lanes last lose their rules for derivatives.
+        last = program.small_steps and not self.wanted.derivative
+        return Lanes(stepper, (leaves, method, prepared), (*axes, 0), cells, -1 if last else 0, plan.platform)
 
     def _stacked(
-        self, shared: list[Array], distinct: Key[Array, " seeds"], cells: Any, seeds: Any, count: Any
+        self, shared: list[Array], distinct: Key[Array, " seeds"], cells: Any, counts: tuple[Any, Any], platform: str
     ) -> list[Array]:
         """The outputs of `build`: those that vary from cell to cell stacked, the others once.
 
-        Of `distinct` and `cells` the first so many, `seeds` and `count`, are needed; all where None.
+        Of `distinct` and `cells` the first so many, `counts`, are needed; all where None.
         """
-        parts = self.parts
-        keyed = _over(parts.key_factorises, seeds)(lambda key: parts.per_key(shared, key), distinct)
+        parts, (seeds, count) = self.parts, counts
+        keyed = _over(parts.key_factorises, platform, seeds)(lambda key: parts.per_key(shared, key), distinct)
 
         def outputs(cell: Any) -> list[Array]:
             values, key, where = cell
             return parts.per_cell(shared, [array[where] for array in keyed], values, key)
 
         own = lambda cell: [out for out, v in zip(outputs(cell), parts.varies, strict=True) if v]
-        stacked = iter(_over(parts.cell_factorises, count)(own, cells))
+        stacked = iter(_over(parts.cell_factorises, platform, count)(own, cells))
         first = outputs(jax.tree.map(lambda a: a[0], cells))
         return [next(stacked) if varies else out for out, varies in zip(first, parts.varies, strict=True)]
 
@@ -208,12 +209,12 @@ def keys_of(root: PRNGKeyArray, seeds: Int[Array, " cells"]) -> Key[Array, " cel
     return jax.vmap(lambda seed: jax.random.fold_in(root, seed))(seeds)
 
 
-def _over(factorises: bool, count: Int[Array, ""] | None = None) -> Any:
+def _over(factorises: bool, platform: str, count: Int[Array, ""] | None = None) -> Any:
     """How to map over cells: side by side; on CPU factorisations one by one, for batches of them were seen to hang.
 
     These for the first so many cells alone, where a count is given.
     """
-    if not factorises or jax.default_backend() != "cpu":
+    if not factorises or platform != "cpu":
         return lambda function, xs: jax.vmap(function)(xs)
     if count is None:
         return jax.lax.map

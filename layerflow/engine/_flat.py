@@ -6,6 +6,7 @@ XLA joins to what uses it.
 """
 
 import collections
+import copy
 import itertools
 import math
 from collections.abc import Callable
@@ -50,6 +51,16 @@ class Flat:
         self._called, self._numbers = called, itertools.count()
         inputs = [next(self._numbers) for _ in closed.jaxpr.invars]
         self.outputs = self._write(closed, inputs)
+
+    def without_unused(self) -> "Flat":
+        """The same program with those steps alone that its outputs depend on."""
+        other, needed, steps = copy.copy(self), {one for one in self.outputs if isinstance(one, int)}, []
+        for step in reversed(self.steps):
+            if needed & set(step.gives):
+                needed |= _values(step)
+                steps.append(step)
+        other.steps = steps[::-1]
+        return other
 
     def _write(self, closed: ClosedJaxpr, inputs: list[Any]) -> list[Any]:
         """Add the steps of a program, of these values; its outputs."""

@@ -14,23 +14,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from layerflow.engine._kernel import Kernel
 from layerflow.engine._lanes_last import lanes_last
-from layerflow.methods import Lane, Position, Saved, Status, Stepper
+from layerflow.engine._under_way import UnderWay
+from layerflow.methods import Lane, Saved, Status, Stepper
 
 MANY_STEPS = 50_000  # of one cell, beyond which a sweep says where it is
 _BURST = 8  # steps that all lanes take before those that ended are refilled
-
-
-class UnderWay(eqx.Module):
-    """A chunk under way: all lanes, and what the cells that ended have left."""
-
-    cell: Int[Array, " lanes"]  # which cell each lane holds; one beyond the last if none
-    lanes: Lane
-    ended: Position  # by cell
-    saved: Saved  # likewise
-    queued: Int[Array, ""]  # how many cells have been handed to lanes
-    finished: Int[Array, ""]  # how many have ended
-    bursts: Int[Array, ""]  # taken since the program was called
 
 
 @dataclass(frozen=True)
@@ -43,6 +33,7 @@ class Lanes:
         axes: For each of these arrays 0, or None where all cells share it.
         cells: How many there are.
         axis: Where steps have the lanes, as their first axis (0) or as their last (-1).
+        platform: Of the device.
     """
 
     stepper: Callable[[PyTree], Stepper]
@@ -50,6 +41,7 @@ class Lanes:
     axes: PyTree
     cells: int
     axis: Literal[0, -1]
+    platform: str
 
     def travel(
         self, total: Int[Array, ""], count: int, under_way: UnderWay | None = None, most: int | None = None
@@ -71,6 +63,8 @@ class Lanes:
         queue = self._hardest_first(real)
         begun = self._begun(loaded, queue, total, count) if under_way is None else under_way
         begun = eqx.tree_at(lambda state: state.bursts, begun, jnp.asarray(0))
+        if kernel := self._kernel(loaded, count):
+            return kernel.run(begun, queue, total, most)
         onward = lambda state: self._refill(self._advance(state), loaded, queue, total)
 
         def goes_on(state: UnderWay) -> Bool[Array, ""]:
@@ -78,6 +72,14 @@ class Lanes:
             return left if most is None else left & (state.bursts < most // _BURST)
 
         return jax.lax.while_loop(goes_on, onward, begun)
+
+    def _kernel(self, loaded: Lane, count: int) -> Kernel | None:
+        """All steps as one kernel, where there are such and these fit into it."""
+        if self.platform != "gpu" or self.axis == 0 or self._room().moved.size:
+            return None
+        advance = lambda cell, lane: self.stepper(cell).advance(lane)[0]
+        kernel = Kernel(advance, self.axes, self.every, loaded)
+        return kernel if kernel.fits(count) else None
 
     def each(self, function: Callable[..., Any], *more: PyTree, block: int | None, total: Int[Array, ""]) -> Any:
         """`function` of each cell and of whatever else it has; the first `total` alone, `block` at a time, if given."""
@@ -169,7 +171,7 @@ class Lanes:
         each = lambda cell, *more: function(self.stepper(cell), *more)
         axes = (jax.tree.map(lambda _: axis, self.axes), *[axis] * len(more))
         if axis == -1:
-            return lanes_last(each, axes, size)(arrays, *more)
+            return lanes_last(each, axes, size, self.platform == "cpu")(arrays, *more)
         return jax.vmap(each, in_axes=axes, axis_size=size)(arrays, *more)
 
 

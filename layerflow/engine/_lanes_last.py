@@ -78,13 +78,15 @@ def _kept_apart(function: Callable[..., PyTree], *arguments: PyTree) -> PyTree:
     return function(*arguments)
 
 
-def lanes_last(function: Callable[..., PyTree], axes: PyTree, lanes: int) -> Callable[..., PyTree]:
+def lanes_last(function: Callable[..., PyTree], axes: PyTree, lanes: int, apart: bool = True) -> Callable[..., PyTree]:
     """What `jax.vmap(function, in_axes=axes, out_axes=-1, axis_size=lanes)` does, lane by lane the same numbers.
 
     Args:
         function: Of arrays of one lane.
         axes: For each argument, or each part of one, -1 or None if all lanes share it.
         lanes: How many there are.
+        apart: Whether to keep apart what is used in several places, as on a CPU; XLA joins nothing inside of it
+            on a GPU.
 
     Returns:
         A function to be jitted, not differentiated: rules that functions have for their derivatives are lost.
@@ -97,17 +99,17 @@ def lanes_last(function: Callable[..., PyTree], axes: PyTree, lanes: int) -> Cal
         one = [jax.ShapeDtypeStruct(a.shape if s else a.shape[:-1], a.dtype) for a, s in zip(flat, shared, strict=True)]
         closed, result = jax.make_jaxpr(function, return_shape=True)(*jax.tree.unflatten(structure, one))
         inputs = [a[..., None] if s else a for a, s in zip(flat, shared, strict=True)]
-        outputs = _run(closed, inputs, lanes)
+        outputs = _run(closed, inputs, lanes, apart)
         spread = [jnp.broadcast_to(out, (*out.shape[:-1], lanes)) for out in outputs]
         return jax.tree.unflatten(jax.tree.structure(result), spread)
 
     return of_lanes
 
 
-def _run(closed: ClosedJaxpr, inputs: list[Array], lanes: int, called: bool = False) -> list[Array]:
+def _run(closed: ClosedJaxpr, inputs: list[Array], lanes: int, apart: bool, called: bool = False) -> list[Array]:
     """A program for all lanes. What lanes share has a last axis of length one."""
-    flat = Flat(closed, _written_in)
-    apart, inside = computed_apart(flat, _terms_of, _joined, called)
+    flat = Flat(closed, _written_in if apart else called_by)
+    alone, inside = computed_apart(flat, _terms_of, _joined, called) if apart else ({}, set())
     known = dict(enumerate(inputs)) | {n: jnp.asarray(one)[..., None] for n, one in flat.constants.items()}
     calls: dict[int, Any] = {}
 
@@ -118,14 +120,14 @@ def _run(closed: ClosedJaxpr, inputs: list[Array], lanes: int, called: bool = Fa
             known |= zip(step.gives, outputs, strict=True)
 
     def computed(value: int, *takes: Array) -> Array:
-        own = dict(zip(apart[value].takes, takes, strict=True))
-        do(apart[value].steps, own)
+        own = dict(zip(alone[value].takes, takes, strict=True))
+        do(alone[value].steps, own)
         return own[value]
 
     for step in flat.steps:
         value = step.gives[0] if step.gives else None
-        if value in apart:
-            takes = [known[one] for one in apart[value].takes]
+        if value in alone:
+            takes = [known[one] for one in alone[value].takes]
             known[value] = _called(jax.jit(functools.partial(computed, value)), *takes)
         elif value not in inside:
             do([step], known)
@@ -138,9 +140,13 @@ def _number(literal: Any) -> Array:
 
 def _written_in(step: Any) -> ClosedJaxpr | None:
     """The program that a step calls, unless it is to stay one that XLA calls."""
+    return None if step.params.get("name") == _kept_apart.__name__ else called_by(step)
+
+
+def called_by(step: Any) -> ClosedJaxpr | None:
+    """The program that a step calls, if it calls one once."""
     name = step.primitive.name
-    stays = step.params.get("name") == _kept_apart.__name__
-    return step.params[_CALLS[name]] if name in _CALLS and not stays else None
+    return step.params[_CALLS[name]] if name in _CALLS else None
 
 
 def _terms_of(step: Step) -> int:
@@ -163,8 +169,8 @@ def _step(step: Any, inputs: list[Array], lanes: int, calls: dict[int, Any]) -> 
     name, how = step.primitive.name, step.params
     if name in _CALLS:
         inner = how[_CALLS[name]]
-        of_lanes = calls.setdefault(id(inner), jax.jit(lambda *inputs: _run(inner, list(inputs), lanes, called=True)))
-        return _called(of_lanes, *inputs)
+        run_inner = lambda *inputs: _run(inner, list(inputs), lanes, apart=True, called=True)
+        return _called(calls.setdefault(id(inner), jax.jit(run_inner)), *inputs)
     if name in _ENTRYWISE:
         return _bound(step, _of_one_shape(inputs))
     if name in _BY_AXIS:

@@ -21,7 +21,7 @@ _ONE_PASS_BYTES = 2**22  # on CPU, what cells beyond that number may hold if the
 _LANES = 256  # on CPU, of small networks: fewer pay more for each operation, more leave the cache
 _LANE_BYTES = 2**20  # on CPU, what all lanes of larger networks may hold
 _FEWEST_LANES = 16
-_LANES_ELSEWHERE = 2**14  # on accelerators, which want to be filled; not measured yet
+_LANES_ELSEWHERE = 2**16  # on accelerators: what an H200 holds of small networks at once; counted, not measured
 _CHUNKS_PER_DEVICE = 4  # at least, unless the user names the devices
 _FEW = 64  # cells side by side, below which a step takes nearly as long for fewer
 _LIGHT_BYTES = 2**12  # of cells that cost as much by the dozen as alone
@@ -39,6 +39,7 @@ class Plan(NamedTuple):
     size: int
     lanes: int | None
     filled: bool = False
+    platform: str = "cpu"  # of the device that it is compiled for; set there
 
     @classmethod
     def of(cls, size: int, lanes: int | None, filled: bool = False) -> "Plan":

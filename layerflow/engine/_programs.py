@@ -123,6 +123,7 @@ class Programs:
     def lowered(self, name: str, plan: Plan, device: Device, gives: dict[str, PyTree]) -> Any:
         """One of them, ready to be compiled: of shapes that those before it give."""
         computation, of = self.computation, lambda *arguments: _placed(device, arguments)
+        plan = plan._replace(platform=device.platform)
         total = jax.ShapeDtypeStruct((), jnp.result_type(int))
         lower = lambda function, *arguments: jax.jit(functools.partial(function, plan)).lower(*of(*arguments))
         if name == "build":
