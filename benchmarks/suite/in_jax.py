@@ -108,10 +108,10 @@ def one_vmap(problem: Problem, given: Given, rtol: float) -> Prepared:
     return functools.partial(jax.jit(jax.vmap(alone)), on_device(given)), to_host
 
 
-def chunks(problem: Problem, given: Given, rtol: float, **solving: Any) -> Prepared:
+def chunks(problem: Problem, given: Given, rtol: float, size: int = CHUNK, **solving: Any) -> Prepared:
     """Chunks of cells one after the other, in the order given."""
     alone = lambda cell: answer(problem, diffeqsolve(problem, cell, rtol, **solving))
-    run = jax.jit(lambda cells: jax.lax.map(alone, cells, batch_size=CHUNK))
+    run = jax.jit(lambda cells: jax.lax.map(alone, cells, batch_size=size))
     return functools.partial(run, on_device(given)), to_host
 
 
