@@ -20,7 +20,8 @@ from layerflow.engine._under_way import UnderWay
 from layerflow.methods import Lane, Saved, Status, Stepper
 
 MANY_STEPS = 50_000  # of one cell, beyond which a sweep says where it is
-_BURST = 8  # steps that all lanes take before those that ended are refilled
+_BURST = 8  # steps that all lanes take on a CPU before those that ended are refilled
+_BURST_ELSEWHERE = 16  # refilling takes as many launches as a step
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class Lanes:
 
         def goes_on(state: UnderWay) -> Bool[Array, ""]:
             left = state.finished < total
-            return left if most is None else left & (state.bursts < most // _BURST)
+            return left if most is None else left & (state.bursts < most // burst_on(self.platform))
 
         return jax.lax.while_loop(goes_on, onward, begun)
 
@@ -129,7 +130,7 @@ class Lanes:
             return jax.lax.while_loop(passes, save, (after, saved))
 
         lanes = jax.tree.map(lambda array: jnp.moveaxis(array, 0, axis), state.lanes)
-        lanes, saved = jax.lax.fori_loop(0, _BURST, step, (lanes, state.saved))
+        lanes, saved = jax.lax.fori_loop(0, burst_on(self.platform), step, (lanes, state.saved))
         lanes = jax.tree.map(lambda array: jnp.moveaxis(array, axis, 0), lanes)
         return eqx.tree_at(lambda state: (state.lanes, state.saved), state, (lanes, saved))
 
@@ -173,6 +174,11 @@ class Lanes:
         if axis == -1:
             return lanes_last(each, axes, size, self.platform == "cpu")(arrays, *more)
         return jax.vmap(each, in_axes=axes, axis_size=size)(arrays, *more)
+
+
+def burst_on(platform: str) -> int:
+    """Steps that all lanes take before those that ended are refilled."""
+    return _BURST if platform == "cpu" else _BURST_ELSEWHERE
 
 
 def blocks(function: Callable[[Callable[[Array], Array]], Any], size: int, cells: int, total: Int[Array, ""]) -> Any:
