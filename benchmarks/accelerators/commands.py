@@ -1,0 +1,160 @@
+"""What an accelerator would run: programs of sweeps, compiled for devices that are not there, one row each.
+
+A row says what a step of all lanes launches and moves, what comes between bursts of steps, how often the host waits,
+what kernels and programs take, and how fast that might be: an estimate from launches and memory traffic, not measured.
+"""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import tyro
+
+from benchmarks import _measure
+from benchmarks.accelerators.sweeps import SWEEPS
+from benchmarks.accelerators.targets import ENVIRONMENT, TARGETS
+from benchmarks.suite.commands import known
+
+Row = dict[str, Any]
+
+DTYPES = ("float64", "float32")
+CHECKED = (("h200", "2-2-2", "float64"), ("h200", "5-5-5", "float64"), ("v5e", "2-2-2", "float32"))
+RECORD = _measure.RESULTS / "accelerators.json"
+LIMIT = 1200  # seconds that compiling one row may take
+_COLUMNS = {
+    "step_launches": "launches/step",
+    "refill_launches": "/refill",
+    "host_syncs": "syncs",
+    "registers": "registers",
+    "spilled_bytes": "spilled",
+    "bytes_per_lane_step": "bytes/lane-step",
+    "memory_bytes": "memory",
+    "compile_seconds": "compile s",
+    "estimated_lane_steps_per_second": "estimated lane-steps/s",
+}
+
+
+@dataclass(frozen=True)
+class Accelerators:
+    """The arguments of the command."""
+
+    target: tuple[str, ...] = ()
+    """Devices to compile for; all known ones if not given."""
+    sweeps: tuple[str, ...] = ()
+    """Names of sweeps; all of them if not given."""
+    dtype: tuple[str, ...] = ()
+    """float64 and float32; both if not given."""
+    out: pathlib.Path = RECORD
+    """Where to store rows; others that are there stay."""
+    check: bool = False
+    """Compile a few rows only, store nothing, and exit with 1 if a step launches more than what is stored in OUT."""
+
+    def run(self) -> None:
+        """Compile row by row; what is done is on disk."""
+        chosen = self._chosen()
+        missing = {package for name, _, _ in chosen for package in TARGETS[name].missing}
+        if missing:
+            raise ValueError(
+                f"To compile for these devices takes {' and '.join(sorted(missing))}, not installed here. Install it: "
+                f'pip install "layerflow[accelerators]" (wheels exist for Linux on x86-64 alone).'
+            )
+        if not self.out.absolute().parent.is_dir():
+            raise ValueError(f"--out {self.out} lies in a folder that does not exist. Make it, or name another.")
+        stored = _stored(self.out)
+        if self.check and (unknown := [key for key in chosen if key not in stored]):
+            raise ValueError(
+                f"{self.out} holds no row {' '.join(unknown[0])} to check against. Run it without --check."
+            )
+        print(_line({}))
+        worse = []
+        for key in chosen:
+            row = compiled(*key)
+            print(_line(row), flush=True)
+            worse += worsened(stored[key], row) if self.check else []
+            if not self.check:
+                stored[key] = row
+                self.out.write_text(
+                    json.dumps({"versions": versions(), "rows": list(stored.values())}, indent=1) + "\n"
+                )
+        if self.check:
+            print("\n".join(worse) or "No step launches more than is recorded.")
+            sys.exit(int(bool(worse)))
+        print(f"saved {self.out}")
+
+    def _chosen(self) -> list[tuple[str, str, str]]:
+        """Target, sweep and dtype of every row."""
+        of = (
+            known("target", self.target, TARGETS),
+            known("sweep", self.sweeps, SWEEPS),
+            known("dtype", self.dtype, DTYPES),
+        )
+        if self.check and (self.target or self.sweeps or self.dtype):
+            raise ValueError("--check has rows of its own. Leave out --target, --sweeps and --dtype.")
+        return list(CHECKED) if self.check else [(t, s, d) for t in of[0] for d in of[2] for s in of[1]]
+
+
+def compiled(target: str, sweep: str, dtype: str) -> Row:
+    """A row, compiled in a process of its own: a precision is set once, and a compiler may end the process."""
+    command = [sys.executable, "-m", "benchmarks.accelerators.row", target, sweep, dtype]
+    try:
+        ran = subprocess.run(
+            command, env=os.environ | ENVIRONMENT, capture_output=True, text=True, timeout=LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired:
+        found = {"refused": f"not compiled within {LIMIT} seconds"}
+    else:
+        lines = ran.stderr.strip().splitlines() or [""]
+        said = next((line for line in lines if re.match(r"F\d{4} ", line)), lines[-1])[:300]  # XLA ends a process so
+        ended = {"refused": f"the process ended with exit code {ran.returncode}: {said}"}
+        found = json.loads(ran.stdout.splitlines()[-1]) if ran.returncode == 0 else ended
+    return {"target": target, "sweep": sweep, "dtype": dtype} | found
+
+
+def worsened(before: Row, now: Row) -> list[str]:
+    """In what a row is worse than the one that is stored."""
+    where = f"{now['target']} {now['sweep']} {now['dtype']}"
+    if "refused" in now and "refused" not in before:
+        return [f"{where} is refused now: {now['refused']}"]
+    launches, were = now.get("step_launches", 0), before.get("step_launches", 0)
+    return [f"{where}: a step launches {launches:g}, {were:g} are recorded."] if launches > were else []
+
+
+def versions() -> dict[str, str]:
+    """Of what decides the rows, and the processor that compiled."""
+    found = {"processor": _measure.processor()}
+    for name in ("layerflow", "jax", "jaxlib", "jax-cuda12-plugin", "nvidia-cuda-nvcc-cu12", "libtpu"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def _stored(file: pathlib.Path) -> dict[tuple[str, str, str], Row]:
+    rows: Iterable[Row] = json.loads(file.read_text())["rows"] if file.exists() else ()
+    return {(row["target"], row["sweep"], row["dtype"]): row for row in rows}
+
+
+def _line(row: Row) -> str:
+    """A row of the table that is printed; of an empty one its heading."""
+    names = [f"{row.get(name, name):{width}}" for name, width in (("target", 6), ("sweep", 10), ("dtype", 7))]
+    value = lambda name: f"{row[name]:.4g}" if name in row else "-"
+    cells = [f"{value(name) if row else head:>{len(head)}}" for name, head in _COLUMNS.items()]
+    return "  ".join([*names, *cells, row.get("refused", "") if row else "refused"])
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; a user's error ends it with one line and exit code 2."""
+    given = sys.argv[1:] if arguments is None else arguments
+    try:
+        tyro.cli(Accelerators, prog="python -m benchmarks.accelerators", description=__doc__, args=given).run()
+    except (ValueError, OSError) as error:
+        print(f"accelerators: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,104 @@
+"""One row: the programs of a sweep compiled for a device, in a process of its own, and what is read from them.
+
+python -m benchmarks.accelerators.row TARGET SWEEP DTYPE
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import jax
+
+from benchmarks.accelerators import counts, targets
+from benchmarks.accelerators.sweeps import SWEEPS
+from layerflow.engine._chunks import Batch
+from layerflow.engine._compiled import working_set
+from layerflow.engine._lanes import _BURST  # pyright: ignore[reportPrivateUsage]
+from layerflow.engine._machine import _LANES_ELSEWHERE, Plan  # pyright: ignore[reportPrivateUsage]
+from layerflow.methods import Exact
+
+CELLS = 2**14  # of what is not in lanes
+WAY = ("travel", "run")  # the programs in which cells travel
+
+
+def row(target: targets.Target, sweep: str) -> dict[str, Any]:
+    """Compile, and read; `refused` says of each program that cannot be compiled why."""
+    batch, device = SWEEPS[sweep](), target.device()
+    lanes = _LANES_ELSEWHERE if batch.frozen.program.method.in_lanes else None
+    plan = Plan(CELLS if lanes is None else 4 * lanes, lanes, filled=True)
+    gives: dict[str, Any] = {}
+    result, refused, sizes, seconds = {}, [], [], 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        for name in batch.programs.keys(plan, device):
+            options = {"xla_dump_to": folder} if target.platform == "cuda" and name in WAY else {}
+            begin = time.perf_counter()
+            try:
+                lowered = batch.programs.lowered(name, plan, device, gives)
+                gives[name] = lowered.out_info
+                compiled = lowered.compile(options)
+            except Exception as error:  # whatever a compiler cannot do
+                refused.append(f"{name}: {_first_line(error)}")
+                if name not in gives:
+                    break
+                continue
+            seconds += time.perf_counter() - begin
+            sizes.append(working_set(compiled))
+            if name in WAY:
+                result |= _numbers(target, batch, plan, compiled.as_text())
+        if target.platform == "cuda":
+            result |= _registers(pathlib.Path(folder))
+    result |= {"memory_bytes": max(sizes, default=0), "compile_seconds": round(seconds, 1)}
+    return result | ({"refused": "; ".join(refused)} if refused else {})
+
+
+def _numbers(target: targets.Target, batch: Batch, plan: Plan, text: str) -> dict[str, Any]:
+    """What the program in which cells travel launches and moves, and how fast that might be."""
+    if plan.lanes is not None:
+        found = counts.of_bursts(text, _BURST)
+    else:
+        whole = isinstance(batch.frozen.program.method, Exact)
+        found = counts.of_whole(text) if whole else counts.of_loop(text)
+    lanes = plan.lanes or plan.size
+    seconds = target.seconds(found.step) + target.seconds(found.between) / found.steps
+    return {
+        "step_launches": round(found.step.launches, 3),
+        "refill_launches": round(found.between.launches, 3),
+        "host_syncs": int(found.host_syncs) if target.platform == "cuda" else 0,
+        "bytes_per_lane_step": round(found.step.bytes / lanes, 1),
+        "estimated_lane_steps_per_second": float(f"{lanes / seconds:.3g}"),
+    }
+
+
+def _registers(folder: pathlib.Path) -> dict[str, int]:
+    """The most that a kernel of the way takes, of what XLA left in a folder."""
+    told = ""
+    for kernel in folder.glob("*.ptx"):  # each alone, for all of them define the same constants
+        text = kernel.read_text()
+        arch = re.search(r"^\.target (\w+)", text, re.MULTILINE)
+        if arch is None or ".entry" not in text:  # constants alone
+            continue
+        command = [targets.ptxas(), "-v", f"-arch={arch[1]}", "-o", "/dev/null", kernel]
+        told += subprocess.run(command, check=True, capture_output=True, text=True).stderr
+    return registers(told) if told else {}
+
+
+def registers(told: str) -> dict[str, int]:
+    """The most registers and spilled bytes of any kernel, of what ptxas tells."""
+    most = lambda pattern: max(map(int, re.findall(pattern, told)), default=0)
+    return {"registers": most(r"Used (\d+) registers"), "spilled_bytes": most(r"(\d+) bytes spill stores")}
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines or [type(error).__name__])[0][:300]
+
+
+if __name__ == "__main__":
+    name, sweep, dtype = sys.argv[1:]
+    jax.config.update("jax_enable_x64", dtype == "float64")
+    print(json.dumps(row(targets.TARGETS[name], sweep)), flush=True)
