@@ -5,6 +5,7 @@ pip install -e ".[dev]" && nox -s lint
 
 import os
 import pathlib
+import platform
 import shutil
 import subprocess
 import sys
@@ -73,6 +74,18 @@ def build(session: nox.Session) -> None:
             with session.chdir(folder):
                 session.run("venv/bin/python", "-c", "import layerflow; print(layerflow.__version__)")
                 session.run("venv/bin/layerflow", "figure", "--help", silent=True)
+
+
+@nox.session
+def accelerators(session: nox.Session) -> None:
+    """A step launches no more on accelerators than is recorded: a few programs, compiled without a device."""
+    if (sys.platform, platform.machine()) != ("linux", "x86_64"):
+        session.skip("There are wheels for Linux on x86-64 alone.")
+    with tempfile.TemporaryDirectory() as folder:  # of its own: JAX loads what finds accelerators wherever it is
+        session.run(sys.executable, "-m", "venv", folder)
+        python = f"{folder}/bin/python"
+        session.run(python, "-m", "pip", "install", "-q", "-e", ".[accelerators]")
+        session.run(python, "-m", "benchmarks.accelerators", "--check")
 
 
 SECOND = "3.13"  # gets the newest JAX, where Python 3.11 stops at 0.10
