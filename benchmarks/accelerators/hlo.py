@@ -15,7 +15,7 @@ _NOTHING = {
     *("partition-id", "replica-id", "domain"),
 }
 _MARKS = ('custom_call_target="AllocateBuffer"', 'custom_call_target="Sharding"')
-_KERNELS = ("triton", "mosaic", "tpu_custom_call")  # in the names of what Pallas compiles
+_KERNEL = re.compile(r'custom_call_target="[^"]*(triton|mosaic|tpu_custom_call)')  # what Pallas compiles
 _IN_PLACE = {"scatter": 2, "dynamic-update-slice": 1}  # the place of what is written among the operands
 _LOOKS_UP = {"gather", "dynamic-slice"}
 _STEP = re.compile(r"^  (?:ROOT )?%?([\w.\-]+) = ")
@@ -90,7 +90,7 @@ class Module:
     def kernels(self, name: str) -> Load:
         """Those kernels of a computation that were written by hand."""
         own = {step.name: step for step in self.computations[name]}
-        by_hand = [s for s in own.values() if s.kind == "custom-call" and any(k in s.rest for k in _KERNELS)]
+        by_hand = [s for s in own.values() if s.kind == "custom-call" and _KERNEL.search(s.rest)]
         return functools.reduce(Load.plus, (self._load_of(step, own) for step in by_hand), Load())
 
     def rounds(self, loop: Step) -> int | None:
@@ -103,7 +103,7 @@ class Module:
         limits = [[_number(one) for one in compared if one.kind == "constant"] for compared in compares]
         if not limits or not all(limits) or any(step.kind == "fusion" for step in own.values()):
             return None
-        return max(map(max, limits))
+        return max(map(max, limits)) or None
 
     def _load_of(self, step: Step, own: dict[str, Step]) -> Load:
         if step.kind in _NOTHING or step.kind.endswith("-done") or any(mark in step.rest for mark in _MARKS):
