@@ -4,7 +4,6 @@ import contextlib
 import json
 import math
 import os
-import pathlib
 import platform
 import statistics
 import time
@@ -16,9 +15,8 @@ from typing import Any
 import jax
 import psutil
 
+from benchmarks._shared import RESULTS, processor
 from layerflow.engine._chunks import Batch
-
-RESULTS = pathlib.Path(__file__).parent / "results"
 
 
 def seconds(run: Callable[[], Any], repeats: int = 5) -> float:
@@ -70,15 +68,6 @@ def peak_gib() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def processor() -> str:
-    """The processor's name."""
-    with contextlib.suppress(OSError):  # Linux alone has this file
-        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def machine() -> dict[str, Any]:

@@ -327,6 +327,10 @@ def test_a_row_whose_process_ends_badly_is_refused(monkeypatch, result, words):
     assert words in commands.compiled("v5e", "2-2-2", "float64")["refused"]
 
 
+def test_the_command_knows_the_sweeps_that_there_are():
+    assert list(commands.NAMES) == list(sweeps.SWEEPS)
+
+
 def test_the_sweep_of_a_figure_is_the_one_that_its_module_asks_for(monkeypatch):
     monkeypatch.setattr(sweeps, "batch_of", lambda cell, axes, **how: (axes, how))
     axes, how = sweeps.SWEEPS["figure-10"]()

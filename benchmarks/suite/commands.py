@@ -3,18 +3,18 @@
 Runs in float64.
 """
 
-import difflib
 import json
 import pathlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import jax
 import tyro
 from tyro.conf import Positional, subcommand
 
+from benchmarks._shared import known
 from benchmarks.suite import compare, files, plots, report
 from benchmarks.suite.backends import BACKENDS
 from benchmarks.suite.measure import Record, measure
@@ -126,16 +126,6 @@ class Plot:
             records |= files.by_key(files.read(file))
         for path in plots.draw(list(records.values()), self.out):
             print(path)
-
-
-def known(kind: str, names: Sequence[str], there_are: Sequence[str] | dict[str, Any]) -> Sequence[str]:
-    """The names asked for, all if none; or an error with the nearest that there is."""
-    for name in names:
-        if name not in there_are:
-            near = difflib.get_close_matches(name, there_are, n=1)
-            hint = f" Did you mean {near[0]}?" if near else ""
-            raise ValueError(f"There is no {kind} {name!r}.{hint} There are: {', '.join(there_are)}.")
-    return list(dict.fromkeys(names)) or list(there_are)
 
 
 Command = (
