@@ -254,12 +254,14 @@ def test_a_gpu_is_estimated_by_launches_and_traffic():
 
 
 def test_more_launches_are_worse_and_fewer_are_not():
-    before = {"target": "h200", "sweep": "2-2-2", "dtype": "float64", "step_launches": 18}
+    before = {"target": "h200", "sweep": "2-2-2", "dtype": "float64", "step_launches": 18, "compiled_by": "a 1"}
 
     assert commands.worsened(before, before | {"step_launches": 17}) == []
     (line,) = commands.worsened(before, before | {"step_launches": 19})
     assert line == "h200 2-2-2 float64: a step launches 19, 18 are recorded."
-    refused = {name: before[name] for name in ("target", "sweep", "dtype")} | {"refused": "travel: no"}
+    (line,) = commands.worsened(before, before | {"step_launches": 19, "compiled_by": "a 2"})
+    assert line.endswith("18 are recorded. Compilers differ: a 1, now a 2.")
+    refused = before | {"refused": "travel: no"}
     assert commands.worsened(before, refused) == ["h200 2-2-2 float64 is refused now: travel: no"]
 
 
@@ -282,6 +284,15 @@ def test_what_cannot_be_is_rejected_before_anything_compiles(monkeypatch, capsys
     assert words in capsys.readouterr().err
 
 
+def test_a_file_of_something_else_is_not_overwritten(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(targets, "_installed", lambda module: True)
+    (tmp_path / "other.json").write_text('{"machine": 1}')
+
+    with pytest.raises(SystemExit, match=r"^2$"):
+        commands.main(["--out", str(tmp_path / "other.json")])
+    assert "holds something else than rows" in capsys.readouterr().err
+
+
 def test_missing_wheels_are_named_with_what_installs_them(monkeypatch, capsys):
     monkeypatch.setattr(targets, "_installed", lambda module: False)
 
@@ -295,7 +306,7 @@ def test_missing_wheels_are_named_with_what_installs_them(monkeypatch, capsys):
 def test_rows_are_stored_beside_others_and_checked_against(monkeypatch, capsys, tmp_path):
     """With what compiles replaced: every key that is asked for gets a row."""
     monkeypatch.setattr(targets, "_installed", lambda module: True)
-    launches = {"step_launches": 3.0}
+    launches = {"step_launches": 3.0, "compiled_by": "a 1"}
     monkeypatch.setattr(commands, "compiled", lambda t, s, d: {"target": t, "sweep": s, "dtype": d} | launches)
     out = ["--out", str(tmp_path / "rows.json")]
 
@@ -322,6 +333,7 @@ def test_rows_are_stored_beside_others_and_checked_against(monkeypatch, capsys, 
     ids=["crash", "error"],
 )
 def test_a_row_whose_process_ends_badly_is_refused(monkeypatch, result, words):
+    monkeypatch.setattr(commands, "compilers", lambda platform: "a 1")
     monkeypatch.setattr(commands.subprocess, "run", lambda *command, **how: result)
 
     assert words in commands.compiled("v5e", "2-2-2", "float64")["refused"]

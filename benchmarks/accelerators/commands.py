@@ -10,17 +10,18 @@ import pathlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from importlib.metadata import version
+from typing import Any, NoReturn
 
 import tyro
 
 from benchmarks._shared import RESULTS, known, processor
-from benchmarks.accelerators.targets import ENVIRONMENT, TARGETS
+from benchmarks.accelerators.targets import ENVIRONMENT, TARGETS, WHEELS
 
 Row = dict[str, Any]
+Key = tuple[str, str, str]  # target, sweep and dtype
 
 # Of sweeps.py, which is left to the processes that compile: JAX, with its plugins installed, has much to say.
 NAMES = (
@@ -71,28 +72,25 @@ class Accelerators:
         if not self.out.absolute().parent.is_dir():
             raise ValueError(f"--out {self.out} lies in a folder that does not exist. Make it, or name another.")
         stored = _stored(self.out)
-        if self.check and (unknown := [key for key in chosen if key not in stored]):
-            raise ValueError(
-                f"{self.out} holds no row {' '.join(unknown[0])} to check against. Run it without --check."
-            )
         print(_line({}))
-        worse = []
-        for key in chosen:
-            row = compiled(*key)
-            print(_line(row), flush=True)
-            worse += worsened(stored[key], row) if self.check else []
-            if not self.check:
-                stored[key] = row
-                self.out.write_text(
-                    json.dumps({"versions": versions(), "rows": list(stored.values())}, indent=1) + "\n"
-                )
         if self.check:
-            print("\n".join(worse) or "No step launches more than is recorded.")
-            sys.exit(int(bool(worse)))
+            self._check(chosen, stored)
+        for key in chosen:
+            stored[key] = _told(compiled(*key))
+            self.out.write_text(json.dumps({"rows": list(stored.values())}, indent=1) + "\n")
         print(f"saved {self.out}")
 
-    def _chosen(self) -> list[tuple[str, str, str]]:
-        """Target, sweep and dtype of every row."""
+    def _check(self, chosen: Sequence[Key], stored: dict[Key, Row]) -> NoReturn:
+        """Exit with 1 if a row is worse than the one that is stored."""
+        for key in chosen:
+            if key not in stored:
+                raise ValueError(f"{self.out} holds no row {' '.join(key)} to check against. Run it without --check.")
+        worse = [line for key in chosen for line in worsened(stored[key], _told(compiled(*key)))]
+        print("\n".join(worse) or "No step launches more than is recorded.")
+        sys.exit(int(bool(worse)))
+
+    def _chosen(self) -> list[Key]:
+        """Of every row."""
         of = (
             known("target", self.target, TARGETS),
             known("sweep", self.sweeps, NAMES),
@@ -117,32 +115,40 @@ def compiled(target: str, sweep: str, dtype: str) -> Row:
         said = next((line for line in lines if re.match(r"F\d{4} ", line)), lines[-1])[:300]  # XLA ends a process so
         ended = {"refused": f"the process ended with exit code {ran.returncode}: {said}"}
         found = json.loads(ran.stdout.splitlines()[-1]) if ran.returncode == 0 else ended
-    return {"target": target, "sweep": sweep, "dtype": dtype} | found
+    by = {"compiled_by": compilers(TARGETS[target].platform), "compiled_on": processor()}
+    return {"target": target, "sweep": sweep, "dtype": dtype} | found | by
 
 
 def worsened(before: Row, now: Row) -> list[str]:
     """In what a row is worse than the one that is stored."""
     where = f"{now['target']} {now['sweep']} {now['dtype']}"
+    same = before["compiled_by"] == now["compiled_by"]
+    other = "" if same else f" Compilers differ: {before['compiled_by']}, now {now['compiled_by']}."
     if "refused" in now and "refused" not in before:
-        return [f"{where} is refused now: {now['refused']}"]
+        return [f"{where} is refused now: {now['refused']}{other}"]
     launches, were = now.get("step_launches", 0), before.get("step_launches", 0)
-    return [f"{where}: a step launches {launches:g}, {were:g} are recorded."] if launches > were else []
+    return [f"{where}: a step launches {launches:g}, {were:g} are recorded.{other}"] if launches > were else []
 
 
-def versions() -> dict[str, str]:
-    """Of what decides the rows, and the processor that compiled."""
-    found = {"processor": processor()}
-    for name in ("layerflow", "jax", "jaxlib", "jax-cuda12-plugin", "nvidia-cuda-nvcc-cu12", "libtpu"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+def compilers(platform: str) -> str:
+    """What compiles for a platform, with versions: another one launches more or fewer operations."""
+    packages = ("jaxlib", *WHEELS[platform].values())
+    return ", ".join(f"{package} {version(package)}" for package in packages)
 
 
-def _stored(file: pathlib.Path) -> dict[tuple[str, str, str], Row]:
-    rows: Iterable[Row] = json.loads(file.read_text())["rows"] if file.exists() else ()
-    return {(row["target"], row["sweep"], row["dtype"]): row for row in rows}
+def _stored(file: pathlib.Path) -> dict[Key, Row]:
+    try:
+        rows: list[Row] = json.loads(file.read_text())["rows"] if file.exists() else []
+        return {(row["target"], row["sweep"], row["dtype"]): row for row in rows}
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"--out {file} holds something else than rows of this benchmark. Name another file."
+        ) from error
+
+
+def _told(row: Row) -> Row:
+    print(_line(row), flush=True)
+    return row
 
 
 def _line(row: Row) -> str:
