@@ -168,6 +168,17 @@ def test_a_kernel_that_holds_a_burst_is_one_launch_for_all_its_steps():
     assert found.step.bytes == (1600 + 2 * 32) / 8
 
 
+def test_a_kernel_that_is_the_whole_way_is_one_launch():
+    text = (
+        "HloModule jit_travel\n\nENTRY %main (b.3: f64[100]) -> (f64[4], f64[4]) {\n  %b.3 = f64[100]{0} parameter(0)\n"
+    )
+    found = counts.of_one_kernel(f"{text}{KERNEL}\n}}\n", 4)
+
+    assert found is not None
+    assert (found.step.launches, found.between.launches, found.host_syncs) == (1 / 4, 0, 0)
+    assert counts.of_one_kernel(bursts(KERNEL), 4) is None
+
+
 def test_a_loop_of_unknown_length_in_each_step_waits_at_each_step():
     found = counts.of_bursts(bursts(passes=PASSES), 8)
 

@@ -1,7 +1,8 @@
 """What an accelerator would run: programs of sweeps, compiled for devices that are not there, one row each.
 
 A row says what a step of all lanes launches and moves, what comes between bursts of steps, how often the host waits,
-what kernels and programs take, and how fast that might be: an estimate from launches and memory traffic, not measured.
+what kernels and programs take, and how fast that might be: an estimate from launches and memory traffic, or from the
+arithmetic of a kernel that is the whole way, not measured.
 """
 
 import json

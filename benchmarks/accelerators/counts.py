@@ -27,6 +27,13 @@ def of_bursts(text: str, steps: int) -> Counts:
     return Counts(step, once.plus(step, -steps), steps, once.syncs + 1)
 
 
+def of_one_kernel(text: str, steps: int) -> Counts | None:
+    """Of lanes that a kernel lets travel to their end, if there is one: of so many steps each at least."""
+    module = Module(text)
+    kernels = module.kernels(module.entry)
+    return Counts(Load().plus(kernels, 1 / steps), Load(), steps, 0) if kernels.launches else None
+
+
 def _steps_in(module: Module, body: str, steps: int) -> Load | None:
     """One step of a burst, if a loop's body holds one."""
     loops = [loop for loop in module.loops(body) if module.rounds(loop) == steps]

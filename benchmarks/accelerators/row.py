@@ -18,7 +18,7 @@ from benchmarks.accelerators import counts, targets
 from benchmarks.accelerators.sweeps import SWEEPS
 from layerflow.engine._chunks import Batch
 from layerflow.engine._compiled import working_set
-from layerflow.engine._lanes import _BURST  # pyright: ignore[reportPrivateUsage]
+from layerflow.engine._lanes import burst_on
 from layerflow.engine._machine import _LANES_ELSEWHERE, Plan  # pyright: ignore[reportPrivateUsage]
 from layerflow.methods import Exact
 
@@ -52,17 +52,18 @@ def row(target: targets.Target, sweep: str) -> dict[str, Any]:
             seconds += time.perf_counter() - begin
             sizes.append(working_set(compiled))
             if name in WAY:
-                result |= _numbers(target, batch, plan, compiled.as_text())
+                result |= _numbers(target, batch, plan, device.platform, compiled.as_text())
         if target.platform == "cuda":
-            result |= _registers(pathlib.Path(folder))
+            result |= _of_kernels(target, pathlib.Path(folder))
     result |= {"memory_bytes": max(sizes, default=0), "compile_seconds": round(seconds, 1)}
     return result | ({"refused": "; ".join(refused)} if refused else {})
 
 
-def _numbers(target: targets.Target, batch: Batch, plan: Plan, text: str) -> dict[str, Any]:
+def _numbers(target: targets.Target, batch: Batch, plan: Plan, platform: str, text: str) -> dict[str, Any]:
     """What the program in which cells travel launches and moves, and how fast that might be."""
     if plan.lanes is not None:
-        found = counts.of_bursts(text, _BURST)
+        cells = plan.size // plan.lanes  # of each lane, and each takes a step at least
+        found = counts.of_one_kernel(text, cells) or counts.of_bursts(text, burst_on(platform))
     else:
         whole = isinstance(batch.frozen.program.method, Exact)
         found = counts.of_whole(text) if whole else counts.of_loop(text)
@@ -77,9 +78,9 @@ def _numbers(target: targets.Target, batch: Batch, plan: Plan, text: str) -> dic
     }
 
 
-def _registers(folder: pathlib.Path) -> dict[str, int]:
-    """The most that a kernel of the way takes, of what XLA left in a folder."""
-    told = ""
+def _of_kernels(target: targets.Target, folder: pathlib.Path) -> dict[str, Any]:
+    """The most that a kernel of the way takes, of what XLA left in a folder, and how fast one that is all of it is."""
+    told, result = "", {}
     for kernel in folder.glob("*.ptx"):  # each alone, for all of them define the same constants
         text = kernel.read_text()
         arch = re.search(r"^\.target (\w+)", text, re.MULTILINE)
@@ -87,7 +88,17 @@ def _registers(folder: pathlib.Path) -> dict[str, int]:
             continue
         command = [targets.ptxas(), "-v", f"-arch={arch[1]}", "-o", "/dev/null", kernel]
         told += subprocess.run(command, check=True, capture_output=True, text=True).stderr
-    return registers(told) if told else {}
+        if ".entry travel(" in text:
+            result = _speed(target, text)
+    return registers(told) | result if told else {}
+
+
+def _speed(target: targets.Target, kernel: str) -> dict[str, float]:
+    """Of a kernel that lets all cells travel: it takes its time for arithmetic, nearly all of it of a lane's step."""
+    many = lambda kind: len(re.findall(rf"^\s+\w+(?:\.\w+)*\.{kind} ", kernel, re.MULTILINE))
+    operations = {"f64": many("f64"), "f32": many("f32")}
+    seconds = operations["f64"] / target.float64 + operations["f32"] / target.float32
+    return {"operations": sum(operations.values()), "estimated_lane_steps_per_second": float(f"{1 / seconds:.3g}")}
 
 
 def registers(told: str) -> dict[str, int]:

@@ -36,6 +36,7 @@ class Target:
         description: For XLA: of a GPU its properties, of a TPU the name of a topology.
         bandwidth: Of a GPU's memory, bytes a second.
         clock: Of a TPU, cycles a second.
+        float64, float32: Of a GPU, operations a second.
     """
 
     name: str
@@ -43,6 +44,8 @@ class Target:
     description: str
     bandwidth: float = math.inf
     clock: float = math.inf
+    float64: float = math.inf
+    float32: float = math.inf
 
     @property
     def missing(self) -> list[str]:
@@ -104,7 +107,8 @@ dnn_version_info {{ major: 9 minor: 7 }}
 runtime_version {{ major: 12 minor: 8 patch: 0 }}
 device_description_str: "{device}"
 """
-    return Target(name, "cuda", description, bandwidth)
+    float32 = more["core_count"] * more["fpus_per_core"] * more["clock_rate_ghz"] * 1e9
+    return Target(name, "cuda", description, bandwidth, float64=float32 / 2, float32=float32)
 
 
 _HOPPER: dict[str, Any] = {
