@@ -1,5 +1,8 @@
 """Bad input: what was needed, what came, and how to mend it - at the call, before anything runs."""
 
+import types
+import warnings
+
 import diffrax
 import equinox as eqx
 import jax
@@ -10,6 +13,7 @@ import pytest
 import xarray as xr
 
 import layerflow as lf
+from layerflow.engine._machine import check_float64
 
 pytestmark = pytest.mark.usefixtures("as_users_see_it")
 
@@ -784,3 +788,26 @@ def test_bad_input_is_told_in_the_users_words(case):
     call, kind, words = CASES[case]
     with pytest.raises(kind, match=words):
         call()
+
+
+@pytest.fixture
+def on_a_tpu(monkeypatch):
+    """Devices say that they are TPUs; nothing is compiled for them."""
+    monkeypatch.setattr(lf.Machine, "local_devices", lambda _: [types.SimpleNamespace(platform="tpu")])
+    monkeypatch.setattr("layerflow.engine._chunks.Batch.compile", lambda *_: pytest.fail("compiled"))
+
+
+@pytest.mark.parametrize("method", [lf.Exact(t1=1.0), lf.Flow(t1=1.0, solver=diffrax.Kvaerno5())], ids=str)
+def test_methods_that_no_tpu_computes_in_float64_are_refused_there(method, on_a_tpu):  # noqa: ARG001
+    with pytest.raises(ValueError, match=r"A TPU has no float64, and XLA .* Turn float64 off .* or compute on the CPU"):
+        sweep(method=method)
+
+
+def test_float64_on_a_tpu_is_told_with_its_cost():
+    tpu = types.SimpleNamespace(platform="tpu")
+    with pytest.warns(UserWarning, match=r"A TPU has no float64. .* five to twelve times the operations"):
+        check_float64(np.dtype("float64"), tpu, emulated=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_float64(np.dtype("float32"), tpu, emulated=False)
+        check_float64(np.dtype("float64"), jax.devices()[0], emulated=False)

@@ -19,7 +19,7 @@ from layerflow.engine._devices import Ask
 from layerflow.engine._identity import Identity
 from layerflow.engine._kept import traces
 from layerflow.engine._lanes import MANY_STEPS
-from layerflow.engine._machine import Device, Machine, Plan
+from layerflow.engine._machine import Device, Machine, Plan, check_float64
 from layerflow.engine._program import Frozen, check_gauge
 from layerflow.engine._programs import Numbers, Programs, travelling
 from layerflow.engine._trace import Traced
@@ -111,6 +111,7 @@ class Batch:
             filled: Whether the chunk may be filled up, so that sweeps of other sizes find their programs.
         """
         method, start = self.frozen.program.method, self.frozen.program.start.outputs
+        check_float64(start.dtype, on.local_devices()[0], method.emulated)
         lanes = on.lanes_of(_STATE_COPIES * bytes_of(start)) if method.in_lanes else None
         steps = "velocity" in method.needs
 

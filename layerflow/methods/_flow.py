@@ -229,6 +229,11 @@ class Flow(Method):
         """Whether its steps are written out stage by stage."""
         return UnrolledStep.fits(self.solver)
 
+    @property
+    def emulated(self) -> bool:
+        """Whether XLA compiles it in float64 for a TPU: not implicit stages, whose factorisation is float32."""
+        return not isinstance(self.solver, dfx.AbstractImplicitSolver)
+
     def check_precision(self, dtype: Any) -> None:
         """Raise if weights of this dtype cannot carry the tolerance."""
         if dtype == jnp.float64:

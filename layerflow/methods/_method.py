@@ -84,6 +84,11 @@ class Method(eqx.Module):
         return False
 
     @property
+    def emulated(self) -> bool:
+        """Whether XLA compiles it in float64 for a TPU, which emulates that."""
+        return True
+
+    @property
     def untraced(self) -> Any:
         """What decides the numbers beside the functions that are traced."""
         return self
