@@ -19,7 +19,7 @@ from benchmarks.accelerators.sweeps import SWEEPS
 from layerflow.engine._chunks import Batch
 from layerflow.engine._compiled import working_set
 from layerflow.engine._lanes import burst_on
-from layerflow.engine._machine import _LANES_ELSEWHERE, Plan  # pyright: ignore[reportPrivateUsage]
+from layerflow.engine._machine import Plan, lanes_on
 from layerflow.methods import Exact
 
 CELLS = 2**14  # of what is not in lanes
@@ -32,7 +32,7 @@ def row(target: targets.Target, sweep: str) -> dict[str, Any]:
         batch, device = SWEEPS[sweep](), target.device()
     except ValueError as error:  # what layerflow does not do in this precision
         return {"refused": _first_line(error)}
-    lanes = _LANES_ELSEWHERE if batch.frozen.program.method.in_lanes else None
+    lanes = lanes_on(device.platform) if batch.frozen.program.method.in_lanes else None
     plan = Plan(CELLS if lanes is None else 4 * lanes, lanes, filled=True)
     gives: dict[str, Any] = {}
     result, refused, sizes, seconds = {}, [], [], 0.0

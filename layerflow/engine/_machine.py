@@ -22,7 +22,7 @@ _ONE_PASS_BYTES = 2**22  # on CPU, what cells beyond that number may hold if the
 _LANES = 256  # on CPU, of small networks: fewer pay more for each operation, more leave the cache
 _LANE_BYTES = 2**20  # on CPU, what all lanes of larger networks may hold
 _FEWEST_LANES = 16
-_LANES_ELSEWHERE = 2**16  # on accelerators: what an H200 holds of small networks at once; counted, not measured
+_LANES_ON = {"gpu": 2**16, "tpu": 2**14}  # what an H200 holds of small networks at once, and a v5e of larger ones
 _CHUNKS_PER_DEVICE = 4  # at least, unless the user names the devices
 _FEW = 64  # cells side by side, below which a step takes nearly as long for fewer
 _LIGHT_BYTES = 2**12  # of cells that cost as much by the dozen as alone
@@ -153,7 +153,7 @@ class Machine:
             return self.lanes
         if self._on_cpu:
             return min(_LANES, max(_FEWEST_LANES, 2 ** int(math.log2(max(_LANE_BYTES / bytes_per_lane, 1)))))
-        return _LANES_ELSEWHERE
+        return lanes_on(self.local_devices()[0].platform)
 
     def chunk_size(self, cells: int, bytes_per_cell: int | float, lanes: int | None, steps: bool = True) -> int:
         """Cells per call: even chunks that fit the memory and, on CPU, the cache, which matters more with `steps`."""
@@ -218,6 +218,11 @@ class Machine:
     @property
     def _on_cpu(self) -> bool:
         return self.local_devices()[0].platform == "cpu"
+
+
+def lanes_on(platform: str) -> int:
+    """How many trajectories step side by side on an accelerator; counted, not measured."""
+    return _LANES_ON.get(platform, _LANES_ON["tpu"])
 
 
 def check_float64(dtype: Any, device: Device, emulated: bool) -> None:
