@@ -32,6 +32,7 @@ WITHOUT_PROMISE = ("jax._src", "jax.core", "jax.extend", "jax.experimental", "ja
 WITHOUT_PROMISE += ("equinox.internal", "equinox._", "diffrax._", "optax._", "xarray.core", "matplotlib._")
 LEANING = {
     "base/_jax.py": "jax",
+    "engine/_kernel.py": "jax.experimental.pallas",  # see test_kernel
     "methods/_course.py": "equinox.internal",
     "store/_lazy.py": "xarray.core",  # as its manual says for backends
     "store/_diagram.py": "xarray.core",

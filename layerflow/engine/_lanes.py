@@ -7,17 +7,19 @@ of its bits.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from layerflow.engine._kernel import Kernel
 from layerflow.engine._lanes_last import lanes_last
 from layerflow.engine._under_way import UnderWay
 from layerflow.methods import Lane, Saved, Status, Stepper
+
+if TYPE_CHECKING:
+    from layerflow.engine._kernel import Kernel
 
 MANY_STEPS = 50_000  # of one cell, beyond which a sweep says where it is
 _BURST = 8  # steps that all lanes take on a CPU before those that ended are refilled
@@ -74,10 +76,12 @@ class Lanes:
 
         return jax.lax.while_loop(goes_on, onward, begun)
 
-    def _kernel(self, loaded: Lane, count: int) -> Kernel | None:
+    def _kernel(self, loaded: Lane, count: int) -> "Kernel | None":
         """All steps as one kernel, where there are such and these fit into it."""
         if self.platform != "gpu" or self.axis == 0 or self._room().moved.size:
             return None
+        from layerflow.engine._kernel import Kernel
+
         advance = lambda cell, lane: self.stepper(cell).advance(lane)[0]
         kernel = Kernel(advance, self.axes, self.every, loaded)
         return kernel if kernel.fits(count) else None
