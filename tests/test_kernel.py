@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,8 @@ from layerflow.engine._entries import array_of, entries_of, has_rules, most_at_o
 from layerflow.engine._flat import Flat
 from layerflow.engine._kept import programs
 from layerflow.engine._lanes_last import called_by
+from layerflow.engine._under_way import UnderWay
+from layerflow.methods import Lane, Position, Saved
 
 TASK = lf.Moments.whitened(yx=jnp.diag(jnp.array([2.0, 1.0])))
 ON = lf.Machine(chunk=300, lanes=128)
@@ -86,6 +89,31 @@ def test_a_kernel_comes_back_after_many_steps_and_goes_on(on_a_gpu, monkeypatch)
     assert len(ran) == 2  # the second program goes on, as often as is needed
     np.testing.assert_array_equal(kernel.num_steps, lanes.num_steps)
     np.testing.assert_allclose(kernel.loss, lanes.loss, rtol=1e-12)
+
+
+def test_what_a_lane_carries_may_become_what_its_cell_has():
+    lane = Lane(
+        at=Position(jnp.zeros(256), jnp.zeros((256, 1)), {}, *[jnp.zeros(256, int)] * 3),
+        t_next=jnp.zeros(256),
+        solver_state=None,
+        control=jnp.arange(256.0),
+        first_step=jnp.ones(256),
+        much=jnp.ones(256),
+        made_jump=jnp.zeros(256, bool),
+        lowest=None,
+        since=None,
+    )
+    end = lambda cell, lane: eqx.tree_at(lambda lane: (lane.control, lane.at.status), lane, (cell, jnp.asarray(1)))
+    kernel = _kernel.Kernel(end, 0, 3 * jnp.arange(256.0), lane)
+    assert kernel.fits(128)
+    first = jax.tree.map(lambda array: array[:128], lane)
+    begun = UnderWay(jnp.arange(128), first, lane.at, Saved(jnp.zeros((256, 0, 1)), {}), *map(jnp.asarray, (128, 0, 0)))
+
+    there = kernel.run(begun, jnp.arange(256), jnp.asarray(256), None, interpret=True)
+
+    assert (int(there.finished), int(there.queued)) == (256, 256)
+    np.testing.assert_array_equal(there.ended.status, 1)
+    np.testing.assert_array_equal(there.lanes.control, 3 * np.arange(128.0, 256.0))
 
 
 def test_large_networks_and_times_have_no_kernel(on_a_gpu):

@@ -90,7 +90,8 @@ class Kernel:
         self.first, self.starts, self.structure = len(shared), leaves[len(shared) :], jax.tree.structure(loaded)
         self.status = self.moving.index(jax.tree.unflatten(self.structure, carried).at.status)
         own = dict(enumerate(tables)) | {n: _Table(jnp.asarray(a), True) for n, a in self.flat.constants.items()}
-        used = {value for step in self.flat.steps for value in step.takes if isinstance(value, int)}
+        taken = [*self.flat.outputs, *(one for step in self.flat.steps for one in step.takes)]
+        used = {one for one in taken if isinstance(one, int)}
         self.loaded = {n: own[n] for n in self.moving}
         self.held = {n: table for n, table in own.items() if n in used and n not in self.moving}
 
@@ -98,6 +99,8 @@ class Kernel:
         """Whether each step has a rule, the numbers of a lane fit into registers, and it compiles within seconds."""
         if lanes % _BLOCK or not has_rules(self.flat) or operations(self.flat) > _OPERATIONS:
             return False
+        if any(table.array.size > _ENDLESS for table in (*self.held.values(), *self.loaded.values())):
+            return False  # places in memory are counted in 32 bits
         return most_at_once(self.flat, set(self.held)) <= _REGISTERS
 
     def run(
