@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.pallas.triton import lowering
 from test_lanes_last import FUNCTIONS, LANES, drawn
 
 import layerflow as lf
-from layerflow.engine import _kernel, _lanes
+from layerflow.engine import _entries, _kernel, _lanes
 from layerflow.engine._entries import array_of, entries_of, has_rules, most_at_once, operations
 from layerflow.engine._flat import Flat
 from layerflow.engine._kept import programs
@@ -150,6 +151,14 @@ def test_what_has_no_rule_is_told(name):
     function, shapes = FUNCTIONS[name]
     like = [jax.ShapeDtypeStruct(array.shape[:-1], array.dtype) for array in drawn(*shapes)]
     assert not has_rules(Flat(jax.make_jaxpr(function)(*like), called_by).without_unused())
+
+
+def test_pallas_knows_what_kernels_are_written_in():
+    known = {str(primitive) for primitive in lowering.triton_lowering_rules}
+    here = {name for name in _entries._ENTRYWISE if hasattr(jax.lax, f"{name}_p")}
+    gone = f"jax {jax.__version__}: Pallas has no rule for {here - known}, see layerflow/engine/_entries.py."
+    assert here, gone
+    assert here <= known, gone
 
 
 def test_numbers_at_once_and_operations_are_counted():
