@@ -805,7 +805,7 @@ def test_methods_that_no_tpu_computes_in_float64_are_refused_there(method, on_a_
 
 def test_float64_on_a_tpu_is_told_with_its_cost():
     tpu = types.SimpleNamespace(platform="tpu")
-    with pytest.warns(UserWarning, match=r"A TPU has no float64. .* five to twelve times the operations"):
+    with pytest.warns(UserWarning, match=r"A TPU has no float64. .* five to seven times the operations"):
         check_float64(np.dtype("float64"), tpu, emulated=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

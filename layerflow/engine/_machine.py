@@ -236,7 +236,7 @@ def check_float64(dtype: Any, device: Device, emulated: bool) -> None:
     if not emulated:
         raise ValueError(f"A TPU has no float64, and XLA does not compile this method for what emulates it. {way_out}")
     warnings.warn(
-        "A TPU has no float64. What emulates it takes five to twelve times the operations of a step in float32, as "
+        "A TPU has no float64. What emulates it takes five to seven times the operations of a step in float32, as "
         f"counted for small networks. {way_out}",
         stacklevel=2,
     )
