@@ -1,4 +1,4 @@
-"""What benchmarks share that needs no JAX: where results lie, the processor, and names that a user gives."""
+"""What benchmarks share that needs no JAX: where results lie, precisions, the processor, and names a user gives."""
 
 import contextlib
 import difflib
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 RESULTS = pathlib.Path(__file__).parent / "results"
+DTYPES = ("float64", "float32")
 
 
 def processor() -> str:

@@ -23,10 +23,9 @@ import numpy as np
 
 import layerflow as lf
 from benchmarks import _measure
+from benchmarks._shared import DTYPES
 
-DTYPES = ("float64", "float32")
 SECONDS = 210.0  # after which a process begins with nothing new
-T1 = 39.99
 BY_HAND = (512, 2**13, 2**17)  # cells of a chunk
 
 
@@ -34,7 +33,7 @@ def right() -> dict[str, float]:
     """Figure 6(a) by its flow against its closed form, 40 x 40 cells."""
     from benchmarks import closed_form
 
-    flow, exact = (closed_form.sweep(method) for method in (lf.Flow(t1=T1), lf.Exact(t1=T1)))
+    flow, exact = (closed_form.sweep(method) for method in (lf.Flow(t1=closed_form.T1), lf.Exact(t1=closed_form.T1)))
     apart = lambda name: float(np.abs(flow[name] - exact[name]).max())
     return {
         "flow_succeeded": int((flow.status == 0).sum()),
@@ -111,7 +110,7 @@ def figure_6a(grid: int) -> dict[str, float]:
     """Figure 6(a) in one call."""
     from benchmarks import closed_form
 
-    run = lambda: closed_form.sweep(lf.Flow(t1=T1), grid)
+    run = lambda: closed_form.sweep(lf.Flow(t1=closed_form.T1), grid)
     diagram = run()
     return {
         "cells": grid**2,

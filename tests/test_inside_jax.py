@@ -263,7 +263,7 @@ LOOPS = {
     "scan": lambda x, _: jax.lax.scan(lambda sum_, row: (sum_ + row, sum_), x[0], x),
     "cond": lambda x, y: jax.lax.cond(x.sum() > y.sum(), jnp.sin, jnp.cos, x),
 }
-RULES = {*_lanes_last._ENTRYWISE, *_lanes_last._BY_AXIS, *_lanes_last._BY_SHAPE, *_lanes_last._CALLS, "dot_general"}
+RULES = {*_lanes_last.ENTRYWISE, *_lanes_last._BY_AXIS, *_lanes_last._BY_SHAPE, *_lanes_last._CALLS, "dot_general"}
 LATER = {"log2", "one_minus_square", "polynomial"} if jax.__version_info__ < (0, 12) else set()
 
 

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import tyro
 
-from benchmarks._shared import RESULTS, known, processor
+from benchmarks._shared import DTYPES, RESULTS, known, processor
 from benchmarks.accelerators.targets import ENVIRONMENT, TARGETS, WHEELS
 
 Row = dict[str, Any]
@@ -29,7 +29,6 @@ NAMES = (
     *("2-2-2", "5-5-5", "20-20-20", "2-2-2-2-2", "samples", "times", "converged", "kvaerno5", "derivative"),
     *("descent", "exact", "figure-6a", "figure-10"),
 )
-DTYPES = ("float64", "float32")
 CHECKED = (("h200", "2-2-2", "float64"), ("h200", "5-5-5", "float64"), ("v5e", "2-2-2", "float32"))
 RECORD = RESULTS / "accelerators.json"
 LIMIT = 1200  # seconds that compiling one row may take

@@ -9,7 +9,7 @@ import collections
 import copy
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from layerflow.base._jax import ClosedJaxpr, Literal
@@ -30,6 +30,11 @@ class Step(NamedTuple):
     own: Any
     takes: list[Any]
     gives: list[int]
+
+
+def values_in(atoms: Iterable[Any]) -> set[int]:
+    """The numbers of values among what a step takes or a program gives."""
+    return {one for one in atoms if isinstance(one, int)}
 
 
 class Flat:
@@ -54,10 +59,10 @@ class Flat:
 
     def without_unused(self) -> "Flat":
         """The same program with those steps alone that its outputs depend on."""
-        other, needed, steps = copy.copy(self), {one for one in self.outputs if isinstance(one, int)}, []
+        other, needed, steps = copy.copy(self), values_in(self.outputs), []
         for step in reversed(self.steps):
             if needed & set(step.gives):
-                needed |= _values(step)
+                needed |= values_in(step.takes)
                 steps.append(step)
         other.steps = steps[::-1]
         return other
@@ -113,7 +118,7 @@ def computed_apart(
     lasts: dict[int, int] = {}  # the place of the step of each value that is computed apart
     place = {value: at for at, step in enumerate(flat.steps) for value in step.gives}
     for at, step in enumerate(flat.steps):
-        if not (terms(step) or (joined(step) and loaded & _values(step))):
+        if not (terms(step) or (joined(step) and loaded & values_in(step.takes))):
             continue
         (value,) = step.gives
         often = uses(value) + outputs[value] * (1 if called else 2) > 1
@@ -134,7 +139,7 @@ def _users(flat: Flat) -> dict[int, list[Step]]:
     """The steps that take each value."""
     users: dict[int, list[Step]] = collections.defaultdict(list)
     for step in flat.steps:
-        for value in _values(step):
+        for value in values_in(step.takes):
             users[value].append(step)
     return users
 
@@ -143,10 +148,10 @@ def _factors(flat: Flat, terms: Callable[[Step], int], place: dict[int, int]) ->
     """Computed values that products take, before they are moved about, each with the product."""
     found = []
     for step in flat.steps:
-        for value in _values(step) if terms(step) else ():
+        for value in values_in(step.takes) if terms(step) else ():
             moved = {value}
             while moved and (value := moved.pop()) in place and _moves(flat.steps[place[value]]):
-                moved = _values(flat.steps[place[value]])
+                moved = values_in(flat.steps[place[value]].takes)
             if value in place and len(flat.steps[place[value]].gives) == 1:
                 found.append((value, step))
     return found
@@ -162,14 +167,10 @@ def _repeats(step: Step) -> bool:
     return step.own.primitive.name == "broadcast_in_dim" and size(step.own.outvars[0]) > size(step.own.invars[0])
 
 
-def _values(step: Step) -> set[int]:
-    return {value for value in step.takes if isinstance(value, int)}
-
-
 def _leading_to(at: int, flat: Flat, users: dict[int, list[Step]], ends: set[int]) -> Apart:
     """The step at a place with those before that lead to it alone, or move numbers about."""
-    last, outputs = flat.steps[at], {value for value in flat.outputs if isinstance(value, int)}
-    inside, steps, needed = set(last.gives), [last], _values(last)
+    last, outputs = flat.steps[at], values_in(flat.outputs)
+    inside, steps, needed = set(last.gives), [last], values_in(last.takes)
     for step in reversed(flat.steps[:at]):
         gives = set(step.gives)
         if not gives & needed or gives & ends:
@@ -177,6 +178,6 @@ def _leading_to(at: int, flat: Flat, users: dict[int, list[Step]], ends: set[int
         alone = not gives & outputs and all(set(user.gives) <= inside for value in gives for user in users[value])
         if alone or _moves(step):
             inside |= gives
-            needed |= _values(step)
+            needed |= values_in(step.takes)
             steps.append(step)
     return Apart(sorted(needed - inside), steps[::-1])

@@ -17,8 +17,8 @@ from jax.experimental.pallas import triton
 from jaxtyping import Array, Int, PyTree
 
 from layerflow.engine._entries import Entries, array_of, entries_of, has_rules, most_at_once, numbers_in, operations
-from layerflow.engine._flat import Flat
-from layerflow.engine._lanes_last import called_by
+from layerflow.engine._flat import Flat, values_in
+from layerflow.engine._lanes_last import called_by, shared_leaves
 from layerflow.engine._under_way import UnderWay
 from layerflow.methods import Lane, Status
 
@@ -78,8 +78,7 @@ class Kernel:
     """
 
     def __init__(self, advance: Callable[[Any, Lane], Lane], axes: PyTree, arrays: PyTree, loaded: Lane) -> None:
-        alike = lambda axis, argument: jax.tree.map(lambda _: axis is None, argument)
-        shared = jax.tree.leaves(jax.tree.map(alike, axes, arrays, is_leaf=lambda axis: axis is None))
+        shared = shared_leaves(axes, arrays)
         leaves, structure = jax.tree.flatten((arrays, loaded))
         tables = [_Table(leaf, number < len(shared) and shared[number]) for number, leaf in enumerate(leaves)]
         one = [jax.ShapeDtypeStruct(table.shape, table.array.dtype) for table in tables]
@@ -90,8 +89,7 @@ class Kernel:
         self.first, self.starts, self.structure = len(shared), leaves[len(shared) :], jax.tree.structure(loaded)
         self.status = self.moving.index(jax.tree.unflatten(self.structure, carried).at.status)
         own = dict(enumerate(tables)) | {n: _Table(jnp.asarray(a), True) for n, a in self.flat.constants.items()}
-        taken = [*self.flat.outputs, *(one for step in self.flat.steps for one in step.takes)]
-        used = {one for one in taken if isinstance(one, int)}
+        used = values_in(self.flat.outputs).union(*(values_in(step.takes) for step in self.flat.steps))
         self.loaded = {n: own[n] for n in self.moving}
         self.held = {n: table for n, table in own.items() if n in used and n not in self.moving}
 

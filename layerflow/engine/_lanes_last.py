@@ -26,7 +26,7 @@ _LOOPS = {"while", "scan", "cond"}
 _CALLS = {"jit": "jaxpr", "custom_jvp_call": "call_jaxpr", "custom_vjp_call": "call_jaxpr"}
 # fmt: off
 # What has an entry of its result for each entry of its operands, all of one shape.
-_ENTRYWISE = {
+ENTRYWISE = {
     "add", "sub", "mul", "div", "rem", "max", "min", "pow", "atan2", "nextafter", "neg", "sign", "abs", "floor",
     "ceil", "round", "is_finite", "exp", "exp2", "expm1", "log", "log2", "log1p", "sqrt", "rsqrt", "cbrt", "square",
     "one_minus_square", "integer_pow", "polynomial", "sin", "cos", "tan", "asin", "acos", "atan", "sinh", "cosh",
@@ -38,23 +38,12 @@ _BY_AXIS = {
     "concatenate", "stack", "unstack", "split", "squeeze", "rev", "reduce_sum", "reduce_max", "reduce_min",
     "reduce_prod", "reduce_and", "reduce_or", "cumsum",
 }
-# fmt: on
-# What XLA computes together with what it takes.
+# What XLA computes together with what it takes, beside these.
 _JOINED = {
-    "broadcast_in_dim",
-    "reshape",
-    "transpose",
-    "slice",
-    "squeeze",
-    "rev",
-    "concatenate",
-    "reduce_sum",
-    "reduce_max",
-    "reduce_min",
-    "reduce_prod",
-    "reduce_and",
-    "reduce_or",
+    "broadcast_in_dim", "reshape", "transpose", "slice", "squeeze", "rev", "concatenate", "reduce_sum", "reduce_max",
+    "reduce_min", "reduce_prod", "reduce_and", "reduce_or",
 }
+# fmt: on
 # What each lane looks up in a table that all share: `jax.vmap` loses nothing there.
 _LOOKS_UP = {"dynamic_slice", "gather"}
 
@@ -91,10 +80,9 @@ def lanes_last(function: Callable[..., PyTree], axes: PyTree, lanes: int, apart:
     Returns:
         A function to be jitted, not differentiated: rules that functions have for their derivatives are lost.
     """
-    alike = lambda axis, argument: jax.tree.map(lambda _: axis is None, argument)
 
     def of_lanes(*arguments: PyTree) -> PyTree:
-        shared = jax.tree.leaves(jax.tree.map(alike, axes, arguments, is_leaf=lambda axis: axis is None))
+        shared = shared_leaves(axes, arguments)
         flat, structure = jax.tree.flatten(arguments)
         one = [jax.ShapeDtypeStruct(a.shape if s else a.shape[:-1], a.dtype) for a, s in zip(flat, shared, strict=True)]
         closed, result = jax.make_jaxpr(function, return_shape=True)(*jax.tree.unflatten(structure, one))
@@ -104,6 +92,12 @@ def lanes_last(function: Callable[..., PyTree], axes: PyTree, lanes: int, apart:
         return jax.tree.unflatten(jax.tree.structure(result), spread)
 
     return of_lanes
+
+
+def shared_leaves(axes: PyTree, arguments: PyTree) -> list[bool]:
+    """Of each array in some arguments, whether all lanes share it: its axis, or that of the part it is in, is None."""
+    alike = lambda axis, argument: jax.tree.map(lambda _: axis is None, argument)
+    return jax.tree.leaves(jax.tree.map(alike, axes, arguments, is_leaf=lambda axis: axis is None))
 
 
 def _run(closed: ClosedJaxpr, inputs: list[Array], lanes: int, apart: bool, called: bool = False) -> list[Array]:
@@ -151,7 +145,7 @@ def called_by(step: Any) -> ClosedJaxpr | None:
 
 def _terms_of(step: Step) -> int:
     """Of how many terms the entries of a step's product are sums; 0 if it is no product that is written out."""
-    return _terms_in(step.own) if _written_out(step.own) else 0
+    return terms_in(step.own) if _written_out(step.own) else 0
 
 
 def _written_out(step: Any) -> bool:
@@ -161,7 +155,7 @@ def _written_out(step: Any) -> bool:
 
 def _joined(step: Step) -> bool:
     name = step.own.primitive.name
-    return name in _ENTRYWISE or name in _JOINED
+    return name in ENTRYWISE or name in _JOINED
 
 
 def _step(step: Any, inputs: list[Array], lanes: int, calls: dict[int, Any]) -> list[Array] | None:
@@ -171,7 +165,7 @@ def _step(step: Any, inputs: list[Array], lanes: int, calls: dict[int, Any]) -> 
         inner = how[_CALLS[name]]
         run_inner = lambda *inputs: _run(inner, list(inputs), lanes, apart=True, called=True)
         return _called(calls.setdefault(id(inner), jax.jit(run_inner)), *inputs)
-    if name in _ENTRYWISE:
+    if name in ENTRYWISE:
         return _bound(step, _of_one_shape(inputs))
     if name in _BY_AXIS:
         most = max(array.shape[-1] for array in inputs)
@@ -235,10 +229,10 @@ _BY_SHAPE: dict[str, Callable[..., Array]] = {
 
 def _large(step: Any) -> bool:
     """Whether the entries of a product are sums of more terms than are worth writing out; a number's never are."""
-    return bool(step.outvars[0].aval.shape) and not 0 < _terms_in(step) <= FEW
+    return bool(step.outvars[0].aval.shape) and not 0 < terms_in(step) <= FEW
 
 
-def _terms_in(step: Any) -> int:
+def terms_in(step: Any) -> int:
     """Of how many terms the entries of a product are sums."""
     (over, _), _ = step.params["dimension_numbers"]
     return math.prod(step.invars[0].aval.shape[i] for i in over)
