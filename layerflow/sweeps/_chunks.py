@@ -170,8 +170,9 @@ def solved(grid: Grid, batch: Batch, plan: Plan, device: Device, cells: np.ndarr
 
 
 def chunks_of(cells: Sequence[int] | np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Cells, one chunk after the other."""
-    return (np.asarray(cells[begin : begin + size]) for begin in range(0, len(cells), size))
+    """Cells in chunks of some of every region each, so that none of several devices is left with the hard ones."""
+    many = -(-len(cells) // size)
+    return (np.asarray(cells[begin::many]) for begin in range(many))
 
 
 def progress_bar(total: int, show: bool, done: int = 0) -> Any:
