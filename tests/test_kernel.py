@@ -63,6 +63,19 @@ def on_a_gpu(monkeypatch):
     programs.clear()
 
 
+def test_few_ts_are_saved_at_once_and_a_step_that_passed_more_is_retaken(on_a_gpu):
+    ts = jnp.concatenate([jnp.linspace(0.0, 2.0, 30), jnp.linspace(2.001, 2.01, 15), jnp.array([5.0])])
+    lanes = swept(networks, t1=5.0, ts=ts)
+    ran = on_a_gpu()
+
+    there = swept(networks, t1=5.0, ts=ts)
+
+    assert not ran  # a kernel has no place for them
+    np.testing.assert_array_equal(there.status, lanes.status)
+    np.testing.assert_array_equal(there.num_steps, lanes.num_steps)
+    np.testing.assert_allclose(there.loss, lanes.loss, rtol=1e-9, atol=1e-15)
+
+
 @pytest.mark.parametrize(
     ("cell", "how"),
     [(networks, {}), (modes, {"t1": 200.0, "until": "converged"})],

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MANY_STEPS = 50_000  # of one cell, beyond which a sweep says where it is
 _BURST = 8  # steps that all lanes take on a CPU before those that ended are refilled
 _BURST_ELSEWHERE = 16  # refilling takes as many launches as a step
+_VISITS = 4  # of `ts` that a step elsewhere than on a CPU saves at once
 
 
 @dataclass(frozen=True)
@@ -121,22 +122,45 @@ class Lanes:
             after, dense = over(lambda stepper, lane: stepper.advance(lane), before)
             if saved.moved.shape[1] == 0:
                 return after, saved
-
-            def passes(carry: tuple[Lane, Saved]) -> Bool[Array, ""]:
-                return jnp.any(over(lambda stepper, *steps: stepper.passes(*steps), before, carry[0]))
-
-            def save(carry: tuple[Lane, Saved]) -> tuple[Lane, Saved]:
-                visit = lambda stepper, *steps: stepper.visit(*steps)
-                visited, number, values = over(visit, before, carry[0], dense)
-                put = lambda rows, v: rows.at[state.cell, number].set(jnp.moveaxis(v, axis, 0), mode="drop")
-                return visited, jax.tree.map(put, carry[1], values)
-
-            return jax.lax.while_loop(passes, save, (after, saved))
+            return self._save(over, state.cell, before, after, dense, saved)
 
         lanes = jax.tree.map(lambda array: jnp.moveaxis(array, 0, axis), state.lanes)
         lanes, saved = jax.lax.fori_loop(0, burst_on(self.platform), step, (lanes, state.saved))
         lanes = jax.tree.map(lambda array: jnp.moveaxis(array, axis, 0), lanes)
         return eqx.tree_at(lambda state: (state.lanes, state.saved), state, (lanes, saved))
+
+    def _save(
+        self,
+        over: Callable[..., Any],
+        cell: Int[Array, " lanes"],
+        before: Lane,
+        after: Lane,
+        dense: dict[str, Any],
+        saved: Saved,
+    ) -> tuple[Lane, Saved]:
+        """Save what a step passed of `ts`: all of it on a CPU; elsewhere a few, and a step that passed more is retaken.
+
+        A loop until nothing is left would ask the host at every step, and would wait for the lane that passed most.
+        """
+        at_once = 1 if self.platform == "cpu" else _VISITS
+        left = lambda stepper, *steps: stepper.passes(*steps)
+
+        def save(carry: tuple[Lane, Saved]) -> tuple[Lane, Saved]:
+            visit = lambda stepper, *steps: stepper.visit(*steps, at_once)
+            visited, number, values = over(visit, before, carry[0], dense)
+            first = lambda array: jnp.moveaxis(array, self.axis, 0)
+            put = lambda rows, v: rows.at[cell[:, None], first(number)].set(first(v), mode="drop")
+            return visited, jax.tree.map(put, carry[1], values)
+
+        if self.platform == "cpu":
+            return jax.lax.while_loop(lambda carry: jnp.any(over(left, before, carry[0])), save, (after, saved))
+
+        def unless_left(stepper: Stepper, before: Lane, visited: Lane) -> Lane:
+            again = eqx.tree_at(lambda lane: lane.at.num_saved, before, visited.at.num_saved)
+            return jax.tree.map(lambda a, v: jnp.where(left(stepper, before, visited), a, v), again, visited)
+
+        visited, saved = save((after, saved))
+        return over(unless_left, before, visited), saved
 
     def _refill(self, state: UnderWay, loaded: Lane, queue: Int[Array, " cells"], total: Int[Array, ""]) -> UnderWay:
         """Write down where lanes ended, and give them the next cells of the queue."""

@@ -293,14 +293,20 @@ class Stepper:
         t = self.ts[jnp.minimum(lane.at.num_saved, count - 1)]
         return (lane.at.t > before.at.t) & (lane.at.num_saved < count) & (t <= before.t_next)
 
-    def visit(self, before: Lane, lane: Lane, dense: dict[str, Any]) -> tuple[Lane, Int[Array, ""], Saved]:
-        """Evaluate the next such time: the lane with it counted, its number (beyond the last if none), the values."""
-        count, number = self.ts.shape[0], lane.at.num_saved
-        passed = self.passes(before, lane)
-        moved = self._interpolation(before, dense).evaluate(self.ts[jnp.minimum(number, count - 1)])
-        values = Saved(moved, higher(before.at.peaks, self.course.follow(moved)))
-        lane = eqx.tree_at(lambda lane: lane.at.num_saved, lane, number + passed.astype(int))
-        return lane, jnp.where(passed, number, count), values
+    def visit(
+        self, before: Lane, lane: Lane, dense: dict[str, Any], most: int = 1
+    ) -> tuple[Lane, Int[Array, " most"], Saved]:
+        """Evaluate the next such times, `most` at once: the lane with them counted, their numbers, the values there.
+
+        Beyond the last of `ts` where there is none.
+        """
+        count, numbers = self.ts.shape[0], lane.at.num_saved + jnp.arange(most)
+        ts = self.ts[jnp.minimum(numbers, count - 1)]
+        passed = (lane.at.t > before.at.t) & (numbers < count) & (ts <= before.t_next)
+        moved = jax.vmap(self._interpolation(before, dense).evaluate)(ts)
+        values = Saved(moved, jax.vmap(lambda moved: higher(before.at.peaks, self.course.follow(moved)))(moved))
+        lane = eqx.tree_at(lambda lane: lane.at.num_saved, lane, lane.at.num_saved + jnp.sum(passed))
+        return lane, jnp.where(passed, numbers, count), values
 
     def step(self, lane: Lane, saved: Saved) -> tuple[Lane, Saved]:
         """Advance, and save the values at all of `ts` that were passed."""
