@@ -105,6 +105,24 @@ def test_a_call_that_runs_out_of_memory_is_split(monkeypatch):
     assert_same(split, whole, WIDE["scale"])
 
 
+def test_chunks_are_halved_where_the_compiler_finds_no_room_for_them(monkeypatch):
+    """As XLA does for a TPU."""
+    whole, compile_ = swept(WIDE, lanes=16), _chunks.Batch.compile
+
+    def small_only(self, plan, device):
+        if plan.size > 50:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory on HBM.")
+        return compile_(self, plan, device)
+
+    monkeypatch.setattr(_chunks.Batch, "compile", small_only)
+    small = swept(WIDE, lanes=16)
+
+    assert 25 < small.attrs["chunk"] <= 50 < whole.attrs["chunk"]
+    assert_same(small, whole, WIDE["scale"])
+    with pytest.raises(MemoryError, match=r"60 cells in one call takes more memory than .* has\. Take smaller chunks"):
+        swept(WIDE, lanes=16, chunk=60)
+
+
 def test_chunks_fit_the_memory_that_programs_say_they_take():
     """The rough estimate is wrong here: an observable works on far more than it returns."""
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from typing import Any
 
 import jax
@@ -19,7 +20,7 @@ from benchmarks.accelerators.sweeps import SWEEPS
 from layerflow.engine._chunks import Batch
 from layerflow.engine._compiled import working_set
 from layerflow.engine._lanes import burst_on
-from layerflow.engine._machine import Plan, lanes_on
+from layerflow.engine._machine import Plan, check_float64, lanes_on
 from layerflow.methods import Exact
 
 CELLS = 2**14  # of what is not in lanes
@@ -30,10 +31,22 @@ def row(target: targets.Target, sweep: str) -> dict[str, Any]:
     """Compile, and read; `refused` says of each program that cannot be compiled why."""
     try:
         batch, device = SWEEPS[sweep](), target.device()
+        program = batch.frozen.program
+        with warnings.catch_warnings(action="ignore"):  # what float64 costs
+            check_float64(program.start.outputs.dtype, device, program.method.emulated)
     except ValueError as error:  # what layerflow does not do in this precision
         return {"refused": _first_line(error)}
-    lanes = lanes_on(device.platform) if batch.frozen.program.method.in_lanes else None
+    lanes = lanes_on(device.platform) if program.method.in_lanes else None
     plan = Plan(CELLS if lanes is None else 4 * lanes, lanes, filled=True)
+    result = _of_plan(target, batch, plan, device)
+    while "RESOURCE_EXHAUSTED" in result.get("refused", "") and plan.size > 1:  # as a sweep would do
+        plan = Plan.of(plan.size // 2, lanes, filled=True)
+        result = _of_plan(target, batch, plan, device)
+    return result
+
+
+def _of_plan(target: targets.Target, batch: Batch, plan: Plan, device: Any) -> dict[str, Any]:
+    """Compile the programs of chunks of one size, and read them."""
     gives: dict[str, Any] = {}
     result, refused, sizes, seconds = {}, [], [], 0.0
     with tempfile.TemporaryDirectory() as folder:
@@ -55,7 +68,7 @@ def row(target: targets.Target, sweep: str) -> dict[str, Any]:
                 result |= _numbers(target, batch, plan, device.platform, compiled.as_text())
         if target.platform == "cuda":
             result |= _of_kernels(target, pathlib.Path(folder))
-    result |= {"memory_bytes": max(sizes, default=0), "compile_seconds": round(seconds, 1)}
+    result |= {"cells": plan.size, "memory_bytes": max(sizes, default=0), "compile_seconds": round(seconds, 1)}
     return result | ({"refused": "; ".join(refused)} if refused else {})
 
 

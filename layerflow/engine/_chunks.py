@@ -120,14 +120,22 @@ class Batch:
                 return on.filled(cells, self.seeds, bytes_per_cell, lanes, steps)
             return Plan.of(on.chunk_size(cells, bytes_per_cell, lanes, steps), lanes)
 
-        plan, budget = planned(self._bytes_per_cell()), on.budget()
-        taken = self.compile(plan, on.local_devices()[0])
+        plan, budget, device = planned(self._bytes_per_cell()), on.budget(), on.local_devices()[0]
+        taken = self._taken(plan, device)
         if taken > budget and plan.filled:  # filling has no room
             return self.plan(cells, on)
+        while math.isinf(taken) and plan.size > 1 and on.chunk is None:
+            plan = Plan.of(plan.size // 2, plan.lanes)
+            taken = self._taken(plan, device)
+        if math.isinf(taken):
+            raise MemoryError(
+                f"To compute {plan.size} cells in one call takes more memory than {device} has. Take smaller chunks, "
+                f"lf.Machine(chunk=...), or measure at fewer `ts`."
+            )
         if taken > budget and on.chunk is None:
             # Memory is linear in cells: two sizes tell how many fit.
             other = Plan.of(plan.size // 2 or 2, plan.lanes)
-            per_cell = (taken - self.compile(other, on.local_devices()[0])) / (plan.size - other.size)
+            per_cell = (taken - self.compile(other, device)) / (plan.size - other.size)
             room = budget - (taken - plan.size * per_cell)
             if room < per_cell:
                 raise MemoryError(
@@ -135,8 +143,17 @@ class Batch:
                     f"{budget / 2**30:.2g} GiB of `memory`. Raise lf.Machine(memory=...), or measure at fewer `ts`."
                 )
             plan = planned(budget * per_cell / room)
-            self.compile(plan, on.local_devices()[0])
+            self.compile(plan, device)
         return plan
+
+    def _taken(self, plan: Plan, device: Device) -> int | float:
+        """The bytes that a chunk takes; without end where the compiler finds that the device has no room for it."""
+        try:
+            return self.compile(plan, device)
+        except jax.errors.JaxRuntimeError as error:
+            if not _no_room(error):
+                raise
+            return math.inf
 
     def run(
         self, device: Device, cells: Cells, plan: Plan, ask: Ask = lambda call: call(), tell: Tell = lambda _: None
@@ -155,7 +172,7 @@ class Batch:
         try:
             return self._call(device, cells, plan, ask, tell)
         except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error) or plan.size == 1:
+            if not _no_room(error) or plan.size == 1:
                 raise
         if not self.calls_split:
             warnings.warn(
@@ -282,6 +299,11 @@ class Batch:
         """Compile for a device; the bytes that a chunk takes while it runs."""
         self.chunk_bytes = max(program.bytes for program in self.programs.of_chunks(plan, device).values())
         return self.chunk_bytes
+
+
+def _no_room(error: jax.errors.JaxRuntimeError) -> bool:
+    """Whether memory ran out."""
+    return "RESOURCE_EXHAUSTED" in str(error)
 
 
 def _slow(under_way: UnderWay) -> np.ndarray:
