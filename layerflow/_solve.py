@@ -10,6 +10,7 @@ from layerflow.base._keys import as_key
 from layerflow.base._numerics import full_precision, undisturbed
 from layerflow.engine._cell import Cell, take_apart
 from layerflow.engine._kept import programs
+from layerflow.engine._machine import check_float64, default_device
 from layerflow.engine._program import check_gauge, freeze, say_floor
 from layerflow.engine._wanted import Observe, Summarise, checked_wanted
 from layerflow.methods import Method, Path, Status, Times, checked_method, checked_times
@@ -65,7 +66,9 @@ def solve(
     apart, leaves, method_arrays = take_apart(Cell.of(problem, method))
     key = as_key(0 if key is None else key, "key")
     frozen = freeze(apart, leaves, method_arrays, wanted, times, jax.eval_shape(lambda: key))
-    method.check_precision(frozen.program.start.outputs.dtype)
+    dtype = frozen.program.start.outputs.dtype
+    method.check_precision(dtype)
+    check_float64(dtype, default_device(), method.emulated)
     if frozen.program.turned is not None:
         gauge = programs.get(("gauge", frozen.program.identity), lambda: jax.jit(frozen.program.gauge))
         check_gauge(gauge(frozen.constants, leaves, method_arrays), frozen.measured)

@@ -1,5 +1,6 @@
 """Bad input: what was needed, what came, and how to mend it - at the call, before anything runs."""
 
+import shutil
 import types
 import warnings
 
@@ -793,14 +794,28 @@ def test_bad_input_is_told_in_the_users_words(case):
 @pytest.fixture
 def on_a_tpu(monkeypatch):
     """Devices say that they are TPUs; nothing is compiled for them."""
-    monkeypatch.setattr(lf.Machine, "local_devices", lambda _: [types.SimpleNamespace(platform="tpu")])
-    monkeypatch.setattr("layerflow.engine._chunks.Batch.compile", lambda *_: pytest.fail("compiled"))
+    tpu = types.SimpleNamespace(platform="tpu", memory_stats=dict)
+    monkeypatch.setattr(lf.Machine, "local_devices", lambda _: [tpu])
+    monkeypatch.setattr("layerflow._solve.default_device", lambda: tpu)
+    monkeypatch.setattr("layerflow.engine._programs.Programs.of_chunks", lambda *_: pytest.fail("compiled"))
 
 
 @pytest.mark.parametrize("method", [lf.Exact(t1=1.0), lf.Flow(t1=1.0, solver=diffrax.Kvaerno5())], ids=str)
 def test_methods_that_no_tpu_computes_in_float64_are_refused_there(method, on_a_tpu):  # noqa: ARG001
     with pytest.raises(ValueError, match=r"A TPU has no float64, and XLA .* Turn float64 off .* or compute on the CPU"):
         sweep(method=method)
+    with pytest.raises(ValueError, match="A TPU has no float64"):
+        lf.solve(PROBLEM, method)
+
+
+def test_a_store_that_is_resumed_there_is_refused_too(tmp_path, request):
+    sweep(method=lf.Exact(t1=1.0), store=tmp_path / "store")
+    for array in (tmp_path / "store").glob("*/c"):
+        shutil.rmtree(array)
+    request.getfixturevalue("on_a_tpu")
+
+    with pytest.raises(ValueError, match="A TPU has no float64"):
+        sweep(method=lf.Exact(t1=1.0), store=tmp_path / "store")
 
 
 def test_float64_on_a_tpu_is_told_with_its_cost():

@@ -111,7 +111,6 @@ class Batch:
             filled: Whether the chunk may be filled up, so that sweeps of other sizes find their programs.
         """
         method, start = self.frozen.program.method, self.frozen.program.start.outputs
-        check_float64(start.dtype, on.local_devices()[0], method.emulated)
         lanes = on.lanes_of(_STATE_COPIES * bytes_of(start)) if method.in_lanes else None
         steps = "velocity" in method.needs
 
@@ -297,6 +296,8 @@ class Batch:
 
     def compile(self, plan: Plan, device: Device) -> int:
         """Compile for a device; the bytes that a chunk takes while it runs."""
+        program = self.frozen.program
+        check_float64(program.start.outputs.dtype, device, program.method.emulated)
         self.chunk_bytes = max(program.bytes for program in self.programs.of_chunks(plan, device).values())
         return self.chunk_bytes
 

@@ -225,6 +225,12 @@ def lanes_on(platform: str) -> int:
     return _LANES_ON.get(platform, _LANES_ON["tpu"])
 
 
+def default_device() -> Device:
+    """Where JAX computes unless told otherwise."""
+    chosen: Any = jax.config.jax_default_device  # a device, the name of a platform, or None
+    return chosen if isinstance(chosen, jax.Device) else jax.local_devices(backend=chosen)[0]
+
+
 def check_float64(dtype: Any, device: Device, emulated: bool) -> None:
     """Say what float64 costs where it is emulated; raise if XLA compiles nothing of that for a method."""
     if device.platform != "tpu" or dtype != np.float64:
