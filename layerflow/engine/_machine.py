@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from layerflow.base._checks import whole
+from layerflow.base._jax import settings_of
 from layerflow.base._memory import free_memory
 
 if TYPE_CHECKING:  # to type checkers `jax.Device` is no type
@@ -227,7 +228,7 @@ def lanes_on(platform: str) -> int:
 
 def default_device() -> Device:
     """Where JAX computes unless told otherwise."""
-    chosen: Any = jax.config.jax_default_device  # a device, the name of a platform, or None
+    (chosen,) = settings_of(["jax_default_device"]).values()  # a device, the name of a platform, or None
     return chosen if isinstance(chosen, jax.Device) else jax.local_devices(backend=chosen)[0]
 
 
