@@ -64,8 +64,37 @@ def whole(value: Any) -> bool:
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
+def whole_number(value: Any, name: str, most: int, what: str) -> int | Array:
+    """A number of things, at least 1 and at most so many; of an array, which may be traced, a whole array."""
+    needed = f"Argument `{name}` counts {what} and needs to be a whole number from 1 to {most}, as many as there are"
+    if not isinstance(value, jax.Array):
+        number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+        if not number or not 1 <= value <= most or value % 1 != 0:
+            raise ValueError(f"{needed}, but it is {value!r}.")
+        return int(value)
+    kinds = jnp.integer, jnp.floating
+    if value.shape != () or not any(jnp.issubdtype(value.dtype, kind) for kind in kinds):
+        raise ValueError(f"{needed}, but it is an array of shape {value.shape} of {value.dtype}.")
+    came = f", but it is {value}." if is_concrete(value) else "."
+    count = value.astype(int)
+    value = count if jnp.issubdtype(value.dtype, jnp.integer) else value  # a small dtype may not hold the most
+    return require(count, (value >= 1) & (value <= most) & (value == jnp.floor(value)), f"{needed}{came}")
+
+
+def check_shaping(**counts: Any) -> None:
+    """Raise for a number that decides a shape, and is the value of an axis."""
+    for name, value in counts.items():
+        if not is_concrete(value):
+            draw = "Draw the most samples and take `.first(n)` of them, which compiles once; or make" * (name == "n")
+            raise TypeError(
+                f"Argument `{name}` decides a shape, but a value of an axis came. {draw or 'Make'} that axis "
+                f"lf.static([...]), which compiles once per value."
+            )
+
+
 def check_counts(**counts: Any) -> None:
     """Raise unless every argument is a whole number of at least 1."""
+    check_shaping(**counts)
     for name, value in counts.items():
         if not whole(value) or value < 1:
             raise ValueError(f"Argument `{name}` is a whole number of at least 1, but it is {value!r}.")

@@ -115,7 +115,7 @@ def write_data(path: str | os.PathLike[str], train: Samples, test: Samples | Non
         train, test: Tasks for training and for testing.
 
     Raises:
-        ValueError: If `path` has another ending, or float32 cannot hold the inputs.
+        ValueError: If `path` has another ending, float32 cannot hold the inputs, or samples have weights.
         OSError: If the folder is missing or cannot be written.
 
     Example:
@@ -131,6 +131,10 @@ def write_data(path: str | os.PathLike[str], train: Samples, test: Samples | Non
     # np.savez would add the ending, and the file would not be where its owner looks for it.
     if path.suffix.lower() != ".npz":
         raise ValueError(f"A data file needs the ending .npz, but the path is {path}. Use {path}.npz.")
+    if any(task is not None and task.weight is not None for task in (train, test)):
+        raise ValueError(
+            "A data file holds no weights, but these samples have some. Write Samples(x, y) of those that count."
+        )
     arrays: dict[str, Any] = {"x": _single(train.x, "x"), "y": np.asarray(train.y)}
     if test is not None:
         arrays |= {"x_test": _single(test.x, "x_test"), "y_test": np.asarray(test.y)}

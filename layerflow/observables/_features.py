@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, PyTree
 from layerflow._problem import Problem
 from layerflow.networks import DiagonalNetwork
 from layerflow.observables._basic import entropy_rank
-from layerflow.observables._network import samples_of
+from layerflow.observables._network import check_alike, samples_of
 from layerflow.observables._observable import observable
 from layerflow.tasks import Modes, SkillSamples
 
@@ -22,8 +22,16 @@ def features(network: PyTree, problem: Problem) -> Float[Array, "n hid"]:
         Array of shape (n, hid).
 
     Raises:
-        TypeError: If the network does not offer `features(x)` or the task holds no samples.
+        TypeError: If the network does not offer `features(x)`, the task holds no samples, or these
+            have weights.
     """
+    h = _features(network, problem)
+    check_alike(samples_of(problem, "features"), "features")
+    return h
+
+
+def _features(network: PyTree, problem: Problem) -> Float[Array, "n hid"]:
+    """Features of every sample, whatever its weight."""
     if not hasattr(network, "features"):
         raise TypeError(
             f"Features are the last hidden layer of a network that offers them as `features(x)` (LinearNetwork, MLP, "
@@ -47,7 +55,7 @@ def feature_rank(network: PyTree, problem: Problem) -> Float[Array, ""]:
     References:
         Roy, Vetterli (2007), "The effective rank".
     """
-    return entropy_rank(features(network, problem))
+    return entropy_rank(samples_of(problem, "features").weighed(_features(network, problem)))
 
 
 @observable(long_name="neural collapse")
@@ -78,7 +86,7 @@ def neural_collapse(network: PyTree, problem: Problem) -> dict[str, Float[Array,
     References:
         Papyan, Han, Donoho (2020), PNAS 117; Nam et al. (2025), arXiv:2502.21009, appendix F.
     """
-    h, task = features(network, problem), samples_of(problem, "neural_collapse")
+    h, task = _features(network, problem), samples_of(problem, "neural_collapse")
     if not hasattr(network, "classifier"):
         raise TypeError(f"neural_collapse needs a `classifier`, which a {type(network).__name__} does not offer.")
     if task.y.ndim != 2 or task.y.shape[1] < 2:
@@ -88,9 +96,10 @@ def neural_collapse(network: PyTree, problem: Problem) -> dict[str, Float[Array,
         )
     classes, label = task.y.shape[1], jnp.argmax(task.y, axis=1)
     member = jax.nn.one_hot(label, classes, dtype=h.dtype)
+    member = member if task.weight is None else task.weight[:, None] * member
     means = (member.T @ h) / jnp.sum(member, axis=0)[:, None]
     centred = means - jnp.mean(means, axis=0)[None, :]
-    scatter = h - means[label]
+    scatter = task.weighed(h - means[label])
     all_there = jnp.all(jnp.any(member > 0, axis=0))
     nearest = jnp.argmin(jnp.sum((h[:, None, :] - means[None, :, :]) ** 2, axis=2), axis=1)
     predicted = jnp.argmax(jax.vmap(network)(task.x), axis=1)
@@ -102,7 +111,7 @@ def neural_collapse(network: PyTree, problem: Problem) -> dict[str, Float[Array,
         "nc2_equinorm": equinorm,
         "nc2_equiangular": equiangular,
         "nc3": jnp.sum((unit(network.classifier) - unit(centred)) ** 2),
-        "nc4": jnp.where(all_there, jnp.mean((nearest != predicted).astype(h.dtype)), jnp.nan),
+        "nc4": jnp.where(all_there, task.mean((nearest != predicted).astype(h.dtype)), jnp.nan),
         "classifier_equinorm": w_equinorm,
         "classifier_equiangular": w_equiangular,
     }

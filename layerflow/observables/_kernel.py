@@ -12,6 +12,7 @@ from layerflow._problem import Problem
 from layerflow.base._numerics import product
 from layerflow.networks import DiagonalNetwork, LinearNetwork
 from layerflow.observables._at_hand import movement
+from layerflow.observables._network import check_alike
 from layerflow.observables._observable import observable
 from layerflow.tasks import Modes, Moments, Samples
 
@@ -27,11 +28,19 @@ def ntk(network: PyTree, problem: Problem) -> Float[Array, "out_n out_n"]:
         Array of shape (out n, out n).
 
     Raises:
-        TypeError: If the task holds no inputs (Moments, Modes).
+        TypeError: If the task holds no inputs (Moments, Modes), or its samples have weights.
 
     References:
         Jacot et al. (2018), arXiv:1806.07572.
     """
+    task = problem.task
+    if isinstance(task, Samples):
+        check_alike(task, "ntk")
+    return _weighed_kernel(network, problem)
+
+
+def _weighed_kernel(network: PyTree, problem: Problem) -> Float[Array, "out_n out_n"]:
+    """The kernel, of two samples of weights w and v times the root of w v."""
     task = problem.task
     if not isinstance(task, Samples):
         raise TypeError(
@@ -46,7 +55,7 @@ def ntk(network: PyTree, problem: Problem) -> Float[Array, "out_n out_n"]:
     derivative = (jax.jacfwd if few_weights else jax.jacrev)(output)
     jacobian = jax.vmap(derivative, in_axes=(None, 0))(weights, task.x)
     rows = outputs * task.x.shape[0]
-    flat = [part.swapaxes(0, 1).reshape(rows, -1) for part in jax.tree.leaves(jacobian)]
+    flat = [task.weighed(part).swapaxes(0, 1).reshape(rows, -1) for part in jax.tree.leaves(jacobian)]
     return sum((part @ part.T for part in flat), start=jnp.zeros((rows, rows), flat[0].dtype))
 
 
@@ -75,15 +84,16 @@ def kernel_distance(network: PyTree, problem: Problem) -> Float[Array, ""]:
         distance: Any = _linear_distance if isinstance(network, LinearNetwork) else _diagonal_distance
         task: Any = problem.task
         few = isinstance(task, Samples) and task.few
-        return distance(problem.start, network, moving, task.x if few else input_moment(task), few)
-    k0, k1 = ntk(problem.start, problem), ntk(network, problem)
+        return distance(problem.start, network, moving, task.weighed(task.x) if few else input_moment(task), few)
+    k0, k1 = _weighed_kernel(problem.start, problem), _weighed_kernel(network, problem)
     return 0.5 * jnp.sum((k0 / jnp.linalg.norm(k0) - k1 / jnp.linalg.norm(k1)) ** 2)
 
 
 def input_moment(task: Any) -> Float[Array, "inp inp"] | Float[Array, " inp"]:
     """E[x x^T], or its diagonal for uncorrelated modes."""
     if isinstance(task, Samples):
-        return task.x.T @ task.x / task.x.shape[0]
+        x = task.weighed(task.x)
+        return x.T @ x / x.shape[0]
     if isinstance(task, Moments):
         return task.xx
     if isinstance(task, Modes):

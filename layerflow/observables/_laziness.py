@@ -125,11 +125,12 @@ def _product_change(product: Any, weights: tuple[Array, ...], moved: tuple[Array
 
 def _size(values: Array, problem: Problem, by_matrix: bool) -> Float[Array, ""]:
     """Root mean square over the inputs of a function given by `_values`."""
-    if not by_matrix:
-        return safe_root(jnp.sum(values**2) / values.shape[0])
     known = isinstance(problem.task, Moments | Modes)
     task = problem.task if known else samples_of(problem, "The distance between functions")
+    if not by_matrix:
+        values = task.weighed(values) if isinstance(task, Samples) else values
+        return safe_root(jnp.sum(values**2) / values.shape[0])
     if isinstance(task, Samples) and task.few:
-        return safe_root(jnp.sum((values @ task.x.T) ** 2) / task.x.shape[0])
+        return safe_root(jnp.sum((values @ task.weighed(task.x).T) ** 2) / task.x.shape[0])
     xx = input_moment(task)
     return safe_root(jnp.sum((values * xx[None, :] if xx.ndim == 1 else values @ xx) * values))

@@ -27,9 +27,18 @@ def samples_of(problem: Problem, name: str) -> Samples:
     return task
 
 
+def check_alike(task: Samples, name: str) -> None:
+    """Raise for samples with weights, of an observable that has a row for each sample."""
+    if task.weight is not None:
+        raise TypeError(
+            f"{name} has a row for every sample, but these samples have weights, which rows cannot tell. Give `first` "
+            f"a whole number, on an axis lf.static([...]), which cuts the others off."
+        )
+
+
 @observable(long_name="accuracy")
 def accuracy(network: PyTree, problem: Problem) -> Float[Array, ""]:
-    """Fraction of samples whose largest output is where the largest target is.
+    """Fraction of samples, by weight, whose largest output is where the largest target is.
 
     With one output, the fraction whose output has the sign of the target; so targets are one-hot,
     centred one-hot, or of either sign, at any scale.
@@ -47,7 +56,7 @@ def accuracy(network: PyTree, problem: Problem) -> Float[Array, ""]:
         right = (outputs > 0) == (targets > 0)
     else:
         right = jnp.argmax(outputs, axis=1) == jnp.argmax(targets, axis=1)
-    return jnp.mean(right.astype(outputs.dtype))
+    return task.mean(right.astype(outputs.dtype))
 
 
 @observable(dims=("layer",), long_name="weight norm", units="weight")

@@ -56,6 +56,10 @@ class Modes(Task):
         """L = sum_i variance_i (target_i - u_i)^2 / 2."""
         return 0.5 * jnp.sum(self.variance * (self.target - network.matrix[0]) ** 2)
 
+    def excess(self, network: PyTree) -> Float[Array, ""]:
+        """E|f(x) - f*(x)|^2 = sum_i variance_i (target_i - u_i)^2: twice the loss, for f* is exact."""
+        return jnp.sum(self.variance * (self.target - network.matrix[0]) ** 2)
+
     def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> "Modes":
         """Inputs times `input` and targets (values of f*) times `target`."""
         input, target = factors(input, target)

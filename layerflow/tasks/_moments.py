@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from layerflow.base._checks import is_concrete, plain, real_array, require
-from layerflow.base._numerics import product
+from layerflow.base._numerics import product, safe_root
 from layerflow.tasks._base import Task, factors, linear_map
 
 
@@ -72,15 +72,17 @@ class Moments(Task):
         self.xx, self.yx, self.yy, self.floor = xx, yx, yy, jnp.asarray(plain(floor, "Argument `floor`"))
 
     @classmethod
-    def from_samples(cls, x: ArrayLike, y: ArrayLike) -> "Moments":
+    def from_samples(cls, x: ArrayLike, y: ArrayLike, weight: ArrayLike | None = None) -> "Moments":
         """Second moments of a sample, one row per sample.
 
         Args:
             x: Inputs, shape (n, inp).
             y: Targets, shape (n, out).
+            weight: How much each sample counts, shape (n,); all alike if not given.
 
         Raises:
-            ValueError: If `x` and `y` are not matrices of one length.
+            ValueError: If `x` and `y` are not matrices of one length, or `weight` does not fit, is
+                negative or zero throughout.
         """
         x, y = sample_pair(x, y)
         if x.ndim != 2 or y.ndim != 2:
@@ -88,7 +90,7 @@ class Moments(Task):
                 f"Second moments need `x` of shape (n, inp) and `y` of shape (n, out), but they have shapes {x.shape} "
                 f"and {y.shape}. Flatten each sample first, as in x.reshape(len(x), -1)."
             )
-        return _of_samples(cls, x, y)
+        return _of_samples(cls, x, y, None if weight is None else sample_weight(weight, x))
 
     @classmethod
     def whitened(cls, yx: ArrayLike, yy: ArrayLike | None = None) -> "Moments":
@@ -114,6 +116,13 @@ class Moments(Task):
     def loss(self, network: PyTree) -> Float[Array, ""]:
         """L = E|y - W x|^2 / 2, from the moments alone."""
         return _loss(network.matrix, self.xx, self.yx, self.yy, self.inverse, self.floor)
+
+    def excess(self, network: PyTree) -> Float[Array, ""]:
+        """E|f(x) - f*(x)|^2 = tr(G xx^+ G^T), f* the best linear map: twice the loss less `floor`, to all digits."""
+        out = self.yy.shape[0]
+        explained = self.yy - 2 / out * self.floor * jnp.eye(out, dtype=self.yy.dtype)
+        nothing = jnp.zeros_like(self.floor)
+        return 2 * _loss(network.matrix, self.xx, self.yx, explained, self.inverse, nothing)
 
     def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> "Moments":
         """Inputs times `input` and targets times `target`."""
@@ -162,6 +171,20 @@ def _(point: tuple[Array, ...], change: tuple[Array, ...]) -> tuple[Array, Array
     return _loss(*point), jnp.sum(slope * dw) + by_data
 
 
+def inverse_of(xx: Float[Array, "inp inp"]) -> tuple[Array, Array]:
+    """E[x x^T], if it is one, and its pseudo-inverse."""
+    slack = 100 * jnp.finfo(xx.dtype).eps ** 0.5
+    variance, axes = jnp.linalg.eigh(xx)
+    largest = jnp.abs(variance).max()
+    xx = require(
+        xx,
+        (jnp.abs(xx - xx.T).max() <= slack * jnp.abs(xx).max()) & (variance.min() >= -slack * largest),
+        "Argument `xx` is E[x x^T] and needs to be symmetric, with no negative variance, but it is not.",
+    )
+    spanned = variance > len(xx) * jnp.finfo(xx.dtype).eps * largest
+    return xx, (axes * jnp.where(spanned, 1 / jnp.where(spanned, variance, 1.0), 0.0)[None, :]) @ axes.T
+
+
 def _checked_floor(xx: Array, yx: Array, yy: Array, inverse: Array) -> tuple[Array, Array]:
     """E[x x^T] and the loss of the best linear map, if data can have these moments."""
     slack = 100 * jnp.finfo(xx.dtype).eps ** 0.5
@@ -182,19 +205,33 @@ def _checked_floor(xx: Array, yx: Array, yy: Array, inverse: Array) -> tuple[Arr
 
 
 @eqx.filter_jit
-def _of_samples(kind: type[Moments], x: Float[Array, "n inp"], y: Float[Array, "n out"]) -> Moments:
-    n = x.shape[0]
+def _of_samples(
+    kind: type[Moments], x: Float[Array, "n inp"], y: Float[Array, "n out"], weight: Float[Array, " n"] | None
+) -> Moments:
+    x, y, n = _weighed(x, y, weight)
     u, s, vt, spanned = _axes(x)
     inverse = (vt.T * jnp.where(spanned, n / jnp.where(spanned, s, 1.0) ** 2, 0.0)[None, :]) @ vt
-    return kind(x.T @ x / n, y.T @ x / n, y.T @ y / n, inverse=inverse, floor=_floor(u, y))
+    return kind(x.T @ x / n, y.T @ x / n, y.T @ y / n, inverse=inverse, floor=_floor(u, y, n))
 
 
-def least_of_rank(rank: int, x: Float[Array, "n inp"], y: Float[Array, "n out"]) -> Float[Array, ""]:
+def least_of_rank(
+    rank: int, x: Float[Array, "n inp"], y: Float[Array, "n out"], weight: Float[Array, " n"] | None = None
+) -> Float[Array, ""]:
     """The loss of the best matrix of a rank, from the samples (reduced-rank regression)."""
-    x, y = jax.lax.stop_gradient((x, y))
+    x, y, n = _weighed(*jax.lax.stop_gradient((x, y, weight)))
     u, *_ = _axes(x)
-    strengths = jnp.linalg.svd(u.T @ y, compute_uv=False) / x.shape[0] ** 0.5
-    return _floor(u, y) + 0.5 * jnp.sum(strengths[rank:] ** 2)
+    strengths = jnp.linalg.svd(u.T @ y, compute_uv=False) / n**0.5
+    return _floor(u, y, n) + 0.5 * jnp.sum(strengths[rank:] ** 2)
+
+
+def _weighed(
+    x: Float[Array, "n inp"], y: Float[Array, "n out"], weight: Float[Array, " n"] | None
+) -> tuple[Array, Array, Float[Array, ""] | int]:
+    """Inputs and targets whose sums of products over n are the weighted means of products, and that n."""
+    if weight is None:
+        return x, y, x.shape[0]
+    root = safe_root(weight)[:, None]
+    return root * x, root * y, jnp.sum(weight)
 
 
 def _axes(x: Float[Array, "n inp"]) -> tuple[Array, Array, Array, Array]:
@@ -205,10 +242,10 @@ def _axes(x: Float[Array, "n inp"]) -> tuple[Array, Array, Array, Array]:
     return jnp.where(spanned[None, :], u, 0.0), s, vt, spanned
 
 
-def _floor(u: Float[Array, "n r"], y: Float[Array, "n out"]) -> Float[Array, ""]:
+def _floor(u: Float[Array, "n r"], y: Float[Array, "n out"], n: Float[Array, ""] | int) -> Float[Array, ""]:
     """The loss of the best linear map of inputs that span the columns of `u`."""
     residual = y - u @ (u.T @ y)
-    return 0.5 * jnp.sum(residual**2) / y.shape[0]
+    return 0.5 * jnp.sum(residual**2) / n
 
 
 def sample_pair(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
@@ -228,3 +265,20 @@ def sample_pair(x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
                 f"Samples need finite numbers, but `{name}` holds {np.asarray(array)[row]} at sample {row}."
             )
     return x, y
+
+
+def sample_weight(weight: ArrayLike, x: Float[Array, "n ..."]) -> Float[Array, " n"]:
+    """One weight per sample in the precision of the inputs, or an error."""
+    weight = real_array(weight, "weight")
+    if weight.shape != x.shape[:1]:
+        raise ValueError(
+            f"Argument `weight` holds one number per sample, so for {x.shape[0]} samples it needs shape "
+            f"({x.shape[0]},), but it has shape {weight.shape}."
+        )
+    weight = weight.astype(x.dtype)
+    total = jnp.sum(weight)
+    return require(
+        weight,
+        jnp.all(weight >= 0) & (total > 0) & (total < jnp.inf),
+        "Argument `weight` says how much each sample counts: finite numbers, none negative and not all zero.",
+    )

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from layerflow.base._checks import check_key
+from layerflow.base._checks import check_key, check_shaping
 from layerflow.tasks._samples import Samples
 
 
@@ -35,6 +35,7 @@ def random_regression(key: PRNGKeyArray, *, n: int, inp: int, out: int, whiten: 
         Nam et al. (2025), arXiv:2502.21009v1, Fig. 6 and Appendix G.3.
     """
     check_key(key)
+    check_shaping(n=n, inp=inp, out=out)
     for name, width in (("n", n), ("inp", inp), ("out", out)):
         if width < 1:
             raise ValueError(

@@ -5,9 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
+from layerflow.base._checks import whole_number
+from layerflow.base._numerics import safe_root
 from layerflow.networks import LinearisedNetwork, LinearNetwork, is_linear
 from layerflow.tasks._base import Task, factors, linear_map
-from layerflow.tasks._moments import Moments, least_of_rank, sample_pair
+from layerflow.tasks._moments import Moments, least_of_rank, sample_pair, sample_weight
 from layerflow.tasks._order import shuffled
 
 
@@ -28,16 +30,23 @@ def _cheapest(network: PyTree, x: Float[Array, "n inp"]) -> Float[Array, "n ..."
 class Samples(Task):
     """A finite sample, for any network.
 
-    The loss is L = (1/n) sum_samples |f(x) - y|^2 / 2, summed over outputs. Linear networks
-    are integrated on the second moments of the sample, which give the same loss, unless there
-    are fewer samples than inputs, which cost less than the moments.
+    The loss is L = (1/n) sum_samples |f(x) - y|^2 / 2, summed over outputs, or with a weight
+    for each sample
+
+        L = sum_i weight_i |f(x_i) - y_i|^2 / 2 / sum_i weight_i.
+
+    Linear networks are integrated on the second moments of the sample, which give the same loss,
+    unless there are fewer samples than inputs, which cost less than the moments.
 
     Args:
         x: Inputs, one row per sample, shape (n, ...).
         y: Targets, shape (n, ...).
+        weight: How much each sample counts, shape (n,); all alike if not given. A subclass with
+            a `loss` of its own has to read it there.
 
     Raises:
-        ValueError: If `x` and `y` differ in length or hold no sample.
+        ValueError: If `x` and `y` differ in length or hold no sample; if `weight` does not fit, is
+            negative or zero throughout.
 
     Example:
         >>> import equinox as eqx, jax, jax.numpy as jnp, layerflow as lf
@@ -49,13 +58,16 @@ class Samples(Task):
 
     x: Float[Array, "n ..."]
     y: Float[Array, "n ..."]
+    weight: Float[Array, " n"] | None = None
 
-    def __init__(self, x: ArrayLike, y: ArrayLike) -> None:
+    def __init__(self, x: ArrayLike, y: ArrayLike, weight: ArrayLike | None = None) -> None:
         self.x, self.y = sample_pair(x, y)
+        self.weight = None if weight is None else sample_weight(weight, self.x)
 
     def __str__(self) -> str:
         """What the task is and its sizes, in a few words."""
-        return f"Samples, {self.x.shape[0]} of inputs {self.x.shape[1:]} and targets {self.y.shape[1:]}"
+        weighted = "" if self.weight is None else ", weighted"
+        return f"Samples, {self.x.shape[0]} of inputs {self.x.shape[1:]} and targets {self.y.shape[1:]}{weighted}"
 
     def check(self, network: PyTree) -> None:
         """Raise unless `network` takes one input and gives one target."""
@@ -79,9 +91,67 @@ class Samples(Task):
             )
 
     def loss(self, network: PyTree) -> Float[Array, ""]:
-        """L = (1/n) sum_samples |f(x) - y|^2 / 2."""
+        """L = (1/n) sum_samples |f(x) - y|^2 / 2, by weight."""
         outputs = _cheapest(network, self.x) if self.few and is_linear(network) else jax.vmap(network)(self.x)
-        return 0.5 * jnp.sum((outputs - self.y) ** 2) / self.x.shape[0]
+        return self._half_square(outputs - self.y)
+
+    def first(self, n: ArrayLike) -> "Samples":
+        """The task of the first n samples.
+
+        Of a whole number n they are cut out. Of an array, such as the value of an axis, all
+        samples stay and those after the first n have weight 0: the loss is that of the first n,
+        1/n included, and one program serves every n. A step then costs what it costs on all
+        samples, on their moments as little as ever. Inputs that are whitened over all samples
+        are not over the first n.
+
+        Args:
+            n: How many, from 1 to as many as there are, shape ().
+
+        Raises:
+            ValueError: If `n` is no whole number of that range; in a sweep, before anything runs.
+            TypeError: If a subclass has a `loss` of its own, and `n` is an array.
+
+        Example:
+            >>> import jax, jax.numpy as jnp, layerflow as lf
+            >>> most, start = lf.random_regression(jax.random.key(0), n=40, inp=3, out=1), lf.linear_model(jnp.zeros(3))
+            >>> cell = lambda n: lf.Problem(start, most.first(n))
+            >>> diagram = lf.sweep(cell, {"n": [2, 20, 40]}, method=lf.Exact(t1=1e3), progress=False)
+            >>> [f"{loss:.2f}" for loss in diagram.loss.values]  # two samples of three inputs are learned by heart
+            ['0.00', '0...', '0...']
+        """
+        count = whole_number(n, "n", self.x.shape[0], "samples")
+        if isinstance(count, int):
+            task = self._rows(slice(count))
+            return task if self.weight is None else task._with_weight(sample_weight(self.weight[:count], task.x))
+        if type(self).loss is not Samples.loss:
+            raise TypeError(
+                f"The first n samples of a {type(self).__name__} cannot be told by weights, for its own `loss` may not "
+                f"read them. Give `n` as a whole number, on an axis lf.static([...]), or the weights yourself: "
+                f"{type(self).__name__}(x, y, weight=(jnp.arange(len(x)) < n).astype(float))."
+            )
+        weight = (jnp.arange(self.x.shape[0]) < count).astype(self.x.dtype)
+        return self._with_weight(weight if self.weight is None else sample_weight(weight * self.weight, self.x))
+
+    def _with_weight(self, weight: Float[Array, " n"]) -> "Samples":
+        return eqx.tree_at(lambda task: task.weight, self, weight, is_leaf=lambda leaf: leaf is None)
+
+    def mean(self, values: Float[Array, " n"]) -> Float[Array, ""]:
+        """The mean of one value per sample, by weight."""
+        return jnp.mean(values) if self.weight is None else jnp.sum(self.weight * values) / jnp.sum(self.weight)
+
+    def weighed(self, values: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+        """Rows of something of every sample, scaled so that sums of their squares over n are weighted means."""
+        if self.weight is None:
+            return values
+        root = safe_root(self.weight * values.shape[0] / jnp.sum(self.weight))
+        return values * root.reshape(-1, *[1] * (values.ndim - 1))
+
+    def _half_square(self, values: Float[Array, "n ..."]) -> Float[Array, ""]:
+        """E|value|^2 / 2 of something of every sample."""
+        if self.weight is None:
+            return 0.5 * jnp.sum(values**2) / values.shape[0]
+        squares = jnp.sum(values.reshape(values.shape[0], -1) ** 2, axis=1)
+        return 0.5 * self.mean(squares)
 
     def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> "Samples":
         """Inputs times `input` and targets times `target`."""
@@ -99,6 +169,11 @@ class Samples(Task):
                 the samples in a fresh order, a remainder left out.
         """
         n = self.x.shape[0]
+        if self.weight is not None:
+            raise ValueError(
+                "Mini-batches are drawn from samples that count alike, but these have weights. Leave out `batch` to "
+                "descend on all of them; or give `first` a whole number, on an axis lf.static([...]), which cuts."
+            )
         if replace:
             return self._rows(jax.random.randint(jax.random.fold_in(key, step), (size,), 0, n))
         if size > n:
@@ -106,13 +181,13 @@ class Samples(Task):
         epoch, number = jnp.divmod(step, n // size)
         return self._rows(shuffled(jax.random.fold_in(key, epoch), number * size + jnp.arange(size), n))
 
-    def _rows(self, rows: Int[Array, " size"]) -> "Samples":
+    def _rows(self, rows: Int[Array, " size"] | slice) -> "Samples":
         return eqx.tree_at(lambda task: (task.x, task.y), self, (self.x[rows], self.y[rows]))
 
     @property
     def moments(self) -> Moments:
         """Second moments of the sample."""
-        return Moments.from_samples(self.x, self.y)
+        return Moments.from_samples(self.x, self.y, self.weight)
 
     def reduced(self, network: PyTree) -> Task:
         """The moments for a linear network, the samples if they are few and for any other network."""
@@ -137,8 +212,8 @@ class Samples(Task):
         if not self.few:
             return self.moments.least_loss(network)
         self.check(network)
-        return least_of_rank(min(network.widths), self.x, self.y)
+        return least_of_rank(min(network.widths), self.x, self.y, self.weight)
 
     def null_loss(self) -> Float[Array, ""]:
-        """L = (1/n) sum_samples |y|^2 / 2."""
-        return 0.5 * jnp.sum(self.y**2) / self.x.shape[0]
+        """L = (1/n) sum_samples |y|^2 / 2, by weight."""
+        return self._half_square(self.y)
