@@ -2,6 +2,7 @@
 
 from layerflow.observables._basic import (
     effective_rank,
+    excess_error,
     layer_imbalance,
     layer_movement,
     loss,
@@ -17,6 +18,7 @@ __all__ = [
     "accuracy",
     "alignment",
     "effective_rank",
+    "excess_error",
     "feature_rank",
     "features",
     "function_distance",

@@ -19,6 +19,43 @@ def loss(network: PyTree, problem: Problem) -> Float[Array, ""]:
     return problem.task.loss(network)
 
 
+@observable(long_name="excess error", units="1")
+def excess_error(network: PyTree, problem: Problem) -> Float[Array, ""]:
+    """How far the network is from the teacher on the population, E|f(x) - f*(x)|^2.
+
+        G = tr((W - W*) E[x x^T] (W - W*)^T),    test loss = G / 2 + floor,
+
+    where the population is the problem's test task, f* its best linear map W*, and the floor what noise
+    leaves of the loss. G is evaluated by itself, not as that difference, and keeps its digits when small.
+
+    Returns:
+        Array of shape ().
+
+    Raises:
+        ValueError: If the problem has no test task.
+        TypeError: If the test task is no population: neither Moments nor Modes.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, layerflow as lf
+        >>> teacher = lf.linear_model(jnp.array([1.0, 2.0]))
+        >>> task = lf.teacher(jax.random.key(0), teacher, n=20, inp=2)
+        >>> problem = lf.Problem(lf.linear_model(jnp.zeros(2)), task, test=lf.population(teacher))
+        >>> float(lf.excess_error(problem.start, problem))
+        5.0
+    """
+    mend = "lf.Problem(..., test=lf.population(teacher))"
+    if problem.test is None:
+        raise ValueError(
+            f"excess_error is held against the teacher on the population, but the problem has no test task: {mend}."
+        )
+    if not isinstance(problem.test, Moments | Modes):
+        raise TypeError(
+            f"excess_error is held against the teacher on the population, but the test task is of type "
+            f"{type(problem.test).__name__}, which knows of samples alone. Give second moments: {mend}."
+        )
+    return problem.test.excess(network)
+
+
 @observable(long_name="layer imbalance", units="weight²")
 def layer_imbalance(network: PyTree, problem: Problem) -> Any:  # noqa: ARG001
     """The layer imbalance, which gradient flow without decay conserves (Eqs. 8, 48).

@@ -286,11 +286,14 @@ def _returned(returned: Any, method: Method | None) -> tuple[Problem, Method]:
 
 def _decides_shape(error: Exception, opened: Iterable[str]) -> TypeError:
     names = ", ".join(f"`{name}`" for name in opened)
+    # A shape, a slice such as x[:n] or a mask, as of someone who wants fewer samples.
+    cut = isinstance(error, IndexError) or "Shapes must be" in str(error)
+    first = "To take the first n of many samples write lf.Samples(x, y).first(n), which compiles once. " if cut else ""
     return TypeError(
         f"The cell function uses a value of an axis{f' or of {names}' if names else ''} where a plain number or a "
         f"fixed shape is needed. Make that axis lf.static([...]), which compiles once per value; "
-        f"{'bind an argument by functools.partial; ' if names else ''}or use jnp.where in place of `if`. JAX says: "
-        f"{error}"
+        f"{'bind an argument by functools.partial; ' if names else ''}or use jnp.where in place of `if`. {first}"
+        f"JAX says: {error}"
     )
 
 

@@ -13,7 +13,7 @@ from layerflow.tasks._polynomial import polynomial_regression
 from layerflow.tasks._regression import random_regression
 from layerflow.tasks._samples import Samples
 from layerflow.tasks._stream import Stream
-from layerflow.tasks._teacher import power_law_modes, teacher
+from layerflow.tasks._teacher import population, power_law_modes, sparse_teacher, teacher
 
 __all__ = [
     "Modes",
@@ -25,8 +25,10 @@ __all__ = [
     "digits",
     "modular_arithmetic",
     "polynomial_regression",
+    "population",
     "power_law_modes",
     "principal_components",
     "random_regression",
+    "sparse_teacher",
     "teacher",
 ]
