@@ -85,12 +85,7 @@ class Moments(Task):
                 negative or zero throughout.
         """
         x, y = sample_pair(x, y)
-        if x.ndim != 2 or y.ndim != 2:
-            raise ValueError(
-                f"Second moments need `x` of shape (n, inp) and `y` of shape (n, out), but they have shapes {x.shape} "
-                f"and {y.shape}. Flatten each sample first, as in x.reshape(len(x), -1)."
-            )
-        return _of_samples(cls, x, y, None if weight is None else sample_weight(weight, x))
+        return moments_of(cls, x, y, None if weight is None else sample_weight(weight, x))
 
     @classmethod
     def whitened(cls, yx: ArrayLike, yy: ArrayLike | None = None) -> "Moments":
@@ -202,6 +197,18 @@ def _checked_floor(xx: Array, yx: Array, yy: Array, inverse: Array) -> tuple[Arr
         "E[x x^T] allow. Check that `yx` is E[y x^T] and that all three are averages over the same samples.",
     )
     return xx, 0.5 * jnp.maximum(power - explained, 0.0)
+
+
+def moments_of(
+    kind: type[Moments], x: Float[Array, "n ..."], y: Float[Array, "n ..."], weight: Float[Array, " n"] | None
+) -> Moments:
+    """Second moments of samples whose numbers are checked."""
+    if x.ndim != 2 or y.ndim != 2:
+        raise ValueError(
+            f"Second moments need `x` of shape (n, inp) and `y` of shape (n, out), but they have shapes {x.shape} "
+            f"and {y.shape}. Flatten each sample first, as in x.reshape(len(x), -1)."
+        )
+    return _of_samples(kind, x, y, weight)
 
 
 @eqx.filter_jit

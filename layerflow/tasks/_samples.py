@@ -9,7 +9,7 @@ from layerflow.base._checks import whole_number
 from layerflow.base._numerics import safe_root
 from layerflow.networks import LinearisedNetwork, LinearNetwork, is_linear
 from layerflow.tasks._base import Task, factors, linear_map
-from layerflow.tasks._moments import Moments, least_of_rank, sample_pair, sample_weight
+from layerflow.tasks._moments import Moments, least_of_rank, moments_of, sample_pair, sample_weight
 from layerflow.tasks._order import shuffled
 
 
@@ -187,7 +187,7 @@ class Samples(Task):
     @property
     def moments(self) -> Moments:
         """Second moments of the sample."""
-        return Moments.from_samples(self.x, self.y, self.weight)
+        return moments_of(Moments, self.x, self.y, self.weight)
 
     def reduced(self, network: PyTree) -> Task:
         """The moments for a linear network, the samples if they are few and for any other network."""
