@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
 
 import layerflow as lf
 from layerflow import theory
@@ -204,3 +205,72 @@ def test_free_features_collapse():
     np.testing.assert_allclose(features, jnp.repeat(means, 4, axis=1), atol=1e-4)
     np.testing.assert_allclose(means.T @ means, jnp.eye(3) / 2, atol=1e-4)
     np.testing.assert_allclose(classifier @ classifier.T, 2 * jnp.eye(3), atol=1e-4)
+
+
+def few_samples(n=3, inp=5):
+    rng = np.random.default_rng(4)
+    return lf.Samples(rng.normal(size=(n, inp)), rng.normal(size=(n, 1)))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_diagonal_networks_of_any_depth_learn_from_data_in_lanes(depth):
+    """Coupled coordinates: each cell of the sweep is the flow of theory's own right side, w_l' = -w/w_l g."""
+    samples = few_samples()
+    layers = [0.3 + 0.1 * np.arange(5) + 0.2 * layer for layer in range(depth)]
+    x, y = np.asarray(samples.x), np.asarray(samples.y)[:, 0]
+
+    def cell(scale):
+        return lf.Problem(lf.DiagonalNetwork(tuple(scale * w for w in layers)), samples)
+
+    def velocity(_, flat):
+        w = flat.reshape(depth, 5)
+        product = w.prod(axis=0)
+        return (product / w * -(x.T @ (x @ product - y) / len(y))).ravel()
+
+    scales, method = [0.5, 1.0], lf.Flow(t1=2.0, rtol=1e-10)
+    diagram = lf.sweep(cell, {"scale": scales}, method=method, observe={"matrix": matrix}, progress=False)
+
+    for scale, found in zip(scales, diagram.matrix.values, strict=True):
+        run = solve_ivp(velocity, (0.0, 2.0), scale * np.ravel(layers), method="DOP853", rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(found, run.y[:, -1].reshape(depth, 5).prod(axis=0), atol=1e-8)
+        end = lf.solve(cell(scale), method).network.strengths
+        np.testing.assert_allclose(found, end, atol=1e-12)
+    assert diagram.attrs["lanes"] > 1
+
+
+@pytest.mark.parametrize(
+    "task", [few_samples(), few_samples().moments, few_samples(n=9)], ids=["few", "moments", "many"]
+)
+def test_a_difference_of_squares_is_the_diagonal_network_at_twice_the_speed(task):
+    """u^2 - v^2 = a b with u = (a + b)/2, v = (a - b)/2; u v = C/4 stays (Woodworth et al., 2020)."""
+    a, b = jnp.linspace(0.5, 1.0, 5), jnp.linspace(-0.3, 0.6, 5)
+    problem = lf.Problem(lf.DifferenceNetwork((a + b) / 2, (a - b) / 2, output_scale=0.7), task)
+
+    run = lambda problem, rate: lf.solve(problem, lf.Flow(t1=4.0 / rate, rtol=1e-11), ts=TS[:9] / rate, observe=matrix)
+    twice = run(problem, 2.0)
+    once = run(lf.Problem(lf.DiagonalNetwork((a, b), 0.7), task), 1.0)
+
+    np.testing.assert_allclose(twice.observed["matrix"], once.observed["matrix"], atol=1e-9)
+    np.testing.assert_allclose(4 * twice.network.u * twice.network.v, a**2 - b**2, atol=1e-9)
+    if isinstance(task, lf.Samples):
+        kernels = [lf.kernel_distance(run.network, lf.Problem(run.problem.start, task)) for run in (twice, once)]
+        np.testing.assert_allclose(*kernels, rtol=1e-7)
+
+
+def test_a_difference_network_keeps_the_digits_of_nearly_equal_branches():
+    u = jnp.array([1.0])
+    np.testing.assert_allclose(lf.DifferenceNetwork(u, u - 2.0**-40).strengths, 2.0**-39 - 2.0**-80, rtol=1e-15)
+    np.testing.assert_allclose(lf.DifferenceNetwork(2 * u, u, depth=3, output_scale=2.0)(u), 14.0)
+
+
+@pytest.mark.usefixtures("as_users_see_it")
+@pytest.mark.parametrize("depth", [0, 2.0, True])
+def test_the_depth_of_a_difference_network_is_a_whole_number(depth):
+    with pytest.raises(ValueError, match=r"`depth` is a whole number of at least 1"):
+        lf.DifferenceNetwork(jnp.ones(2), jnp.ones(2), depth)
+
+
+@pytest.mark.usefixtures("as_users_see_it")
+def test_the_branches_of_a_difference_network_are_of_one_length():
+    with pytest.raises(ValueError, match=r"`u` has shape \(2,\) and `v` \(3,\)"):
+        lf.DifferenceNetwork(jnp.ones(2), jnp.ones(3))

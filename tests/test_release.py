@@ -10,6 +10,7 @@ from layerflow.figures import FIGURES
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERFLOW = """
+    DifferenceNetwork
     MLP Calibration Descent DiagonalNetwork Exact Flow LayerwiseNetwork LinearNetwork Machine Modes Moments Problem
     Samples SparseParity Status Stream Task Trajectory Transformer accuracy aligned alignment boundary calibrate
     constant digits downstream effective_rank enable_compile_cache failures feature_model feature_rank features

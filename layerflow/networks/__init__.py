@@ -1,6 +1,7 @@
 """What is trained: weights as a PyTree, callable on one input."""
 
 from layerflow.networks._diagonal import DiagonalNetwork, skill_network
+from layerflow.networks._difference import DifferenceNetwork
 from layerflow.networks._feature_model import feature_model
 from layerflow.networks._fields import constant
 from layerflow.networks._fields import is_weight as is_weight
@@ -15,6 +16,7 @@ from layerflow.networks._transformer import Transformer
 __all__ = [
     "MLP",
     "DiagonalNetwork",
+    "DifferenceNetwork",
     "LayerwiseNetwork",
     "LinearNetwork",
     "Transformer",

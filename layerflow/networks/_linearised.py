@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array, Float, PyTree
 
 from layerflow.networks._diagonal import DiagonalNetwork
+from layerflow.networks._difference import DifferenceNetwork
 from layerflow.networks._fields import constant, is_weight
 from layerflow.networks._layerwise import LayerwiseNetwork
 from layerflow.networks._linear import LinearNetwork
@@ -49,7 +50,7 @@ def is_linear(network: PyTree) -> bool:
         return is_linear(network.start)
     if type(network) is LayerwiseNetwork:
         return not network.is_affine
-    return type(network) in (LinearNetwork, DiagonalNetwork)
+    return type(network) in (LinearNetwork, DiagonalNetwork, DifferenceNetwork)
 
 
 def linearise(network: PyTree) -> LinearisedNetwork:
