@@ -22,6 +22,8 @@ LAYERFLOW = """
     time_to_fraction upstream weight_norms
 """
 THEORY = """
+    FineTuned MirrorPath Projection Saddles bregman_projection deep_mirror_flow deep_mirror_strength fine_tuned
+    l1_rate least_l1 least_norm mirror_coordinate mirror_flow mirror_potential mirror_strength saddle_to_saddle
     AlignedFeatures Balanced Collapse ComputeLaw LayerPair Neuron ScalarNetwork ScalingLaw Violations
     aligned_features aligned_matrix aligned_strengths balanced_limit balanced_network balanced_path
     balanced_strength balanced_violations collapsed compute_law conserved_difference conserved_imbalances

@@ -12,6 +12,8 @@ ONE, EYE, P = np.ones(1), np.eye(2), np.array([0.3, -0.2])
 T = {"t": np.array([0.5, 1.0])}
 MODE = {"start": 0.1 * ONE, "target": ONE, "variance": ONE}
 SCALAR = {"a0": P, "b0": P, "target": ONE, "z": ONE}
+ROWS = np.array([[1.0, 0.5]])
+DATA, MOMENTS = {"x": ROWS, "y": ONE}, {"xx": EYE, "yx": P}
 LAYERS = {"w1": EYE, "w2": EYE, "sigma_yx": EYE}
 # A good call of every closed form; whatever an array holds here is asked to be real, finite and there.
 CALLS = {
@@ -23,25 +25,37 @@ CALLS = {
     "balanced_path": LAYERS | {"lam": 0.0, "ts": np.ones(2)},
     "balanced_strength": T | {"lam": ONE, "target": ONE, "strength": ONE},
     "balanced_violations": {"w1": EYE, "w2": EYE, "xx": EYE},
+    "bregman_projection": DATA | {"theta": np.ones(2), "difference": np.ones(2)},
     "compute_law": {"alpha": ONE, "start": 0.1 * ONE, "target": ONE},
     "conserved_difference": {"a": P, "b": P},
     "conserved_scalar": {"a": P, "b": P},
     "critical_speed_ratio": {"weight_to_target": 0.1 * ONE, "margin": 0.1 * ONE},
     "data_law": {"alpha": ONE, "target": ONE},
     "decayed": {"conserved": ONE, "decay": 0.1, "t": 1.0},
+    "deep_mirror_flow": T | MOMENTS | {"m": P, "size": np.ones(2), "depth": 3},
+    "deep_mirror_strength": {"m": 0.1 * ONE, "size": ONE, "depth": 3},
     "deep_mode": T | MODE | {"depth": 3},
     "deep_time": {"start": 0.1 * ONE, "end": 0.5 * ONE, "target": ONE, "depth": 3},
     "ends_at_saddle": SCALAR,
     "expected_skill_loss": {"samples": ONE, "frequency": np.full(2, 0.5), "target": ONE},
     "exponential": T | MODE,
     "exponential_time": {"fraction": 0.5 * ONE} | MODE,
+    "fine_tuned": {"auxiliary": ONE, "readout": ONE},
     "frozen_kernel_output": T | SCALAR,
     "growth_bound": SCALAR,
     "inflection_time": SCALAR,
     "kernel_growth": SCALAR,
+    "l1_rate": {"x": ROWS, "strength": np.array([1.0, 0.0])},
     "layer_pair": T | {"a0": ONE, "b0": ONE, "target": ONE},
+    "least_l1": DATA,
+    "least_norm": DATA | {"start": P, "difference": P},
+    "mirror_coordinate": {"a": P, "b": P},
+    "mirror_flow": T | MOMENTS | {"theta": P, "difference": P},
+    "mirror_potential": {"strength": P, "difference": ONE},
+    "mirror_strength": {"theta": P, "difference": ONE},
     "parameter_law": {"alpha": ONE, "target": ONE},
     "plateau_losses": {"target": ONE, "variance": ONE},
+    "saddle_to_saddle": MOMENTS,
     "scalar_network": T | SCALAR,
     "scalar_network_limit": SCALAR,
     "scalar_network_time": {"output": 0.5 * ONE} | SCALAR,

@@ -1,4 +1,4 @@
-"""How to travel through weight space, and until when: the only place that talks to diffrax and optax."""
+"""How to travel through weight space, and until when: the only place that takes networks to diffrax and optax."""
 
 from layerflow.methods._arguments import Times, checked_method, checked_times
 from layerflow.methods._assumptions import allowed_cost

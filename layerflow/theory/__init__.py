@@ -14,8 +14,13 @@ from layerflow.theory._balanced import (
 from layerflow.theory._collapse import Collapse, collapsed
 from layerflow.theory._conserved import conserved_difference, conserved_imbalances, conserved_scalar, decayed
 from layerflow.theory._deep import deep_mode, deep_time
+from layerflow.theory._fine_tuning import FineTuned, fine_tuned
+from layerflow.theory._least_l1 import l1_rate, least_l1
+from layerflow.theory._mirror import deep_mirror_strength, mirror_coordinate, mirror_potential, mirror_strength
+from layerflow.theory._mirror_flow import MirrorPath, deep_mirror_flow, mirror_flow
 from layerflow.theory._mode import LayerPair, exponential, layer_pair, sigmoidal
 from layerflow.theory._neuron import Neuron, single_neuron, symmetric_factorisation
+from layerflow.theory._projection import Projection, bregman_projection, least_norm
 from layerflow.theory._richness import (
     ends_at_saddle,
     frozen_kernel_output,
@@ -23,6 +28,7 @@ from layerflow.theory._richness import (
     inflection_time,
     kernel_growth,
 )
+from layerflow.theory._saddles import Saddles, saddle_to_saddle
 from layerflow.theory._scalar import ScalarNetwork, scalar_network, scalar_network_limit, scalar_network_time
 from layerflow.theory._scaling import ComputeLaw, ScalingLaw, compute_law, data_law, parameter_law, time_law
 from layerflow.theory._skills import (
@@ -52,8 +58,12 @@ __all__ = [
     "Balanced",
     "Collapse",
     "ComputeLaw",
+    "FineTuned",
     "LayerPair",
+    "MirrorPath",
     "Neuron",
+    "Projection",
+    "Saddles",
     "ScalarNetwork",
     "ScalingLaw",
     "Violations",
@@ -65,6 +75,7 @@ __all__ = [
     "balanced_path",
     "balanced_strength",
     "balanced_violations",
+    "bregman_projection",
     "collapsed",
     "compute_law",
     "conserved_difference",
@@ -73,19 +84,30 @@ __all__ = [
     "critical_speed_ratio",
     "data_law",
     "decayed",
+    "deep_mirror_flow",
+    "deep_mirror_strength",
     "deep_mode",
     "deep_time",
     "ends_at_saddle",
     "expected_skill_loss",
     "exponential",
     "exponential_time",
+    "fine_tuned",
     "frozen_kernel_output",
     "growth_bound",
     "inflection_time",
     "kernel_growth",
+    "l1_rate",
     "layer_pair",
+    "least_l1",
+    "least_norm",
+    "mirror_coordinate",
+    "mirror_flow",
+    "mirror_potential",
+    "mirror_strength",
     "parameter_law",
     "plateau_losses",
+    "saddle_to_saddle",
     "scalar_network",
     "scalar_network_limit",
     "scalar_network_time",

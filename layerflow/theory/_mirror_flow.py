@@ -1,0 +1,197 @@
+"""The path of a diagonal network on any data, integrated in mirror coordinates."""
+
+import functools
+from typing import Any
+
+import diffrax as dfx
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from layerflow.base._checks import require
+from layerflow.base._numerics import full_precision
+from layerflow.theory._arguments import ensure, finite, positive, times
+from layerflow.theory._matrices import measured, real_arrays
+from layerflow.theory._mirror import deep_strength, deeper, log_scales, strength
+
+_STEPS = 100_000  # of a path at most, far beyond what was met
+
+
+class MirrorPath(eqx.Module):
+    """A diagonal network along its flow; time first if there are many."""
+
+    coordinate: Float[Array, "*t inp"]  # theta, or m of a deep network
+    strength: Float[Array, "*t inp"]  # beta
+
+
+def mirror_flow(
+    t: ArrayLike,
+    xx: ArrayLike,
+    yx: ArrayLike,
+    theta: ArrayLike,
+    difference: ArrayLike,
+    *,
+    rtol: float | None = None,
+    adjoint: dfx.AbstractAdjoint | None = None,
+) -> MirrorPath:
+    """Gradient flow of f(x) = sum_i a_i b_i x_i on any data, for any |C| that the dtype holds.
+
+        theta' = -2 (E[x x^T] beta - E[y x]),    beta_i = (|C_i| / 2) sinh theta_i,
+
+    the flow of the loss E|f - y|^2 / 2. The layers of a start of |C| = 1e-160 differ by less than rounding, and a
+    flow of the layers would take steps without end; this one is stiff in no more than what it has learnt, which an
+    implicit solver steps over. The network u^2 - v^2 has the same path at twice the speed: give it 2 t.
+
+    Args:
+        t: Times t >= 0, shape () or (t,), in any order.
+        xx: E[x x^T], shape (inp, inp).
+        yx: E[y x], shape (inp,): row 0 of the `yx` of Moments.
+        theta: Mirror coordinates at t = 0, shape (inp,) or (): 0 where beta = 0, else `mirror_coordinate`.
+        difference: C, not 0, shape (inp,) or ().
+        rtol: Tolerance of a step, absolute for theta and so relative for beta; 1e-11 in float64, 1e-4 in float32.
+        adjoint: As for Flow: `diffrax.ForwardMode()` (the default), `RecursiveCheckpointAdjoint()` for `jax.grad`.
+
+    Returns:
+        theta and beta at `t`; NaN from where a step failed.
+
+    Raises:
+        ValueError: If the shapes do not fit, a time is negative, C is 0, `rtol` is not positive, or a number is not
+            real or not finite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from layerflow.theory import mirror_flow
+        >>> late = mirror_flow(300.0, jnp.eye(2), jnp.array([1.0, -2.0]), 0.0, 1e-100)
+        >>> [f"{beta:.5f}" for beta in late.strength]
+        ['1.00000', '-2.00000']
+
+    References:
+        Woodworth et al. (2020), arXiv:2002.09277; Azulay et al. (2021), arXiv:2102.09769.
+    """
+    t, xx, yx, theta, scale = _arguments(t, xx, yx, theta=theta, difference=log_scales(difference))
+    path = _integrate(strength, t, xx, yx, -2.0 * jnp.ones_like(scale), theta, scale, *_numerics(rtol, adjoint, t))
+    return MirrorPath(path, strength(path, jnp.broadcast_to(scale, path.shape)))
+
+
+def deep_mirror_flow(
+    t: ArrayLike,
+    xx: ArrayLike,
+    yx: ArrayLike,
+    m: ArrayLike,
+    size: ArrayLike,
+    *,
+    depth: int,
+    rtol: float | None = None,
+    adjoint: dfx.AbstractAdjoint | None = None,
+) -> MirrorPath:
+    """Gradient flow of f(x) = sum_i (u_i^D - v_i^D) x_i on any data, at depth D >= 3.
+
+        m' = -alpha^{D - 2} D (D - 2) (E[x x^T] beta - E[y x]),    beta of `deep_mirror_strength`.
+
+    Args:
+        t: Times t >= 0, shape () or (t,), in any order.
+        xx: E[x x^T], shape (inp, inp).
+        yx: E[y x], shape (inp,).
+        m: Mirror coordinates at t = 0, shape (inp,) or (): 0 for a start from u = v.
+        size: alpha, shape (inp,) or (): the weights themselves where u = v, else (2 / (u^{2 - D} +
+            v^{2 - D}))^{1 / (D - 2)}.
+        depth: D, at least 3.
+        rtol, adjoint: As for `mirror_flow`.
+
+    Returns:
+        m and beta at `t`; NaN from where a step failed.
+
+    Raises:
+        ValueError: As for `mirror_flow`, and if |m| is not below 1, `size` is not positive or `depth` is below 3.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from layerflow.theory import deep_mirror_flow
+        >>> late = deep_mirror_flow(50.0, jnp.eye(2), jnp.array([1.0, -2.0]), 0.0, 0.3, depth=3)
+        >>> [f"{beta:.5f}" for beta in late.strength]
+        ['1.00000', '-2.00000']
+
+    References:
+        Woodworth et al. (2020), arXiv:2002.09277.
+    """
+    inside = ensure(finite(m, "m"), lambda x: abs(x) < 1, "Argument `m` needs numbers above -1 and below 1")
+    depth, size = deeper(depth), positive(size, "size", "the weight alpha of both branches")
+    t, xx, yx, m, alpha = _arguments(t, xx, yx, m=inside, size=size)
+    beta = _deep(depth)
+    path = _integrate(
+        beta, t, xx, yx, -depth * (depth - 2) * alpha ** (depth - 2), m, alpha, *_numerics(rtol, adjoint, t)
+    )
+    return MirrorPath(path, beta(path, jnp.broadcast_to(alpha, path.shape)))
+
+
+@functools.cache
+def _deep(depth: int) -> Any:
+    """`deep_strength` of one depth, the same function at every call, so that it compiles once."""
+    return lambda m, alpha: deep_strength(m, alpha, depth)
+
+
+def _arguments(t: ArrayLike, xx: ArrayLike, yx: ArrayLike, **per_input: ArrayLike) -> list[Array]:
+    """Everything in one dtype, what is per input in the shape of `yx`."""
+    t, xx, yx, *rest = real_arrays(t=times(t), xx=xx, yx=yx, **per_input)
+    if yx.ndim != 1 or xx.shape != yx.shape * 2 or t.ndim > 1:
+        raise ValueError(
+            f"A flow on data needs `xx` of shape (inp, inp), `yx` of shape (inp,) and `t` of shape () or (t,), but "
+            f"they have shapes {xx.shape}, {yx.shape} and {t.shape}. Of Moments with one output give yx[0]."
+        )
+    for name, value in zip(per_input, rest, strict=True):
+        if value.shape not in ((), yx.shape):
+            raise ValueError(
+                f"There are {yx.size} inputs, so argument `{name}` needs shape () or "
+                f"{yx.shape}, but it has shape {value.shape}."
+            )
+    skew = jnp.abs(xx - xx.T).max()
+    xx = require(
+        xx,
+        skew <= 100 * jnp.finfo(xx.dtype).eps ** 0.5 * jnp.abs(xx).max(),
+        f"Argument `xx` is E[x x^T] and needs to be symmetric, but its largest difference from its transpose is not "
+        f"0{measured(skew)}.",
+    )
+    return [t, xx, yx, *(jnp.broadcast_to(value, yx.shape) for value in rest)]
+
+
+def _numerics(rtol: float | None, adjoint: dfx.AbstractAdjoint | None, t: Array) -> tuple[Array, dfx.AbstractAdjoint]:
+    usual = 1e-11 if t.dtype == jnp.float64 else 1e-4
+    tolerance = positive(usual if rtol is None else rtol, "rtol", "a tolerance").astype(t.dtype)
+    return tolerance, dfx.ForwardMode() if adjoint is None else adjoint
+
+
+@eqx.filter_jit
+@full_precision()
+def _integrate(
+    beta: Any,
+    t: Float[Array, "*t"],
+    xx: Float[Array, "inp inp"],
+    yx: Float[Array, " inp"],
+    speed: Float[Array, " inp"],
+    start: Float[Array, " inp"],
+    shape: Float[Array, " inp"],
+    rtol: Float[Array, ""],
+    adjoint: dfx.AbstractAdjoint,
+) -> Float[Array, "*t inp"]:
+    """Coordinates at times `t` of the flow coordinate' = speed (xx beta(coordinate, shape) - yx)."""
+    velocity = lambda _, coordinate, of: of[2] * (of[0] @ beta(coordinate, of[3]) - of[1])
+    order = jnp.argsort(jnp.atleast_1d(t))
+    sorted_t = jnp.atleast_1d(t)[order]
+    run = dfx.diffeqsolve(
+        dfx.ODETerm(velocity),
+        dfx.Kvaerno5(),
+        t0=0.0,
+        t1=sorted_t[-1],
+        dt0=None,
+        y0=start,
+        args=(xx, yx, speed, shape),
+        saveat=dfx.SaveAt(ts=sorted_t),
+        # Absolute: theta is a logarithm, and hundreds where |C| is small. Relative only to stay above rounding.
+        stepsize_controller=dfx.PIDController(rtol=8 * float(jnp.finfo(t.dtype).eps), atol=rtol),
+        adjoint=adjoint,
+        max_steps=_STEPS,
+        throw=False,
+    )
+    found: Any = run.ys
+    reached = jnp.where(jnp.isfinite(found), found, jnp.nan)
+    return jnp.zeros_like(reached).at[order].set(reached).reshape(*t.shape, *start.shape)
