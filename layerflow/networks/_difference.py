@@ -1,14 +1,14 @@
 """The diagonal network of two branches, one for each sign."""
 
 import equinox as eqx
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from layerflow.base._checks import real_array, whole
 from layerflow.networks._fields import constant
 
 
-def _layer(weights: Array) -> Array:
-    return real_array(weights, "weights")
+def _weights(value: ArrayLike) -> Array:
+    return real_array(value, "u` or `v")
 
 
 class DifferenceNetwork(eqx.Module):
@@ -36,8 +36,8 @@ class DifferenceNetwork(eqx.Module):
         Woodworth et al. (2020), arXiv:2002.09277.
     """
 
-    u: Float[Array, " inp"] = eqx.field(converter=_layer)
-    v: Float[Array, " inp"] = eqx.field(converter=_layer)
+    u: Float[Array, " inp"] = eqx.field(converter=_weights)
+    v: Float[Array, " inp"] = eqx.field(converter=_weights)
     depth: int = eqx.field(default=2, static=True)
     output_scale: float | Float[Array, ""] = constant(default=1.0)
 

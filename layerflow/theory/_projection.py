@@ -209,7 +209,7 @@ def _newton(w: Float[Array, "r inp"], h: Float[Array, " inp"], left: Float[Array
 class _State(eqx.Module):
     dual: Float[Array, " r"]
     above: Float[Array, ""]  # ln of the factor by which C still is too large
-    step: Float[Array, ""]  # by how much Newton wanted to move theta
+    step: Float[Array, ""]  # by how much Newton last wanted to move theta at the C asked for
     number: Int[Array, ""]
     done: Bool[Array, ""]
 
@@ -240,20 +240,24 @@ def _step(
     now = start + state.dual @ w
     beta, h = strength(now, size), stiffness(now, size)
     eps, left = jnp.finfo(y.dtype).eps, y - w @ beta
-    down = jnp.where(state.step < 0.25, jnp.minimum(state.above, 1.0), 0.0)
     # Directions of mu that move beta by less than rounding of y are left alone: what is missed there is noise.
     solve = functools.partial(_newton, w, h + 64 * eps * jnp.abs(beta).max())
     # At beta(0) held fixed and mu held fixed, beta falls by beta - h tanh(start) for each unit of ln |C|.
     newton, along = solve(left), solve(w @ (beta - h * jnp.tanh(start)))
-    wanted = jnp.abs(newton @ w).max()
+    wanted, speed = jnp.abs(newton @ w).max(), jnp.abs(along @ w).max()
+    down = jnp.where(wanted < 0.25, jnp.minimum(state.above, 1 / jnp.maximum(speed, 1.0)), 0.0)
     move = newton + down * along
     limit = jnp.abs(move @ w).max()
-    dual = state.dual + move / jnp.maximum(limit, 1.0)
     rounding = eps * (1 + jnp.abs(now).max()) * jnp.abs(beta).max()
     near = (wanted < 1e-3) | (jnp.abs(left).max() < 64 * rounding)
     still = (wanted < 4 * eps) | (near & (wanted >= 0.9 * state.step))
-    done = ((state.above == 0) & still) | ~jnp.isfinite(limit)
-    return _State(dual, state.above - down, wanted, state.number + 1, done)
+    return _State(
+        dual=state.dual + move / jnp.maximum(limit, 1.0),
+        above=state.above - down,
+        step=jnp.where(state.above > 0, jnp.inf, wanted),
+        number=state.number + 1,
+        done=((state.above == 0) & still) | ~jnp.isfinite(limit),
+    )
 
 
 def _start(theta: Float[Array, " inp"], above: Float[Array, ""]) -> Float[Array, " inp"]:
