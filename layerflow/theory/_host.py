@@ -17,4 +17,7 @@ def known(what: str, **values: ArrayLike) -> list[np.ndarray]:
                 f"jax.grad or a sweep. Compute it outside and hand the result in."
             )
     with jax.ensure_compile_time_eval():
-        return [np.asarray(finite(value, name), np.float64) for name, value in values.items()]
+        for name, value in values.items():
+            finite(value, name)
+    # What comes, and not what JAX makes of it, which without jax_enable_x64 has half the digits.
+    return [np.asarray(value, np.float64) for value in values.values()]
