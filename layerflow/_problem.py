@@ -116,6 +116,12 @@ class Problem(Carded, eqx.Module):
         return jax.tree.map(lambda rate, weight: weight and rate is not None, rates, is_weight(network), is_leaf=_none)
 
     @property
+    def decays(self) -> list[Any]:
+        """Weight decay of every array of moving weights, in their order; a plain number where it is 0 or 1."""
+        decay = _per_leaf("decay", self.decay, self.start)
+        return jax.tree.leaves(eqx.filter(decay, self._moving(self.start)))
+
+    @property
     def has_decay(self) -> bool:
         """Whether there is weight decay, as far as can be told without its value."""
         return not all(_is(leaf, 0) for leaf in jax.tree.leaves(self.decay))

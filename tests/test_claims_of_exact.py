@@ -8,6 +8,7 @@ import pytest
 
 import layerflow as lf
 from layerflow.methods import allowed_cost, closed_form, exact_weights
+from layerflow.methods._exact import _judged
 
 ALLOWED = allowed_cost(jnp.float64)
 SPREADS = [0.0, 1e-12, 1e-9, 1e-6, 1e-3]
@@ -83,6 +84,29 @@ def test_balanced_networks_are_claimed_where_the_flow_is_as_near(which):
     assert_claimed_where_near(late)
     assert [claimed for claimed, _ in early] == [True, True, True, True, False]
     assert [claimed for claimed, _ in late] == [True, True, False, False, False]
+
+
+def correlated(off, sign=1.0):
+    """Pairs of two layers that grow, cross zero, and stand still; inputs correlated by as much as is said."""
+    eye, ones = jnp.diag(jnp.array([1.0, 0.5, 2.0])), jnp.ones((3, 3)) - jnp.eye(3)
+    start = lf.DiagonalNetwork((jnp.array([0.3, 0.1, 1.0]), jnp.array([0.3, sign * 0.8, 0.5])), 0.7)
+    return lf.Problem(start, lf.Moments(eye + off * ones, jnp.array([[0.5, 1.0, 0.8]]), 9 * jnp.eye(1)))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_pairs_of_layers_are_claimed_where_the_flow_is_as_near(sign):
+    """The cost bounds the error, relative to the layers of a mode, and is not twenty times as large."""
+    for off in SPREADS:
+        for t in (0.1, 4.0, 40.0):
+            problem = correlated(off, sign)
+            ours, theirs = by_closed_form(problem, jnp.asarray(t)), by_flow(problem, t)
+            far = [np.abs(a - b) / np.hypot(*theirs) for a, b in zip(ours, theirs, strict=True)]
+            (assumed, _) = _judged(closed_form(problem), problem, jnp.array([t]))
+            assert np.max(far) < assumed.cost + 1e-12
+            assert assumed.cost < 20 * np.max(far) + 1e-12
+            assert bool(lf.Exact.applies(problem, t)) == (float(assumed.cost) <= ALLOWED)
+    assert lf.Exact.applies(correlated(1e-12, sign))
+    assert not lf.Exact.applies(correlated(1e-9, sign))
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ def modes_of(task, inp):
     return lf.Samples(*(np.random.default_rng(task).normal(size=(7, n)) for n in (inp, 2)))
 
 
+COUPLED = (np.random.default_rng(3).normal(size=(7, n)) for n in (3, 1))
 WHITE = lf.random_regression(KEYS[0], n=12, inp=3, out=2, whiten=True)
 PROBLEMS = {
     "linear model on coloured data": lf.Problem(lf.linear_model(jax.random.normal(KEYS[1], (2, 4))), modes_of(1, 4)),
@@ -27,12 +28,28 @@ PROBLEMS = {
     "linear model with an output scale": lf.Problem(
         lf.LinearNetwork((jax.random.normal(KEYS[1], (2, 4)),), 0.5), modes_of(1, 4)
     ),
+    "linear model with decay": lf.Problem(
+        lf.LinearNetwork((jax.random.normal(KEYS[1], (2, 9)),), 0.5), modes_of(2, 9), decay=0.3
+    ),
+    "linear model with a decay of its layer": lf.Problem(
+        lf.linear_model(jnp.ones(3)),
+        lf.Modes(jnp.array([1.0, 0.5, 0.0]), 2.0),
+        decay=eqx.tree_at(lambda network: network.weights, lf.linear_model(jnp.ones(3)), (0.2,)),
+    ),
     "linear model on modes": lf.Problem(
         lf.linear_model(jnp.array([0.3, -1.0, 0.0])), lf.Modes(jnp.array([1.0, 0.5, 0.0]), 2.0)
     ),
     "pairs of layers": lf.Problem(
         lf.DiagonalNetwork((jnp.array([0.3, -0.1, 1.0, 0.5]), jnp.array([0.3, 0.8, -1.0, 0.0])), 0.7),
         lf.Modes(jnp.array([1.0, 0.5, 0.2, 1.0]), jnp.array([1.0, -2.0, 1.5, 0.4])),
+    ),
+    "pairs of layers on whitened data": lf.Problem(
+        lf.DiagonalNetwork((jnp.array([0.3, -0.1, 1.0]), jnp.array([0.3, 0.8, -1.0])), 0.7),
+        lf.random_regression(KEYS[6], n=12, inp=3, out=1, whiten=True),
+    ),
+    "pairs of layers on uncorrelated inputs": lf.Problem(
+        lf.DiagonalNetwork((jnp.array([0.3, -0.1, 1.0, 0.5]), jnp.array([0.3, 0.8, -1.0, 0.0]))),
+        lf.Moments(jnp.diag(jnp.array([1.0, 0.5, 2.0, 0.0])), jnp.array([[0.8, -1.0, 0.3, 0.0]]), 5 * jnp.eye(1)),
     ),
     "deep modes": lf.Problem(
         lf.DiagonalNetwork(tuple(s * jnp.array([0.5, 0.7]) for s in (1.0, -1.0, -1.0))),
@@ -206,7 +223,16 @@ def test_a_cell_outside_is_masked_and_says_so():
         ),
         (lf.Problem(lf.gaussian(KEYS[4], (3, 2, 2)), WHITE), r"lambda-balanced, .*violated by"),
         (lf.Problem(lf.gaussian(KEYS[4], (3, 2, 2, 2)), WHITE), r"no linear network of two layers"),
-        (lf.Problem(lf.linear_model(jnp.ones((2, 3))), WHITE, decay=0.1), r"no `decay` of their own"),
+        (lf.Problem(lf.gaussian(KEYS[4], (3, 2, 2)), WHITE, decay=0.1), r"no `decay` of their own, but one number for"),
+        (
+            lf.Problem(lf.linear_model(jnp.ones((2, 3))), WHITE, decay=0.1 * jnp.ones((2, 3))),
+            r"no `decay` of their own",
+        ),
+        (lf.Problem(lf.linear_model(jnp.ones((2, 3))), WHITE, rates=0.1), r"no `rates` of their own: leave it at 1"),
+        (
+            lf.Problem(lf.DiagonalNetwork((jnp.ones(3), jnp.ones(3))), lf.Samples(*COUPLED)),
+            r"the inputs are uncorrelated, E\[x x\^T\] diagonal .*: violated by",
+        ),
         (lf.Problem(eqx.nn.MLP(3, 2, 2, 1, key=KEYS[0]), WHITE), r"on Modes, Moments or Samples|linear network"),
         (
             lf.Problem(lf.DiagonalNetwork((jnp.ones(2), jnp.ones(2), 0.5 * jnp.ones(2))), lf.Modes(jnp.ones(2), 3.0)),
@@ -271,3 +297,43 @@ def test_calibration_recovers_what_a_mode_was_made_with():
     assert abs(found.mean() - 0.7) < 4 * found.std() / np.sqrt(30)
     np.testing.assert_allclose(fits[0].residual, 0.05, rtol=0.2)
     np.testing.assert_allclose(clean.curve(path.ts), curve, atol=1e-6)
+
+
+def few_or_white(kind, noise, scale, decay):
+    """A linear model of fewer samples than inputs or on inputs of equal variance, or pairs of layers on these."""
+    teacher = lf.linear_model(jnp.array([1.0, -0.5, 0.3, 0.0]))
+    most = lf.teacher(KEYS[7], teacher, n=9, inp=4, noise=noise).rescale(input=scale)
+    task = most.first(jnp.asarray(3)) if kind == "few" else lf.population(teacher, noise=noise, xx=scale * jnp.eye(4))
+    if kind == "pairs":
+        return lf.Problem(lf.DiagonalNetwork((jnp.full(4, 0.4), jnp.full(4, -0.7))), task)
+    return lf.Problem(lf.linear_model(jnp.full(4, 0.2)), task, decay=decay)
+
+
+@pytest.mark.parametrize("kind", ["few", "white", "pairs"])
+def test_derivatives_of_closed_forms_are_central_differences(kind):
+    """By noise, scale, decay and time, also where variances of inputs are equal, whose axes have no derivative."""
+    names = ("noise", "scale") if kind == "pairs" else ("decay", "noise", "scale")
+    cell = lambda noise, scale, decay=0.0: few_or_white(kind, noise, scale, decay)
+    value = lambda t, **numbers: lf.solve(cell(**numbers), lf.Exact(t1=t)).observed["loss"]
+    at = {"t": jnp.asarray(2.0)} | dict.fromkeys(names, jnp.asarray(0.3))
+    slope = lambda name: (value(**at | {name: at[name] + 1e-5}) - value(**at | {name: at[name] - 1e-5})) / 2e-5
+
+    diagram = lf.sweep(cell, {n: [0.3] for n in names}, method=lf.Exact(t1=2.0), derivative=names, progress=False)
+
+    for name in names:
+        np.testing.assert_allclose(diagram[f"loss_d_{name}"].item(), slope(name), rtol=1e-6, atol=1e-9)
+    for derivative in (jax.jacfwd, jax.grad):
+        by_time = derivative(lambda t: value(**at | {"t": t}))(at["t"])
+        np.testing.assert_allclose(by_time, slope("t"), rtol=1e-6)
+
+
+def test_decay_is_an_axis_and_flows_with_decay_are_held_against_it():
+    cell = lambda decay: lf.Problem(lf.linear_model(jnp.ones((2, 4))), modes_of(1, 4), decay=decay)
+    axes = {"decay": [0.0, 0.1, 3.0]}
+
+    diagram = lf.sweep(cell, axes, method=lf.Flow(t1=5.0), verify=True, progress=False)
+    exact = lf.sweep(cell, axes, method=lf.Exact(t1=5.0), progress=False)
+
+    assert bool(diagram.verified.all())
+    np.testing.assert_allclose(diagram.loss, exact.loss, rtol=1e-5)
+    np.testing.assert_allclose(exact.loss[0], lf.solve(cell(0.0), lf.Exact(t1=5.0)).observed["loss"], rtol=1e-13)

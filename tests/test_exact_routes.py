@@ -49,6 +49,21 @@ def test_linear_models(seed, rank, scale):
 
 @few
 @given(
+    seed=seeds, rank=st.integers(0, 3), scale=st.sampled_from([0.0, 0.5, -1.0]), decay=st.sampled_from([0.0, 0.2, 1.0])
+)
+@example(seed=0, rank=0, scale=1.0, decay=0.0)
+def test_linear_models_with_decay(seed, rank, scale, decay):
+    """Of an array, which the program does not know to be zero; at no input and no output scale decay alone moves."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(5, rank)) @ rng.normal(size=(rank, 3)) + np.zeros((5, 3))
+    start = lf.LinearNetwork((jnp.asarray(rng.normal(size=(2, 3))),), jnp.asarray(scale))
+    problem = lf.Problem(start, lf.Samples(x, rng.normal(size=(5, 2))), decay=jnp.asarray(decay))
+    fastest = scale**2 * np.linalg.norm(x.T @ x / 5, 2) + decay
+    assert_exact_is_the_flow(problem, max(fastest, 0.1), observe=lambda network, problem: network.weights[0])
+
+
+@few
+@given(
     heavy=st.floats(0.3, 1.5),
     light=st.floats(-0.2, 0.2),
     target=targets,

@@ -7,8 +7,11 @@ violation: layers that differ by 1e-8 decide when a mode of that size is learnt,
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from layerflow.theory._special import phi1
 
 
 class Assumption(eqx.Module):
@@ -80,3 +83,41 @@ def cost_of_spread(
     growth = ts[:, None] * (depth * variance)[None, :] * strength**k * left
     fade = (start[None, :] / strength) ** (2 / depth)
     return (0.5 * d[None, :] * fade + jnp.minimum(ahead[None, :] * growth, left / strength)).max()
+
+
+def cost_of_coupling(
+    coupling: Float[Array, "mode mode"],
+    variance: Float[Array, " mode"],
+    target: Float[Array, " mode"],
+    scale: Float[Array, ""],
+    start: tuple[Float[Array, " mode"], ...],
+    ts: Float[Array, " t"],
+    layers: tuple[Float[Array, "t mode"], ...],
+) -> Float[Array, ""]:
+    """The relative error, at the worst of `ts`, of independent modes of two layers where inputs are correlated.
+
+    Whatever drives a mode, a + b grows by e^G and a - b shrinks by it, where
+
+        G' = scale (E (S - f) - r),    f = scale a b,    r = sum_{j != i} xx_ij f_j.
+
+    So to leave r out puts G off by D with D' = -scale^2 E (a^2 + b^2) D - scale r to first order, and the layers by
+    D, relative to the pair. A mode goes straight to its target: |f_j| stays below its start or that target, and
+    a^2 + b^2, whose imbalance is kept, above what it is at the least |f| of the way.
+
+    Args:
+        coupling: |E[x_i x_j]|, 0 on the diagonal.
+        variance: E.
+        target: S.
+        scale: Output scale.
+        start: Both layers at t = 0.
+        ts: Where the answer is wanted.
+        layers: The answer there.
+    """
+    coupling, variance, target, scale, (a, b), ts, layers = jax.lax.stop_gradient(
+        (coupling, variance, target, scale, start, ts, layers)
+    )
+    now, begin = layers[0] * layers[1], (a * b)[None]
+    pull = jnp.abs(scale) * coupling @ jnp.maximum(jnp.abs(scale * a * b), jnp.abs(target))
+    least = jnp.where(now * begin > 0, jnp.minimum(jnp.abs(now), jnp.abs(begin)), 0.0)
+    damping = scale**2 * variance[None] * jnp.sqrt((a**2 - b**2)[None] ** 2 + 4 * least**2)
+    return (pull[None] * ts[:, None] * phi1(damping * ts[:, None])).max()

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float, PyTree
 from layerflow import theory
 from layerflow._problem import Problem
 from layerflow.base._checks import collect
-from layerflow.methods._assumptions import Assumption, cost_of_spread
+from layerflow.methods._assumptions import Assumption, cost_of_coupling, cost_of_spread
+from layerflow.methods._one_layer import along_axes, one_layer
 from layerflow.methods._two_layers import TwoLayers, beyond_rounding, judged
 from layerflow.networks import DiagonalNetwork, LayerwiseNetwork, LinearNetwork
 from layerflow.observables import layer_imbalance
@@ -29,10 +30,12 @@ class ClosedForm(abc.ABC):
     Attributes:
         name: What the result is called.
         up_to_rotation: Whether it knows the weights only up to a rotation of the hidden units.
+        decays: Whether it knows what weight decay does.
     """
 
     name: str
     up_to_rotation = False
+    decays = False
 
     @abc.abstractmethod
     def unfit(self, problem: Problem) -> str | None:
@@ -57,12 +60,15 @@ class ClosedForm(abc.ABC):
 
 
 class LinearModel(ClosedForm):
-    """One layer on any data: every axis of the inputs learns exponentially (Eq. 10).
+    """One layer on any data, with or without weight decay: every axis of the inputs learns exponentially (Eq. 10).
+
+        w(t) = e^{-k t} w(0) + t phi1(k t) scale E[y x],    k = scale^2 E + decay,    phi1(y) = (1 - e^{-y}) / y.
 
     Of Moments, axes whose variance is below rounding of the largest count as zero, as in the task itself.
     """
 
     name = "exponential modes of a linear model (Eq. 10)"
+    decays = True
 
     def unfit(self, problem: Problem) -> str | None:
         network = problem.start
@@ -70,6 +76,8 @@ class LinearModel(ClosedForm):
             return "it is no linear network of one layer"
         if isinstance(network, DiagonalNetwork) and not isinstance(_data(problem), Modes):
             return "its modes are coupled by data: only on Modes is a diagonal network one mode each"
+        if any(jnp.ndim(decay) > 0 for decay in problem.decays):
+            return "its `decay` is not one number for all weights"
         return None
 
     def assumptions(
@@ -80,45 +88,56 @@ class LinearModel(ClosedForm):
 
     def weights(self, problem: Problem, ts: Float[Array, " t"]) -> Layers:
         network, data = problem.start, _data(problem)
-        (w,), scale = network.weights, jnp.asarray(network.output_scale, network.weights[0].dtype)
+        (w,), (decay,) = network.weights, problem.decays
+        scale = jnp.asarray(network.output_scale, w.dtype)
+        decay = None if isinstance(decay, float) and decay == 0 else jnp.asarray(decay, w.dtype)
         if isinstance(data, Modes):  # each mode by itself: w has shape (inp,) or (1, inp)
-            variance, axes, slope = data.variance, None, data.variance * data.target
-            excited = variance * scale != 0
-        else:
-            variance, axes = jnp.linalg.eigh(data.xx)
-            w, slope = w @ axes, data.yx @ axes
-            excited = (variance > jnp.finfo(variance.dtype).eps * jnp.abs(variance).max()) & (variance * scale != 0)
-        # With f = scale * w x a mode moves at E scale^2 to S / scale. Where nothing excites it, it stays.
-        excited, variance, slope = (jnp.broadcast_to(array, w.shape) for array in (excited, variance, slope))
-        target = jnp.where(excited, slope / jnp.where(excited, variance * scale, 1.0), 0.0)
-        speed = jnp.where(excited, variance * scale**2, 0.0)
-        wide = lambda array: jnp.broadcast_to(array, (len(ts), *w.shape))
-        late = ts.reshape(-1, *[1] * w.ndim)
-        moved = theory.exponential(*map(wide, (late, w, target, speed)))
-        return (moved if axes is None else moved @ axes.T,)
+            slope, excited = data.variance * data.target, data.variance * scale != 0
+            return (along_axes(ts, w, data.variance, slope, excited, scale, decay),)
+        return (one_layer(ts, w, data.xx, data.yx, scale, decay),)
 
 
 class LayerPairs(ClosedForm):
-    """Independent modes of two layers each, of any sizes (Eqs. 6 and 8)."""
+    """Independent modes of two layers each, of any sizes (Eqs. 6 and 8), on Modes or on uncorrelated inputs."""
 
     name = "modes of two layers (Eqs. 6, 8; Theorem I.1 at width 1)"
 
     def unfit(self, problem: Problem) -> str | None:
         if not isinstance(problem.start, DiagonalNetwork) or len(problem.start.weights) != 2:
             return "it is no diagonal network of two layers"
-        return None if isinstance(_data(problem), Modes) else "its modes are coupled: give the task as Modes"
+        return None
 
     def assumptions(
         self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None, quick: bool = False
     ) -> list[Assumption]:
-        return [Assumption.not_negative(_data(problem).variance)]
+        data, (variance, target) = _data(problem), self._modes(problem)
+        positive = Assumption.not_negative(variance)
+        if isinstance(data, Modes):
+            return [positive]
+        start, scale = problem.start.weights, jnp.asarray(problem.start.output_scale, variance.dtype)
+        coupling, largest = jnp.abs(data.xx - jnp.diag(variance)), jnp.abs(variance).max()
+        violation = cost = coupling.max() / jnp.where(largest > 0, largest, 1.0)
+        if ts is not None and layers is not None:
+            found = cost_of_coupling(coupling, variance, target, scale, start, ts, layers)
+            cost = jnp.where(beyond_rounding(violation), found, violation)
+        uncoupled = "the inputs are uncorrelated, E[x x^T] diagonal (Modes, random_regression(whiten=True))"
+        return [Assumption(uncoupled, violation, cost), positive]
 
     def weights(self, problem: Problem, ts: Float[Array, " t"]) -> Layers:
-        task, (a, b) = _data(problem), problem.start.weights
+        (variance, target), (a, b) = self._modes(problem), problem.start.weights
         z = 1 / jnp.asarray(problem.start.output_scale, a.dtype)
         # A mode is a scalar network of width 1; there the output scale has its place.
-        moved = theory.scalar_network(ts[:, None], a[:, None], b[:, None], task.target, z=z, variance=task.variance)
+        moved = theory.scalar_network(ts[:, None], a[:, None], b[:, None], target, z=z, variance=variance)
         return moved.a[..., 0], moved.b[..., 0]
+
+    def _modes(self, problem: Problem) -> tuple[Float[Array, " mode"], Float[Array, " mode"]]:
+        """The variance and the target of every mode."""
+        data = _data(problem)
+        if isinstance(data, Modes):
+            return data.variance, data.target
+        variance = jnp.diagonal(data.xx)
+        excited = variance > 0
+        return variance, jnp.where(excited, data.yx[0] / jnp.where(excited, variance, 1.0), 0.0)
 
 
 class DeepModes(ClosedForm):
@@ -246,6 +265,20 @@ FORMS: tuple[ClosedForm, ...] = (LinearModel(), LayerPairs(), DeepModes(), Scala
 
 def closed_form(problem: Problem) -> ClosedForm | str:
     """The closed form for problems of this kind, or why there is none."""
+    refused = _refused(problem)
+    if refused is not None:
+        return refused
+    decaying, reasons = not _usual(problem.decay, 0.0), {}
+    for form in FORMS:
+        reason = form.unfit(problem)
+        if reason is None and (form.decays or not decaying):
+            return form
+        reasons[form.name] = reason
+    return "; ".join(f"not {name}, for {reason}" for name, reason in reasons.items())
+
+
+def _refused(problem: Problem) -> str | None:
+    """Why no closed form holds for a problem, whatever the network."""
     data = _data(problem)
     if not hasattr(problem.start, "matrix"):
         return f"closed forms exist only for linear networks; {type(problem.start).__name__} has no `matrix`"
@@ -253,17 +286,17 @@ def closed_form(problem: Problem) -> ClosedForm | str:
         return f"closed forms are of linear networks on Modes, Moments or Samples, not on {type(problem.task).__name__}"
     if type(data).loss not in (Modes.loss, Moments.loss):
         return f"closed forms are of the quadratic loss, but {type(data).__name__} has a `loss` of its own"
-    for name, usual in (("decay", 0.0), ("rates", 1.0)):
-        leaves = jax.tree.leaves(getattr(problem, name), is_leaf=lambda leaf: leaf is None)
-        if not all(isinstance(leaf, float) and leaf == usual for leaf in leaves):
-            return f"closed forms have no `{name}` of their own: leave it at {usual:g}"
-    reasons = {}
-    for form in FORMS:
-        reason = form.unfit(problem)
-        if reason is None:
-            return form
-        reasons[form.name] = reason
-    return "; ".join(f"not {name}, for {reason}" for name, reason in reasons.items())
+    if not _usual(problem.rates, 1.0):
+        return "closed forms have no `rates` of their own: leave it at 1"
+    if not _usual(problem.decay, 0.0) and all(form.unfit(problem) for form in FORMS if form.decays):
+        return "closed forms have no `decay` of their own, but one number for all weights of one layer: leave it at 0"
+    return None
+
+
+def _usual(tree: PyTree, number: float) -> bool:
+    """Whether all coefficients are this plain number."""
+    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: leaf is None)
+    return all(isinstance(leaf, float) and leaf == number for leaf in leaves)
 
 
 def conserved_drift(network: PyTree, problem: Problem, t: Float[Array, ""]) -> Float[Array, ""] | None:

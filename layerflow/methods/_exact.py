@@ -38,9 +38,10 @@ class Applies:
 class Exact(Method):
     """Closed forms of `layerflow.theory` in place of integration, where one holds.
 
-    Linear models on any data; diagonal networks on Modes; two-layer networks of one input and one output
-    from any start; lambda-balanced two-layer networks on whitened inputs. The last are known up to a
-    rotation of the hidden units: an observable that depends on it is refused.
+    Linear models on any data, with or without one number of weight decay; diagonal networks on Modes, and
+    those of two layers on uncorrelated inputs; two-layer networks of one input and one output from any
+    start; lambda-balanced two-layer networks on whitened inputs. The last are known up to a rotation of
+    the hidden units: an observable that depends on it is refused.
 
     Args:
         t1: End in units of gradient-flow time, shape ().
@@ -94,8 +95,8 @@ class Exact(Method):
         Args:
             problem: What is to be solved.
             ts: Where the answer is wanted, one time such as t1 or several, shape (t,); solving judges it there.
-                Not given, a form of deep modes holds at any time, and one of lambda-balanced networks where
-                the violation itself, which time may amplify, is as small.
+                Not given, a form of deep modes holds at any time, and one of lambda-balanced networks or of
+                uncorrelated inputs where the violation itself, which time may amplify, is as small.
 
         Returns:
             `Applies`, true if a form holds.

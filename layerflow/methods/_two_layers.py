@@ -102,7 +102,7 @@ class TwoLayers(NamedTuple):
         return jnp.stack([jnp.stack(coloured).max(), unbalanced])
 
 
-def beyond_rounding(violations: Float[Array, "2"]) -> Bool[Array, "2"]:
+def beyond_rounding(violations: Float[Array, "*some"]) -> Bool[Array, "*some"]:
     """Whether violations are larger than rounding of numbers as given, so that what they cost has to be judged."""
     return violations > _ROUNDINGS * jnp.finfo(violations.dtype).eps
 
