@@ -1,0 +1,96 @@
+"""Averages over the eigenvalues of a sample covariance, by a quadrature that is exact to rounding.
+
+The d eigenvalues eta of X^T X / N for N samples of d standard normal inputs fill, at ratio = N / d, the interval
+between eta_-+ = (1 -+ ratio^(-1/2))^2 with density ratio sqrt((eta_+ - eta)(eta - eta_-)) / (2 pi eta); the share
+(1 - ratio)_+ of them is 0. Of the N eigenvalues of X X^T / N the share (1 - 1 / ratio)_+ is 0.
+"""
+
+import functools
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from layerflow.base._numerics import safe_root
+from layerflow.theory._special import Alike, quotient
+
+
+class Spectrum(eqx.Module):
+    """Nodes of the eigenvalues that are not 0, on a last axis of their own."""
+
+    ratio: Alike
+    lowest: Alike  # eta_-
+    above: Float[Array, "*shape node"]  # eta - eta_-, without cancellation
+    weights: Float[Array, "*shape node"]  # they add up to min(ratio, 1)
+
+    @property
+    def eta(self) -> Float[Array, "*shape node"]:
+        """The eigenvalues."""
+        return self.lowest[..., None] + self.above
+
+    def mean(self, values: Float[Array, "*shape node"]) -> Alike:
+        """Mean over all d eigenvalues of a function that is 0 at 0."""
+        return jnp.sum(self.weights * values, axis=-1)
+
+    def mean_over_inputs(self, values: Float[Array, "*shape node"], scale: Alike, at_zero: Alike) -> Alike:
+        """Mean over all d eigenvalues of a function whose value at 0 is `at_zero`, and slope -`scale` times that."""
+        return self._pole_apart(values, scale, at_zero, self.ratio, jnp.ones_like(scale))
+
+    def mean_over_samples(self, values: Float[Array, "*shape node"], scale: Alike, at_zero: Alike) -> Alike:
+        """Mean over all N eigenvalues of X X^T / N: the same ones, but for the number of zeros."""
+        inverse = 1 / self.ratio
+        return self._pole_apart(values, scale, at_zero, inverse, inverse)
+
+    def _pole_apart(self, values: Array, scale: Alike, at_zero: Alike, ratio: Alike, share: Alike) -> Alike:
+        # (1 - ratio)_+ has a kink at ratio = 1, and so has the rest. Near it, 1 / (1 + scale eta) takes the pole
+        # at eta = 0 out of the sum: its mean, `smooth`, is known in closed form and has no kink.
+        near = self.lowest * scale < 1
+        smooth = kept(jnp.ones_like(scale), scale * share, ratio)
+        zeros = jnp.where(near, smooth, jnp.maximum(1 - ratio, 0.0))
+        pole = jnp.where(near, at_zero, 0.0)[..., None] / (1 + scale[..., None] * self.eta)
+        return share * self.mean(values - pole) + at_zero * zeros
+
+
+def spectrum(ratio: Alike, step: float = 0.14, reach: float = 47.0) -> Spectrum:
+    """Nodes for functions of eta that are bounded where |arg(eta)| < pi / 2, as e^{-eta t} is.
+
+    With eta = eta_- + 4 ratio^(-1/2) / cosh(x)^2 the measure is (16 / pi) sinh(x)^2 / (cosh(x)^5 eta) dx: nodes are
+    equidistant in log(eta - eta_-) towards the lower edge, so that a function is seen at any scale, and functions
+    are analytic for |Im x| < pi / 4, so that the error falls like e^{-pi^2 / (2 step)}.
+    """
+    if ratio.dtype != jnp.float64:
+        reach = min(reach, 38.0)  # 1 / cosh^2 is to be a normal number
+    square, measure = (jnp.asarray(row, ratio.dtype) for row in _nodes(step, reach))
+    rows = lambda row: jnp.broadcast_to(row, (*ratio.shape, row.size))
+    # Not 1 - 1 / sqrt(ratio), which cancels near ratio = 1.
+    root = jnp.sqrt(ratio)
+    lowest = ((ratio - 1) / (root * (1 + root))) ** 2
+    above = rows(square) * (4 / root)[..., None]
+    return Spectrum(ratio, lowest, above, rows(measure) * (rows(square) / (lowest[..., None] + above)))
+
+
+def kept(decay: Alike, scale: Alike, ratio: Alike) -> Alike:
+    """<decay / (decay + scale eta)>, the Stieltjes transform without a division by 0."""
+    free, root = _roots(decay, scale, ratio)
+    rising = free >= 0
+    size = jnp.where(rising, free, -free)
+    falling = 0.5 * ratio * quotient(size + root, scale)
+    return jnp.where(rising, 2 * quotient(decay, size + root), falling)
+
+
+def gap(decay: Alike, ratio: Alike) -> Alike:
+    """sqrt((decay + eta_-)(decay + eta_+)), which the derivative of `kept` is divided by."""
+    return _roots(decay, jnp.ones_like(decay), ratio)[1]
+
+
+def _roots(decay: Alike, scale: Alike, ratio: Alike) -> tuple[Alike, Alike]:
+    free = decay + scale * ((ratio - 1) / ratio)
+    return free, safe_root(free**2 + 4 * decay * scale / ratio)
+
+
+@functools.cache
+def _nodes(step: float, reach: float) -> tuple[np.ndarray, np.ndarray]:
+    """1 / cosh(x)^2 and the measure over it."""
+    x = np.arange(0.5 * step, reach, step)
+    return 1 / np.cosh(x) ** 2, 16 / np.pi * step * np.tanh(x) ** 2 / np.cosh(x)
