@@ -14,9 +14,12 @@ MODE = {"start": 0.1 * ONE, "target": ONE, "variance": ONE}
 SCALAR = {"a0": P, "b0": P, "target": ONE, "z": ONE}
 ROWS = np.array([[1.0, 0.5]])
 DATA, MOMENTS = {"x": ROWS, "y": ONE}, {"xx": EYE, "yx": P}
+REGRESSION = {"samples_per_input": ONE, "signal": ONE, "noise": ONE, "start": ONE}
+PAIR = {"first": ONE, "second": ONE, "alignment": 0.5 * ONE}
 LAYERS = {"w1": EYE, "w2": EYE, "sigma_yx": EYE}
 # A good call of every closed form; whatever an array holds here is asked to be real, finite and there.
 CALLS = {
+    "accuracy_of_variance": {"variance": ONE, "tolerance": ONE},
     "aligned_features": T | {"aligned": ONE, "anti_aligned": ONE, "target": ONE, "z": ONE, "variance": ONE},
     "aligned_matrix": {"u": EYE, "v": EYE, "strengths": np.ones(2), "targets": np.ones(2)} | T,
     "aligned_strengths": {"strengths": np.ones(2), "targets": np.ones(2)} | T,
@@ -26,24 +29,37 @@ CALLS = {
     "balanced_strength": T | {"lam": ONE, "target": ONE, "strength": ONE},
     "balanced_violations": {"w1": EYE, "w2": EYE, "xx": EYE},
     "bregman_projection": DATA | {"theta": np.ones(2), "difference": np.ones(2)},
+    "best_stopping_time": REGRESSION,
     "compute_law": {"alpha": ONE, "start": 0.1 * ONE, "target": ONE},
     "conserved_difference": {"a": P, "b": P},
     "conserved_scalar": {"a": P, "b": P},
+    "critical_delay": {"threshold": ONE, "signal": ONE, "start": ONE},
+    "critical_error": T | {"signal": ONE, "noise": ONE, "start": ONE},
     "critical_speed_ratio": {"weight_to_target": 0.1 * ONE, "margin": 0.1 * ONE},
+    "critical_stopping_time": {"signal": ONE, "noise": ONE, "start": ONE},
     "data_law": {"alpha": ONE, "target": ONE},
     "decayed": {"conserved": ONE, "decay": 0.1, "t": 1.0},
     "deep_mirror_flow": T | MOMENTS | {"m": P, "size": np.ones(2), "depth": 3},
     "deep_mirror_strength": {"m": 0.1 * ONE, "size": ONE, "depth": 3},
     "deep_mode": T | MODE | {"depth": 3},
     "deep_time": {"start": 0.1 * ONE, "end": 0.5 * ONE, "target": ONE, "depth": 3},
+    "direction_stopping_time": {"eigenvalue": ONE} | REGRESSION,
+    "edge_delay": {"samples_per_input": 2.0 * ONE},
+    "edge_errors": T | {"samples_per_input": 2.0 * ONE, "signal": ONE, "start": ONE},
     "ends_at_saddle": SCALAR,
+    "estimator_errors": T | REGRESSION | {"decay": ONE},
+    "estimator_limit": REGRESSION | {"decay": ONE},
+    "estimator_times": {"threshold": ONE, "samples_per_input": ONE, "signal": ONE, "start": ONE, "decay": ONE},
     "expected_skill_loss": {"samples": ONE, "frequency": np.full(2, 0.5), "target": ONE},
     "exponential": T | MODE,
     "exponential_time": {"fraction": 0.5 * ONE} | MODE,
     "fine_tuned": {"auxiliary": ONE, "readout": ONE},
+    "forgetting_time": {"threshold": ONE, "samples_per_input": 0.5 * ONE, "start": ONE, "decay": ONE},
     "frozen_kernel_output": T | SCALAR,
     "growth_bound": SCALAR,
     "inflection_time": SCALAR,
+    "joint_strengths": PAIR,
+    "joint_student_error": T | {"lam": ONE, "start": ONE, "inp": 3, "out": 3, "noise": ONE} | PAIR,
     "kernel_growth": SCALAR,
     "l1_rate": {"x": ROWS, "strength": np.array([1.0, 0.0])},
     "layer_pair": T | {"a0": ONE, "b0": ONE, "target": ONE},
@@ -53,6 +69,8 @@ CALLS = {
     "mirror_flow": T | MOMENTS | {"theta": P, "difference": P},
     "mirror_potential": {"strength": P, "difference": ONE},
     "mirror_strength": {"theta": P, "difference": ONE},
+    "linear_estimator": T | {"x": EYE, "y": np.ones(2), "w0": P},
+    "optimal_ridge": {"samples_per_input": ONE, "signal": ONE, "noise": ONE},
     "parameter_law": {"alpha": ONE, "target": ONE},
     "plateau_losses": {"target": ONE, "variance": ONE},
     "saddle_to_saddle": MOMENTS,
@@ -68,12 +86,15 @@ CALLS = {
     "skill_strengths_in_data": {"samples": ONE, "frequency": np.full(2, 0.5), "target": ONE},
     "skill_strengths_in_parameters": {"parameters": ONE, "n_skills": 3, "target": ONE},
     "skill_strengths_in_time": {"t": ONE, "frequency": np.full(2, 0.5), "start": 0.1, "target": 1.0},
+    "spike": {"strength": ONE, "outputs_per_input": ONE},
     "stages_separate": {"start": 0.1 * ONE, "target": ONE},
+    "student_error": T | {"lam": ONE, "strengths": ONE, "start": ONE, "inp": 3, "out": 3, "noise": ONE},
     "symmetric_factorisation": {"u": EYE, "sigma": EYE, "t": 1.0},
     "time_law": {"alpha": ONE, "start": 0.1 * ONE, "target": ONE},
     "transition": T | {"lam": ONE, "target": ONE, "strength": ONE},
     "transition_exponential": T | {"lam": ONE},
     "transition_sigmoidal": T | {"target": ONE, "strength": ONE},
+    "variance_of_accuracy": {"accuracy": 0.5 * ONE, "tolerance": ONE},
 }
 COUNTS = {"aligned", "anti_aligned", "samples", "parameters"}  # things that are counted come in whole numbers
 ARRAYS = [

@@ -19,9 +19,10 @@ def root(function: Callable[[Array], Array], low: Alike, high: Alike, halvings: 
         return jnp.where(up, middle, low), jnp.where(up, high, middle)
 
     low, high = jax.lax.stop_gradient(jax.lax.fori_loop(0, halvings, halve, jax.lax.stop_gradient((low, high))))
-    found = 0.5 * (low + high)
+
+    def newton(_: Array, at: Array) -> Array:
+        value, slope = jax.jvp(function, (at,), (jnp.ones_like(at),))
+        return at - value / jnp.where(slope > 0, slope, 1.0)
+
     # Newton's steps, differentiated whole, have the derivatives of the root: one step the first, two the third.
-    for _ in range(2):
-        value, slope = jax.jvp(function, (found,), (jnp.ones_like(found),))
-        found = found - value / jnp.where(slope > 0, slope, 1.0)
-    return found
+    return jax.lax.fori_loop(0, 2, newton, 0.5 * (low + high))
