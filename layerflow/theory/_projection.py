@@ -198,12 +198,12 @@ def _(point: tuple[Array, ...], change: tuple[Array, ...]) -> tuple[Array, Array
 def _newton(w: Float[Array, "r inp"], h: Float[Array, " inp"], left: Float[Array, " r"]) -> Float[Array, " r"]:
     """The solution of w diag(h) w^T d = left, 0 in rows of w that are 0.
 
-    By QR of sqrt(h) w^T: the product has the square of its condition, which for small |C| is all digits.
+    By the singular values of sqrt(h) w^T: the product has the square of its condition, which for small |C| is all
+    digits. Not by QR, of which batches were seen to hang.
     """
     unused = jnp.diag((jnp.abs(w).max(axis=1) == 0).astype(w.dtype))
-    r = jnp.linalg.qr(jnp.concatenate([jnp.sqrt(h)[:, None] * w.T, unused]), mode="r")
-    solve = functools.partial(jax.scipy.linalg.solve_triangular, r)
-    return solve(solve(left, trans="T"))
+    _, s, vt = jnp.linalg.svd(jnp.concatenate([jnp.sqrt(h)[:, None] * w.T, unused]), full_matrices=False)
+    return (vt @ left / s**2) @ vt
 
 
 class _State(eqx.Module):
