@@ -10,29 +10,33 @@ from layerflow.figures import FIGURES
 
 ROOT = pathlib.Path(__file__).parents[1]
 LAYERFLOW = """
-    DifferenceNetwork
-    MLP Calibration Descent DiagonalNetwork Exact Flow LayerwiseNetwork LinearNetwork Machine Modes Moments Problem
-    Samples SparseParity Status Stream Task Trajectory Transformer accuracy aligned alignment boundary calibrate
-    constant digits downstream effective_rank enable_compile_cache failures feature_model feature_rank features
-    first_time fold function_distance gaussian grokking_delay half_times kernel_distance lambda_balanced
-    lambda_balanced_chain layer_imbalance layer_movement laziness linear_model linearise loss mode_order
-    mode_strengths modular_arithmetic neural_collapse ntk observable on_test open_diagram orthogonal paired plateaus
-    plot polynomial_regression power_law_modes prepare principal_components provenance random_regression replay
-    retry scaled_sharpness sharpness skill_network skill_strengths solve static sweep symmetrised teacher theory
-    time_to_fraction upstream weight_norms
+    Calibration Descent DiagonalNetwork DifferenceNetwork Exact Flow LayerwiseNetwork LinearNetwork MLP Machine
+    Modes Moments Problem Samples SparseParity Status Stream Task Trajectory Transformer accuracy aligned
+    alignment boundary calibrate constant digits downstream effective_rank enable_compile_cache excess_error
+    failures feature_model feature_rank features first_time fold function_distance gaussian grokking_delay
+    half_times kernel_distance lambda_balanced lambda_balanced_chain layer_imbalance layer_movement laziness
+    linear_model linearise loss mode_order mode_strengths modular_arithmetic neural_collapse ntk observable
+    on_test open_diagram orthogonal paired plateaus plot polynomial_regression population power_law_modes
+    prepare principal_components provenance random_regression replay retry scaled_sharpness sharpness
+    skill_network skill_strengths solve sparse_teacher static sweep symmetrised teacher theory time_to_fraction
+    upstream weight_norms
 """
 THEORY = """
-    FineTuned MirrorPath Projection Saddles bregman_projection deep_mirror_flow deep_mirror_strength fine_tuned
-    l1_rate least_l1 least_norm mirror_coordinate mirror_flow mirror_potential mirror_strength saddle_to_saddle
-    AlignedFeatures Balanced Collapse ComputeLaw LayerPair Neuron ScalarNetwork ScalingLaw Violations
+    AlignedFeatures Balanced Collapse ComputeLaw EstimatorErrors EstimatorTimes FineTuned LayerPair MirrorPath
+    Neuron Projection Ridge Saddles ScalarNetwork ScalingLaw Spike Violations accuracy_of_variance
     aligned_features aligned_matrix aligned_strengths balanced_limit balanced_network balanced_path
-    balanced_strength balanced_violations collapsed compute_law conserved_difference conserved_imbalances
-    conserved_scalar critical_speed_ratio data_law decayed deep_mode deep_time ends_at_saddle expected_skill_loss
-    exponential exponential_time frozen_kernel_output growth_bound inflection_time kernel_growth layer_pair
-    parameter_law plateau_losses scalar_network scalar_network_limit scalar_network_time sigmoidal sigmoidal_time
-    sign_obstruction single_neuron skill_frequencies skill_loss skill_strengths_in_data
-    skill_strengths_in_parameters skill_strengths_in_time stages_separate symmetric_factorisation time_law
-    transition transition_exponential transition_sigmoidal
+    balanced_strength balanced_violations best_stopping_time bregman_projection collapsed compute_law
+    conserved_difference conserved_imbalances conserved_scalar critical_delay critical_error
+    critical_speed_ratio critical_stopping_time data_law decayed deep_mirror_flow deep_mirror_strength deep_mode
+    deep_time direction_stopping_time edge_delay edge_errors ends_at_saddle estimator_errors estimator_limit
+    estimator_times expected_skill_loss exponential exponential_time fine_tuned forgetting_time
+    frozen_kernel_output growth_bound inflection_time joint_strengths joint_student_error kernel_growth l1_rate
+    layer_pair least_l1 least_norm linear_estimator mirror_coordinate mirror_flow mirror_potential
+    mirror_strength optimal_ridge parameter_law plateau_losses saddle_to_saddle scalar_network
+    scalar_network_limit scalar_network_time sigmoidal sigmoidal_time sign_obstruction single_neuron
+    skill_frequencies skill_loss skill_strengths_in_data skill_strengths_in_parameters skill_strengths_in_time
+    spike stages_separate student_error symmetric_factorisation time_law transition transition_exponential
+    transition_sigmoidal variance_of_accuracy
 """
 PLOT = """
     PALETTE arrows band boundary colours curves heatmap modes over_seeds panels style
