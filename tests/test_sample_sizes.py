@@ -168,10 +168,10 @@ def test_sizes_noise_and_sparseness_are_axes_of_one_program(compiled, name, most
     assert diagram.sizes == {"n": most, "noise": 2, "nonzero": 2, "seed": 2}
     assert (diagram.status == lf.Status.REACHED_T1).all()
     key = jax.random.fold_in(jax.random.key(0), 1)
-    for n in (2, most):
-        path = lf.solve(student(name, most, key, n, 0.3, 3), method, observe=lf.on_test(lf.loss))
-        found = diagram.test_loss.sel(n=n, noise=0.3, nonzero=3, seed=1)
-        np.testing.assert_allclose(found, path.observed["test_loss"], rtol=1e-5)
+    n = most // 2
+    path = lf.solve(student(name, most, key, n, 0.3, 3), method, observe=lf.on_test(lf.loss))
+    found = diagram.test_loss.sel(n=n, noise=0.3, nonzero=3, seed=1)
+    np.testing.assert_allclose(found, path.observed["test_loss"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("coloured", [False, True])
@@ -242,14 +242,16 @@ def test_derivatives_of_the_excess_error_are_those_of_its_formula():
 
 def test_a_sparse_teacher_sees_as_many_inputs_as_asked_for(key):
     drawn = jax.vmap(lambda nonzero: lf.sparse_teacher(key, 9, nonzero=nonzero, out=2, size=0.5).matrix)
-    matrices = drawn(jnp.arange(1, 10))
+    matrices = np.asarray(drawn(jnp.arange(1, 10)))
 
     np.testing.assert_array_equal((matrices != 0).all(1).sum(1), np.arange(1, 10))
     np.testing.assert_array_equal(np.abs(matrices).sum((1, 2)), np.arange(1, 10))
     for sparse, denser in itertools.pairwise(matrices):
         np.testing.assert_array_equal(denser[sparse != 0], sparse[sparse != 0])
     np.testing.assert_array_equal(lf.sparse_teacher(key, 9, nonzero=4, out=2, size=0.5).matrix, matrices[3])
-    every = jax.vmap(lambda key: lf.sparse_teacher(key, 5, nonzero=2).matrix[0])(jax.random.split(key, 4000))
+    every = np.asarray(
+        jax.vmap(lambda key: lf.sparse_teacher(key, 5, nonzero=2).matrix[0])(jax.random.split(key, 4000))
+    )
     # Of 4000 draws: shares of 2/5 and of 1/2 to 4 standard deviations.
     np.testing.assert_allclose((every != 0).mean(0), 0.4, atol=4 * 0.49 / 4000**0.5)
     np.testing.assert_allclose((every > 0).sum() / (every != 0).sum(), 0.5, atol=4 * 0.5 / 8000**0.5)
@@ -383,22 +385,14 @@ def test_what_cannot_be_is_told(case):
         call()
 
 
-def test_derivatives_by_noise_are_those_of_a_loop():
+def test_derivatives_by_noise_are_central_differences():
     """Where weights are 0 too, whose roots have no derivative."""
-    cell = lambda key, n, noise: student("linear", 12, key, n, noise, 2)
+    cell = lambda n, noise: student("linear", 12, jax.random.key(1), n, noise, 2)
     observe = (lf.loss, lf.mode_strengths, lf.excess_error)
-    diagram = lf.sweep(
-        cell, {"n": [4, 9], "noise": [0.2]}, method=FLOW, observe=observe, derivative="noise", progress=False, seeds=1
-    )
-    near = lf.sweep(
-        cell,
-        {"n": [4, 9], "noise": [0.2 - 1e-4, 0.2 + 1e-4]},
-        method=lf.Flow(t1=2.0, rtol=1e-10),
-        observe=observe,
-        progress=False,
-        seeds=1,
-    )
+    axes = {"n": [4, 9], "noise": [0.2 - 1e-4, 0.2, 0.2 + 1e-4]}
+
+    found = lf.sweep(cell, axes, method=DESCENT, observe=observe, derivative="noise", progress=False)
 
     for name in ("loss", "mode_strengths", "excess_error"):
-        slope = near[name].diff("noise").isel(noise=0) / 2e-4
-        np.testing.assert_allclose(diagram[f"{name}_d_noise"].isel(noise=0), slope, rtol=2e-3, atol=1e-5)
+        slope = (found[name].isel(noise=2) - found[name].isel(noise=0)) / 2e-4
+        np.testing.assert_allclose(found[f"{name}_d_noise"].isel(noise=1), slope, rtol=1e-6, atol=1e-9)
