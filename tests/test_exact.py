@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import layerflow as lf
+from layerflow.methods._one_layer import one_layer
 
 TIGHT = lf.Flow(t1=4.0, rtol=1e-11, atol=1e-13)
 TS = jnp.array([0.0, 0.3, 1.7, 4.0])
@@ -325,6 +326,27 @@ def test_derivatives_of_closed_forms_are_central_differences(kind):
     for derivative in (jax.jacfwd, jax.grad):
         by_time = derivative(lambda t: value(**at | {"t": t}))(at["t"])
         np.testing.assert_allclose(by_time, slope("t"), rtol=1e-6)
+
+
+@pytest.mark.parametrize("decay", [None, 0.3, -0.2])
+@pytest.mark.parametrize("variances", [(1.0, 1.0, 1.0), (1.0, 1.0, 0.4), (2.0, 0.7, 0.1)])
+def test_one_layer_has_derivatives_along_any_change_of_its_data(decay, variances):
+    """Of a change of E[x x^T] that turns its axes, early and late, against central differences of fourth order."""
+    rng = np.random.default_rng(4)
+    w, yx, dw, dyx = rng.normal(size=(4, 2, 3))
+    turn, change = np.linalg.qr(rng.normal(size=(3, 3)))[0], rng.normal(size=(3, 3))
+    xx, ts = turn @ np.diag(variances) @ turn.T, np.array([0.01, 0.04, 1.0, 20.0])
+    point = [ts, w, xx, yx, np.array(0.8), *([] if decay is None else [np.array(decay)])]
+    tangent = [0.1 * ts, dw, change + change.T, dyx, np.array(0.3), *([] if decay is None else [np.array(0.2)])]
+    moved = jax.jit(lambda *numbers: one_layer(*numbers, *([None] if decay is None else [])))
+    at = lambda h: moved(*(a + h * b for a, b in zip(point, tangent, strict=True)))
+
+    slope = jax.jvp(moved, point, tangent)[1]
+
+    h = 1e-3
+    expected = (8 * (at(h) - at(-h)) - (at(2 * h) - at(-2 * h))) / (12 * h)
+    sizes = np.abs(expected).max(axis=(1, 2), keepdims=True)
+    np.testing.assert_allclose(slope / sizes, expected / sizes, atol=1e-7)
 
 
 def test_decay_is_an_axis_and_flows_with_decay_are_held_against_it():
