@@ -205,3 +205,15 @@ def test_a_failed_cell_has_no_derivative():
     diagram = lf.sweep(explode, {"eta": [0.1, 4.0]}, derivative="eta")
 
     np.testing.assert_array_equal(np.isnan(diagram.loss_d_eta), [False, True])
+
+
+def test_derivatives_keep_the_order_in_which_their_axes_were_named():
+    """Which is not that of their names: L = (target - size)^2 / 2 of one layer that stays, at t = 0."""
+
+    def one(target, size):
+        return lf.Problem(lf.linear_model(size[None]), lf.Modes(jnp.ones(1), target))
+
+    axes = {"target": [3.0], "size": [1.0]}
+    diagram = lf.sweep(one, axes, method=lf.Flow(t1=1.0), ts=[0.0], derivative=("target", "size"), progress=False)
+
+    assert (diagram.loss_d_target.item(), diagram.loss_d_size.item()) == (2.0, -2.0)

@@ -103,7 +103,8 @@ class Computation:
         through = lambda outputs: self._kept(self._path(plan, chunk._replace(built=built._replace(outputs=outputs))))
         kept, path = through(built.outputs)
         slopes = []
-        for directions in built.slopes.values():
+        for axis in self.wanted.derivative:  # the order of a dict that JAX handed on is that of its names
+            directions = built.slopes[axis]
             varied, fixed = eqx.partition(built.outputs, [d is not None for d in directions])
             by_axis = lambda varied, fixed=fixed: through(eqx.combine(varied, fixed))[0]
             _, slope = jax.jvp(by_axis, (varied,), (directions,))
