@@ -124,6 +124,42 @@ def skills(ax):
     ax.set(xscale="log", yscale="log")
 
 
+def estimator(ax):
+    x, y = np.asarray(jax.random.normal(jax.random.key(5), (3, 4))), np.array([1.0, -0.5, 0.8])
+    for colour, decay in zip(COLOURS, (0.0, 0.1, 0.5), strict=False):
+        problem = lf.Problem(lf.linear_model(0.3 * jnp.ones(4)), lf.Samples(x, y[:, None]), decay=decay)
+        line = theory.linear_estimator(TS, x, y, 0.3 * np.ones(4), decay=decay)[:, 0]
+        draw(ax, colour, TS, line, DOTS, flow(problem, matrix)[:, 0, 0], f"decay {decay:g}")
+
+
+def regression(ax):
+    inp, ts, dots = 400, np.geomspace(0.1, 1000, 120), np.geomspace(0.1, 1000, 13)
+    key, data = jax.random.split(jax.random.key(6))
+    w = jax.random.normal(key, (inp,))
+    truth = lf.linear_model(w / jnp.linalg.norm(w))
+    for colour, ratio in zip(COLOURS, (0.5, 1.0, 2.0), strict=False):
+        task = lf.teacher(data, truth, n=int(ratio * inp), inp=inp, noise=0.5)
+        problem = lf.Problem(lf.linear_model(jnp.zeros(inp)), task, test=lf.population(truth, noise=0.5))
+        path = lf.solve(problem, lf.Exact(t1=1000.0), ts=dots, observe=lf.excess_error)
+        line = theory.estimator_errors(ts, ratio, noise=0.5).test
+        draw(ax, colour, ts, line, dots, np.asarray(path.observed["excess_error"]), f"N/d = {ratio:g}")
+    ax.set(xscale="log", yscale="log")
+    ax.set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
+    ax.minorticks_off()
+
+
+def student(ax):
+    width = 150
+    truth = jnp.zeros((width, width)).at[0, 0].set(3.0)
+    seen = lf.Moments.whitened(yx=truth + jax.random.normal(jax.random.key(7), truth.shape) / width**0.5)
+    for colour, lam in zip(COLOURS, (0.0, 1.0, 10.0), strict=False):
+        problem = lf.Problem(lf.aligned(seen, lam, 1e-3, hid=width), seen, test=lf.population(lf.linear_model(truth)))
+        path = lf.solve(problem, lf.Exact(t1=6.0), ts=DOTS, observe=lf.excess_error)
+        line = theory.student_error(TS, lam, jnp.array([3.0]), 1e-3, inp=width, out=width, noise=width**-0.5)
+        draw(ax, colour, TS, line, DOTS, np.asarray(path.observed["excess_error"]), f"λ = {lam:g}")
+    ax.set(yscale="log")
+
+
 def draw(ax, colour, ts, line, dots, measured, label):
     ax.plot(ts, np.asarray(line), color=colour, label=label)
     ax.plot(dots, measured, "o", color=colour, markersize=3.5, markerfacecolor="white")
@@ -139,19 +175,24 @@ PANELS = {
     "transition (Theorem G.2)": (transition, "T(t; λ)"),
     "single neuron": (neuron, "a w₁"),
     "10⁵ skills: scaling in time": (skills, "loss"),
+    "regression on three samples": (estimator, "w₁"),
+    "noisy samples of 400 inputs": (regression, "test error"),
+    "student of a noisy matrix": (student, "squared error"),
 }
 
 
 def main() -> None:
     """Draw all panels into one picture."""
     jax.config.update("jax_enable_x64", True)
-    figure = matplotlib.figure.Figure(figsize=(9.0, 7.4), layout="constrained")
-    for ax, (title, (panel, label)) in zip(figure.subplots(3, 3).flat, PANELS.items(), strict=True):
+    figure = matplotlib.figure.Figure(figsize=(9.0, 9.8), layout="constrained")
+    for ax, (title, (panel, label)) in zip(figure.subplots(4, 3).flat, PANELS.items(), strict=True):
         panel(ax)
         ax.set_title(title, fontsize="medium")
         ax.set(xlabel="gradient-flow time t", ylabel=label)
         ax.legend(fontsize="x-small", frameon=False)
-    figure.suptitle("Lines: closed forms. Dots: integrated flow (last panel: sum over skills).", fontsize="medium")
+    figure.suptitle(
+        "Lines: closed forms. Dots: integrated flow; of skills a sum; last row: one draw.", fontsize="medium"
+    )
     path = pathlib.Path(__file__).with_name("gallery.png")
     figure.savefig(path, dpi=160)
     print(path)

@@ -30,6 +30,8 @@ from layerflow.figures import (
     _figure11,
     _figure_g,
     _figure_i,
+    _linear_grokking,
+    _noise,
 )
 from layerflow.figures._figure import Claim, Figure
 
@@ -54,6 +56,8 @@ FIGURES: dict[str, Figure] = {
     "dial": _dial.FIGURE,
     "G": _figure_g.FIGURE,
     "I": _figure_i.FIGURE,
+    "noise": _noise.FIGURE,
+    "linear-grokking": _linear_grokking.FIGURE,
 }
 
 __all__ = ["FIGURES", "Claim", "Figure"]

@@ -321,18 +321,20 @@ def _estimator_times(
     last = errors_of(jnp.full_like(threshold, LATEST), ratio, signal, noise, start, decay)
     # <e^{-2 eta t}> >= e^{-2 <eta> t}, and the mean of eta that the training error is weighted by is 1 + 1 / a.
     least = jnp.log(jnp.where(ahead, size / threshold, 2.0)) / (2 * (1 + 1 / ratio + decay))
-    low, high = jnp.log(least), jnp.full_like(threshold, math.log(LATEST))
+    # Both at once, at times of their own: the program is half as long.
+    twice = lambda x: jnp.broadcast_to(x, (2, *x.shape))
+    arguments = [twice(x) for x in (ratio, signal, noise, start, decay)]
+    ends = jnp.stack([jnp.maximum(limit.test, last.test), jnp.maximum(limit.train, last.train)])
+    comes = twice(ahead) & (ends < twice(threshold))
 
-    def when(which: str) -> Array:
-        comes = ahead & (getattr(limit, which) < threshold) & (getattr(last, which) < threshold)
+    def below(log_t: Array) -> Array:
+        now = errors_of(jnp.exp(log_t), *arguments)
+        level = jnp.where(comes, twice(threshold), 1.0)
+        return jnp.log(level) - jnp.log(jnp.stack([now.test[0], now.train[1]]))
 
-        def below(log_t: Array) -> Array:
-            now = errors_of(jnp.exp(log_t), ratio, signal, noise, start, decay)
-            return jnp.log(jnp.where(comes, threshold, 1.0)) - jnp.log(getattr(now, which))
-
-        return jnp.where(comes, jnp.exp(root(below, low, high)), jnp.where(ahead, jnp.inf, 0.0))
-
-    return EstimatorTimes(test=when("test"), train=when("train"))
+    found = jnp.exp(root(below, twice(jnp.log(least)), jnp.full_like(arguments[0], math.log(LATEST))))
+    test, train = jnp.where(comes, found, jnp.where(twice(ahead), jnp.inf, 0.0))
+    return EstimatorTimes(test=test, train=train)
 
 
 @jax.jit
