@@ -32,6 +32,7 @@ from layerflow.figures import (
     _figure_i,
     _linear_grokking,
     _noise,
+    _sparsity,
 )
 from layerflow.figures._figure import Claim, Figure
 
@@ -58,6 +59,7 @@ FIGURES: dict[str, Figure] = {
     "I": _figure_i.FIGURE,
     "noise": _noise.FIGURE,
     "linear-grokking": _linear_grokking.FIGURE,
+    "sparsity": _sparsity.FIGURE,
 }
 
 __all__ = ["FIGURES", "Claim", "Figure"]
