@@ -108,9 +108,7 @@ def estimator_errors(
     References:
         Advani, Saxe & Sompolinsky (2020), arXiv:1710.03667; Marchenko & Pastur (1967).
     """
-    return _estimator_errors(
-        *together(t=times(t), **sizes(samples_per_input, signal, noise, start), decay=_decays(decay))
-    )
+    return errors_of(*together(t=times(t), **sizes(samples_per_input, signal, noise, start), decay=_decays(decay)))
 
 
 def estimator_limit(
@@ -155,7 +153,7 @@ def estimator_limit(
     References:
         Advani, Saxe & Sompolinsky (2020), arXiv:1710.03667; Hastie et al. (2022), arXiv:1903.08560.
     """
-    return _estimator_limit(*together(**sizes(samples_per_input, signal, noise, start), decay=_decays(decay)))
+    return limit_of(*together(**sizes(samples_per_input, signal, noise, start), decay=_decays(decay)))
 
 
 def sizes(
@@ -195,12 +193,6 @@ def _row(row: Float[Array, " mode"], like: Alike) -> Float[Array, "*shape mode"]
 
 
 @jax.jit
-def _estimator_errors(
-    t: Alike, ratio: Alike, signal: Alike, noise: Alike, start: Alike, decay: Alike
-) -> EstimatorErrors:
-    return errors_of(t, ratio, signal, noise, start, decay)
-
-
 def errors_of(t: Alike, ratio: Alike, signal: Alike, noise: Alike, start: Alike, decay: Alike) -> EstimatorErrors:
     """The errors at checked arguments of one shape."""
     law, time, nu = spectrum(ratio), t[..., None], decay[..., None]
@@ -226,7 +218,8 @@ def _unlearned(eta: Array, nu: Array, e: Array, q: Array) -> Array:
 
 
 @jax.jit
-def _estimator_limit(ratio: Alike, signal: Alike, noise: Alike, start: Alike, decay: Alike) -> EstimatorErrors:
+def limit_of(ratio: Alike, signal: Alike, noise: Alike, start: Alike, decay: Alike) -> EstimatorErrors:
+    """The limit at checked arguments of one shape."""
     one = jnp.ones_like(ratio)
     inputs = kept(decay, one, ratio)  # <nu / (eta + nu)>
     samples = kept(decay, 1 / ratio, 1 / ratio)  # the same over X X^T / N

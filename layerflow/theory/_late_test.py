@@ -9,7 +9,7 @@ from jax.scipy.special import erf, erfinv
 from jaxtyping import Array, ArrayLike, Float
 
 from layerflow.theory._arguments import ensure, not_negative, positive, times, together
-from layerflow.theory._estimator import EstimatorErrors, errors_of, estimator_limit, sizes
+from layerflow.theory._estimator import EstimatorErrors, errors_of, limit_of, sizes
 from layerflow.theory._roots import root
 from layerflow.theory._special import Alike
 
@@ -317,7 +317,7 @@ def _estimator_times(
     size = signal**2 + start**2
     ahead = threshold < size
     signal = jnp.where(ahead, signal, 1.0)
-    limit = estimator_limit(ratio, signal=signal, start=start, decay=decay)
+    limit = limit_of(ratio, signal, noise, start, decay)
     last = errors_of(jnp.full_like(threshold, LATEST), ratio, signal, noise, start, decay)
     # <e^{-2 eta t}> >= e^{-2 <eta> t}, and the mean of eta that the training error is weighted by is 1 + 1 / a.
     least = jnp.log(jnp.where(ahead, size / threshold, 2.0)) / (2 * (1 + 1 / ratio + decay))
@@ -346,7 +346,7 @@ def _edge_errors(t: Alike, ratio: Alike, signal: Alike, start: Alike) -> Estimat
 
 @jax.jit
 def _forgetting_time(threshold: Alike, ratio: Alike, signal: Alike, noise: Alike, start: Alike, decay: Alike) -> Alike:
-    floor = estimator_limit(ratio, signal=signal, noise=noise, start=start, decay=decay).test
+    floor = limit_of(ratio, signal, noise, start, decay).test
     comes = threshold > floor
     over = (1 - ratio) * start**2 / jnp.where(comes, threshold - floor, 1.0)
     return jnp.where(comes, jnp.log(jnp.maximum(over, 1.0)) / (2 * decay), jnp.inf)

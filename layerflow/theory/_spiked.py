@@ -10,7 +10,7 @@ from layerflow.base._numerics import safe_root
 from layerflow.theory._arguments import ensure, finite, not_negative, positive, times, together
 from layerflow.theory._marchenko_pastur import spectrum
 from layerflow.theory._special import Alike, quotient
-from layerflow.theory._transition import balanced_strength
+from layerflow.theory._transition import strength_of
 
 
 class Spike(eqx.Module):
@@ -227,7 +227,7 @@ def _student_error(
 
     def strength(values: Array) -> Array:
         t_, lam_, start_ = (jnp.broadcast_to(x[..., None], values.shape) for x in (t, lam, start))
-        return balanced_strength(t_, lam_, values, start_)
+        return strength_of(t_, lam_, values, start_)
 
     rows = lambda x: jnp.broadcast_to(x[..., None], strengths.shape)
     seen = _spike(strengths, rows(unit), rows(aspect))

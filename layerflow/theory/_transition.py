@@ -6,7 +6,7 @@ from jaxtyping import Array, ArrayLike, Float
 from layerflow.base._numerics import safe_root
 from layerflow.theory._growth import growth
 from layerflow.theory._matrices import real_arrays, times
-from layerflow.theory._special import phi1, quotient
+from layerflow.theory._special import Alike, phi1, quotient
 
 
 def transition(t: ArrayLike, lam: ArrayLike, target: ArrayLike, strength: ArrayLike) -> Float[Array, "..."]:
@@ -45,7 +45,10 @@ def transition(t: ArrayLike, lam: ArrayLike, target: ArrayLike, strength: ArrayL
     References:
         Nam et al., arXiv:2502.21009, Theorem G.2 and (69); Dominé et al. (2025), arXiv:2409.14623.
     """
-    t, lam, target, strength = _same_shape(t, lam=lam, target=target, strength=strength)
+    return _transition(*_same_shape(t, lam=lam, target=target, strength=strength))
+
+
+def _transition(t: Alike, lam: Alike, target: Alike, strength: Alike) -> Alike:
     larger = 0.5 * (safe_root(lam**2 + 4 * strength**2) + 2 * jnp.abs(strength))
     smaller = quotient(0.25 * lam**2, larger)
     a, b = jnp.where(strength > 0, larger, smaller), jnp.where(strength > 0, smaller, larger)
@@ -139,8 +142,12 @@ def balanced_strength(t: ArrayLike, lam: ArrayLike, target: ArrayLike, strength:
     References:
         Nam et al., arXiv:2502.21009, Theorem G.2 and (69).
     """
-    t, lam, target, strength = _same_shape(t, lam=lam, target=target, strength=strength)
-    return strength + transition(t, lam, target, strength) * (target - strength)
+    return strength_of(*_same_shape(t, lam=lam, target=target, strength=strength))
+
+
+def strength_of(t: Alike, lam: Alike, target: Alike, strength: Alike) -> Alike:
+    """`balanced_strength` of checked arguments of one shape."""
+    return strength + _transition(t, lam, target, strength) * (target - strength)
 
 
 def _same_shape(t: ArrayLike, **others: ArrayLike) -> list[Array]:
