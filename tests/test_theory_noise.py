@@ -91,13 +91,19 @@ def test_errors_are_exact_to_rounding(ratio):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("t", [0.0, 0.3, 30.0, 1e3, 1e6, 1e8])
+@pytest.mark.parametrize("t", [0.0, 0.3, 30.0, 1e3, 1e6, 1e8, 1e15])
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_errors_are_exact_to_rounding_everywhere(ratio, t):
     """Also where the test error is as small as floats can be."""
     check_errors(t, ratio, start=0.3)
     check_errors(t, ratio, noise=0.5)
     check_errors(t, ratio, noise=0.5, start=2.0, decay=1e-3)
+
+
+@pytest.mark.parametrize("ratio", [1 - 1e-9, 1 + 1e-6])
+def test_few_samples_more_or_less_than_inputs_count_to_all_digits(ratio):
+    """At late times the share of zeros, 1e-9 or 1e-6 here, is all there is of an error."""
+    check_errors(1e15, ratio, noise=0.5)
 
 
 def test_errors_keep_their_digits_where_they_are_small():

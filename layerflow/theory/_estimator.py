@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from layerflow.theory._arguments import not_negative, positive, times, together
-from layerflow.theory._marchenko_pastur import gap, kept, spectrum
+from layerflow.theory._marchenko_pastur import gap, kept, kept_by_samples, spectrum
 from layerflow.theory._matrices import real_arrays
 from layerflow.theory._special import Alike, phi1, quotient
 
@@ -222,7 +222,7 @@ def limit_of(ratio: Alike, signal: Alike, noise: Alike, start: Alike, decay: Ali
     """The limit at checked arguments of one shape."""
     one = jnp.ones_like(ratio)
     inputs = kept(decay, one, ratio)  # <nu / (eta + nu)>
-    samples = kept(decay, 1 / ratio, 1 / ratio)  # the same over X X^T / N
+    samples = kept_by_samples(decay, one, ratio)  # the same over X X^T / N
     width = gap(decay, ratio)
     free = decay + (1 - ratio) / ratio
     many = free < 0  # more samples than inputs, and little decay

@@ -35,21 +35,23 @@ class Spectrum(eqx.Module):
 
     def mean_over_inputs(self, values: Float[Array, "*shape node"], scale: Alike, at_zero: Alike) -> Alike:
         """Mean over all d eigenvalues of a function whose value at 0 is `at_zero`, and slope -`scale` times that."""
-        return self._pole_apart(values, scale, at_zero, self.ratio, jnp.ones_like(scale))
+        smooth = kept(jnp.ones_like(scale), scale, self.ratio)
+        return self._pole_apart(values, scale, at_zero, smooth, jnp.maximum(1 - self.ratio, 0.0))
 
     def mean_over_samples(self, values: Float[Array, "*shape node"], scale: Alike, at_zero: Alike) -> Alike:
         """Mean over all N eigenvalues of X X^T / N: the same ones, but for the number of zeros."""
-        inverse = 1 / self.ratio
-        return self._pole_apart(values, scale, at_zero, inverse, inverse)
+        smooth = kept_by_samples(jnp.ones_like(scale), scale, self.ratio)
+        zeros = jnp.maximum((self.ratio - 1) / self.ratio, 0.0)
+        return self._pole_apart(values, scale, at_zero, smooth, zeros, 1 / self.ratio)
 
-    def _pole_apart(self, values: Array, scale: Alike, at_zero: Alike, ratio: Alike, share: Alike) -> Alike:
-        # (1 - ratio)_+ has a kink at ratio = 1, and so has the rest. Near it, 1 / (1 + scale eta) takes the pole
-        # at eta = 0 out of the sum: its mean, `smooth`, is known in closed form and has no kink.
+    def _pole_apart(
+        self, values: Array, scale: Alike, at_zero: Alike, smooth: Alike, zeros: Alike, share: Array | float = 1.0
+    ) -> Alike:
+        # The number of zeros has a kink at ratio = 1, and so has the rest. Near it, 1 / (1 + scale eta) takes the
+        # pole at eta = 0 out of the sum: its mean, `smooth`, is known in closed form and has no kink.
         near = self.lowest * scale < 1
-        smooth = kept(jnp.ones_like(scale), scale * share, ratio)
-        zeros = jnp.where(near, smooth, jnp.maximum(1 - ratio, 0.0))
         pole = jnp.where(near, at_zero, 0.0)[..., None] / (1 + scale[..., None] * self.eta)
-        return share * self.mean(values - pole) + at_zero * zeros
+        return share * self.mean(values - pole) + at_zero * jnp.where(near, smooth, zeros)
 
 
 def spectrum(ratio: Alike, step: float = 0.14, reach: float = 47.0) -> Spectrum:
@@ -71,22 +73,30 @@ def spectrum(ratio: Alike, step: float = 0.14, reach: float = 47.0) -> Spectrum:
 
 
 def kept(decay: Alike, scale: Alike, ratio: Alike) -> Alike:
-    """<decay / (decay + scale eta)>, the Stieltjes transform without a division by 0."""
-    free, root = _roots(decay, scale, ratio)
-    rising = free >= 0
-    size = jnp.where(rising, free, -free)
-    falling = 0.5 * ratio * quotient(size + root, scale)
-    return jnp.where(rising, 2 * quotient(decay, size + root), falling)
+    """<decay / (decay + scale eta)> over the inputs, the Stieltjes transform without a division by 0."""
+    return _kept(decay, scale, scale / ratio, (ratio - 1) / ratio)
+
+
+def kept_by_samples(decay: Alike, scale: Alike, ratio: Alike) -> Alike:
+    """The same mean over the eigenvalues of X X^T / N."""
+    return _kept(decay, scale / ratio, scale, 1 - ratio)
 
 
 def gap(decay: Alike, ratio: Alike) -> Alike:
     """sqrt((decay + eta_-)(decay + eta_+)), which the derivative of `kept` is divided by."""
-    return _roots(decay, jnp.ones_like(decay), ratio)[1]
+    return safe_root((decay + (ratio - 1) / ratio) ** 2 + 4 * decay / ratio)
 
 
-def _roots(decay: Alike, scale: Alike, ratio: Alike) -> tuple[Alike, Alike]:
-    free = decay + scale * ((ratio - 1) / ratio)
-    return free, safe_root(free**2 + 4 * decay * scale / ratio)
+def _kept(decay: Alike, scale: Alike, part: Alike, more: Alike) -> Alike:
+    """The root u >= 0 of part u^2 + (decay + more scale) u = decay.
+
+    `more` = 1 - 1 / ratio comes with all its digits, which are few near ratio = 1 if it is computed of 1 / ratio.
+    """
+    free = decay + scale * more
+    root = safe_root(free**2 + 4 * decay * part)
+    rising = free >= 0
+    size = jnp.where(rising, free, -free) + root
+    return jnp.where(rising, 2 * quotient(decay, size), 0.5 * quotient(size, part))
 
 
 @functools.cache
