@@ -302,7 +302,7 @@ class Batch:
         return self.chunk_bytes
 
 
-def _no_room(error: jax.errors.JaxRuntimeError) -> bool:
+def _no_room(error: Exception) -> bool:
     """Whether memory ran out."""
     return "RESOURCE_EXHAUSTED" in str(error)
 
