@@ -236,6 +236,17 @@ def test_derivatives_of_the_projection(by):
         np.testing.assert_allclose(jax.jacrev(part)(0.0), jax.jacfwd(part)(0.0), atol=1e-13)
 
 
+@pytest.mark.parametrize("by", range(4), ids=["x", "y", "start", "difference"])
+def test_derivatives_of_the_least_norm(by):
+    """With weights that are equal, so that singular values are."""
+    point = (X, Y, np.full(4, 0.2), np.ones(4))
+    towards = np.random.default_rng(by).normal(size=point[by].shape)
+    at = lambda s: theory.least_norm(*(a + s * towards if i == by else a for i, a in enumerate(point)))
+    step = 1e-4
+    np.testing.assert_allclose(jax.jacfwd(at)(0.0), (at(step) - at(-step)) / (2 * step), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(jax.jacrev(at)(0.0), jax.jacfwd(at)(0.0), atol=1e-13)
+
+
 def test_second_derivatives_maps_and_single_precision():
     at = lambda s: theory.bregman_projection(X, Y, SMOOTH[2], s * SMOOTH[3]).strength
     slope = jax.jacfwd(at)

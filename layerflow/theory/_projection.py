@@ -195,6 +195,7 @@ def _(point: tuple[Array, ...], change: tuple[Array, ...]) -> tuple[Array, Array
     return dual, _newton(w, stiffness(theta + dual @ w, scale), dy - moved)
 
 
+@jax.custom_jvp
 def _newton(w: Float[Array, "r inp"], h: Float[Array, " inp"], left: Float[Array, " r"]) -> Float[Array, " r"]:
     """The solution of w diag(h) w^T d = left, 0 in rows of w that are 0.
 
@@ -204,6 +205,15 @@ def _newton(w: Float[Array, "r inp"], h: Float[Array, " inp"], left: Float[Array
     unused = jnp.diag((jnp.abs(w).max(axis=1) == 0).astype(w.dtype))
     _, s, vt = jnp.linalg.svd(jnp.concatenate([jnp.sqrt(h)[:, None] * w.T, unused]), full_matrices=False)
     return (vt @ left / s**2) @ vt
+
+
+@_newton.defjvp
+def _(point: tuple[Array, ...], change: tuple[Array, ...]) -> tuple[Array, Array]:
+    """Of the solution: singular values that are equal, as at large |C|, have no derivative of their own."""
+    (w, h, left), (dw, dh, dleft) = point, change
+    d = _newton(w, h, left)
+    moved = dw @ (h * (d @ w)) + w @ (dh * (d @ w)) + w @ (h * (d @ dw))
+    return d, _newton(w, h, dleft - moved)
 
 
 class _State(eqx.Module):
@@ -243,7 +253,7 @@ def _step(
     # Directions of mu that move beta by less than rounding of y are left alone: what is missed there is noise.
     solve = functools.partial(_newton, w, h + 64 * eps * jnp.abs(beta).max())
     # At beta(0) held fixed and mu held fixed, beta falls by beta - h tanh(start) for each unit of ln |C|.
-    newton, along = solve(left), solve(w @ (beta - h * jnp.tanh(start)))
+    newton, along = jax.vmap(solve)(jnp.stack([left, w @ (beta - h * jnp.tanh(start))]))
     wanted, speed = jnp.abs(newton @ w).max(), jnp.abs(along @ w).max()
     down = jnp.where(wanted < 0.25, jnp.minimum(state.above, 1 / jnp.maximum(speed, 1.0)), 0.0)
     move = newton + down * along
