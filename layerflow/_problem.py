@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from layerflow.base._card import Card, Carded
-from layerflow.base._checks import is_concrete, plain_leaves, real_array
+from layerflow.base._checks import is_concrete, plain_leaves, real_array, require
 from layerflow.networks import LinearisedNetwork, is_weight, linearise
 from layerflow.tasks import Task
 
@@ -18,6 +18,15 @@ def _as_coefficients(name: str, tree: PyTree) -> PyTree:
     """Numbers as arrays, so that other values do not recompile; a plain 0 or 1 stays and costs nothing."""
     keep = lambda leaf: isinstance(leaf, int | float) and leaf in (0, 1)
     return jax.tree.map(lambda leaf: float(leaf) if keep(leaf) else real_array(leaf, name), tree)
+
+
+def _not_negative(decay: float | Array) -> float | Array:
+    """A decay that does not make weights grow."""
+    if isinstance(decay, float):
+        return decay
+    needs = "Argument `decay` pulls weights towards 0 and needs to be at least 0"
+    known = np.asarray(decay) if is_concrete(decay) else decay
+    return require(decay, known >= 0, f"{needs}, but it is {decay}." if is_concrete(decay) else f"{needs}.")
 
 
 class Problem(Carded, eqx.Module):
@@ -39,7 +48,8 @@ class Problem(Carded, eqx.Module):
 
     Raises:
         TypeError: If `task` is not a task or cannot judge a network like `start`.
-        ValueError: If the widths of network and task do not fit, or `decay` or `rates` is no prefix.
+        ValueError: If the widths of network and task do not fit, `decay` or `rates` is no prefix, or `decay`
+            is negative.
 
     Example:
         >>> import jax, jax.numpy as jnp, layerflow as lf
@@ -71,7 +81,8 @@ class Problem(Carded, eqx.Module):
         if test is not None:
             _check_task("test", test, start)
         self.start, self.task, self.test = start, task, test
-        self.decay, self.rates = _as_coefficients("decay", decay), _as_coefficients("rates", rates)
+        self.decay = jax.tree.map(_not_negative, _as_coefficients("decay", decay))
+        self.rates = _as_coefficients("rates", rates)
         _check_coefficients("decay", self.decay, start)
         _check_coefficients("rates", self.rates, start)
 

@@ -442,6 +442,23 @@ CASES = {
     "no lanes": (lambda: lf.Machine(lanes=0), ValueError, r"`lanes` counts trajectories .* not 0"),
     "negative lanes": (lambda: lf.Machine(lanes=-3), ValueError, r"`lanes` counts trajectories .* not -3"),
     "negative memory": (lambda: lf.Machine(memory=-1.0), ValueError, r"`memory` is in GiB"),
+    "negative decay": (lambda: lf.Problem(NETWORK, TASK, decay=-0.1), ValueError, r"`decay` pulls .* but it is -0\.1"),
+    "negative decay of a layer": (
+        lambda: lf.Problem(NETWORK, TASK, decay=eqx.tree_at(lambda n: n.weights, NETWORK, (0.1, -0.2))),
+        ValueError,
+        r"`decay` pulls weights towards 0",
+    ),
+    "negative decay of cells": (
+        lambda: sweep(lambda decay: lf.Problem(NETWORK, TASK, decay=decay), {"decay": [0.1, -0.1]}),
+        ValueError,
+        r"`decay` pulls weights towards 0 and needs to be at least 0",
+    ),
+    "no decay number": (lambda: lf.Problem(NETWORK, TASK, decay=np.nan), ValueError, r"`decay` pulls weights"),
+    "part of a sample": (
+        lambda: lf.teacher(jax.random.key(0), NETWORK, n=3.5, inp=2),
+        ValueError,
+        r"`n` is a whole number of at least 1, but it is 3\.5",
+    ),
     "no devices": (lambda: lf.Machine(devices=0), ValueError, r"`devices` counts devices: at least 1, not 0"),
     "memory in words": (lambda: lf.Machine(memory="1"), ValueError, r"`memory` is in GiB .* it is '1'"),
     "a device twice": (lambda: lf.Machine(devices=jax.devices()[:1] * 2), TypeError, r"needs JAX devices, each once"),

@@ -22,13 +22,15 @@ def settings_in_words(facts: dict[str, Any]) -> list[str]:
 
 
 def stopped_early(diagram: "xarray.Dataset") -> str:
-    """How many cells met `until`, and when the median cell stopped; nothing if none did."""
+    """How many cells met `until`, how the others ended, and when the median cell stopped; nothing if none met it."""
     status = diagram["status"].values
     if "end" not in diagram or not (status == Status.CONVERGED).any():
         return ""
-    ended = diagram["end"].values[~has_failed(status) & (status != Status.MISSING)]
-    met = int((status == Status.CONVERGED).sum())
-    return f"{met:,} of {status.size:,} cells met `until`, the median cell stopped at t = {np.median(ended):.4g}"
+    there = ~has_failed(status) & (status != Status.MISSING)
+    met, others = status == Status.CONVERGED, _by_status(status[there & (status != Status.CONVERGED)])
+    told = f" ({others})" if others else ""
+    median = np.median(diagram["end"].values[there])
+    return f"{met.sum():,} of {status.size:,} cells met `until`{told}, the median cell stopped at t = {median:.4g}"
 
 
 def ends(axis: "xarray.DataArray") -> str:
@@ -47,9 +49,14 @@ def followed_failures(diagram: "xarray.Dataset") -> str:
 
 def failures_in_words(status: np.ndarray) -> str:
     """How many cells failed, and how."""
-    codes, counts = np.unique(status[has_failed(status)], return_counts=True)
-    how = ", ".join(f"{n} {Status(int(code)).name.lower()}" for code, n in zip(codes, counts, strict=True))
-    return f"{counts.sum()} failed" + (f" ({how})" if how else "")
+    failed = status[has_failed(status)]
+    return f"{failed.size} failed" + (f" ({_by_status(failed)})" if failed.size else "")
+
+
+def _by_status(status: np.ndarray) -> str:
+    """How many cells ended in each way."""
+    codes, counts = np.unique(status, return_counts=True)
+    return ", ".join(f"{n} {Status(int(code)).name.lower()}" for code, n in zip(codes, counts, strict=True))
 
 
 def in_bytes(size: int) -> str:

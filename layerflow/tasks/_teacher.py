@@ -7,7 +7,6 @@ from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 from layerflow.base._checks import (
     check_counts,
     check_key,
-    check_shaping,
     is_concrete,
     real_array,
     require,
@@ -43,10 +42,7 @@ def teacher(key: PRNGKeyArray, network: PyTree, *, n: int, inp: int, noise: Arra
         (8, 2)
     """
     check_key(key)
-    check_shaping(n=n, inp=inp)
-    for name, count in (("n", n), ("inp", inp)):
-        if count < 1:
-            raise ValueError(f"Argument `{name}` needs to be at least 1, but it is {count}.")
+    check_counts(n=n, inp=inp)
     noise = _deviation(noise)
     x_key, noise_key = jax.random.split(key)
     x = jax.random.normal(x_key, (n, inp))

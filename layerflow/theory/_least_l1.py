@@ -46,7 +46,10 @@ def least_l1(x: ArrayLike, y: ArrayLike) -> Float[Array, " inp"]:
 
     found: Any = linprog(np.ones(2 * inputs.shape[1]), A_eq=np.hstack([inputs, -inputs]), b_eq=targets / size)
     if found.status != 0:
-        raise ValueError(f"The least l1 norm is that of the beta with x beta = y, but none was found: {found.message}")
+        raise ValueError(
+            f"The least l1 norm is that of the beta with x beta = y, but none was found. Give fewer samples than "
+            f"inputs, or samples whose targets agree. SciPy says: {found.message}"
+        )
     plus, minus = np.split(size * found.x, 2)
     return jnp.asarray(plus - minus)
 
