@@ -396,3 +396,22 @@ def test_derivatives_by_noise_are_central_differences():
     for name in ("loss", "mode_strengths", "excess_error"):
         slope = (found[name].isel(noise=2) - found[name].isel(noise=0)) / 2e-4
         np.testing.assert_allclose(found[f"{name}_d_noise"].isel(noise=1), slope, rtol=1e-6, atol=1e-9)
+
+
+def test_derivatives_by_weights_of_zero_are_those_of_the_loss():
+    x, y = jax.random.normal(jax.random.key(0), (7, 3)), jax.random.normal(jax.random.key(1), (7, 1))
+    weight, network = jnp.ones(7).at[2].set(0.0), lf.linear_model(jnp.array([0.5, -1.0, 2.0]))
+
+    by_moments = jax.grad(lambda w: lf.Moments.from_samples(x, y, w).loss(network))(weight)
+    by_samples = jax.grad(lambda w: lf.Samples(x, y, w).loss(network))(weight)
+
+    np.testing.assert_allclose(by_moments, by_samples, rtol=1e-9)
+
+
+def test_accuracy_of_one_output_counts_weights():
+    x, y = jnp.array([[1.0], [1.0], [-1.0], [-1.0]]), jnp.array([[1.0], [-1.0], [-1.0], [1.0]])
+    network = lf.linear_model(jnp.ones(1))
+
+    task = lf.Samples(x, y, weight=jnp.array([3.0, 1.0, 0.0, 1.0]))
+
+    assert lf.accuracy(network, lf.Problem(network, task)) == 0.6

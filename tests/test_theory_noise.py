@@ -608,3 +608,20 @@ def test_the_share_that_decay_keeps():
         np.testing.assert_allclose(kept(jnp.array(0.3), jnp.array(2.0), jnp.array(ratio)), mean, rtol=1e-14)
         ends = [kept(*map(jnp.array, pair), jnp.array(ratio)) for pair in ((0.0, 1.0), (1.0, 0.0))]
         np.testing.assert_allclose(ends, [max(1 - ratio, 0.0), 1.0], rtol=1e-15)
+
+
+def test_directions_of_rounding_learn_nothing():
+    x, y = np.array([[1.1, -0.3, 0.2]] * 2), np.array([1.0, -0.5])
+
+    late = theory.linear_estimator(1e16, x, y, np.zeros(3))
+
+    np.testing.assert_allclose(late, 0.25 * x[0] / (x[0] @ x[0]), rtol=1e-9)
+
+
+def test_derivatives_in_single_precision_exist_at_as_many_samples_as_inputs():
+    ratio = jnp.float32(1.0)
+
+    slope = jax.grad(lambda ratio: theory.estimator_errors(jnp.float32(3.0), ratio, noise=jnp.float32(0.5)).test)(ratio)
+
+    assert slope.dtype == jnp.float32
+    np.testing.assert_allclose(slope, -0.39844, rtol=1e-3)

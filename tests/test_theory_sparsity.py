@@ -529,3 +529,25 @@ def test_a_target_that_no_solution_reaches_is_refused_by_a_sweep_too():
 
     with pytest.raises(ValueError, match=r"there is none.*First at off=2"):
         lf.sweep(cell, {"off": [1.0, 2.0]}, method=lf.Flow(t1=1.0), progress=False)
+
+
+@pytest.mark.parametrize("factor", [1e-10, 1e8])
+def test_the_least_l1_norm_knows_no_units_of_samples(factor):
+    x, y = np.random.default_rng(0).normal(size=(4, 9)), np.random.default_rng(1).normal(size=4)
+    rows = np.array([1.0, factor, 1.0, 1.0])
+    beta = theory.least_l1(x, y)
+
+    np.testing.assert_allclose(theory.least_l1(x * rows[:, None], y * rows), beta, atol=1e-12)
+    np.testing.assert_allclose(theory.least_l1(x * factor, y) * factor, beta, atol=1e-9)
+    np.testing.assert_allclose(theory.l1_rate(x * factor, beta), theory.l1_rate(x, beta), rtol=1e-9)
+
+
+def test_mirror_flow_of_large_scales_ends_at_the_projection_or_is_refused():
+    x, y = np.array([[1.0, 0.5, 0.2], [0.3, -1.0, 0.4]]), np.array([1.0, -0.5])
+    moments = x.T @ x / 2, x.T @ y / 2
+
+    end = theory.mirror_flow(100.0, *moments, 0.0, 1e3).strength
+
+    np.testing.assert_allclose(end, theory.bregman_projection(x, y, 0.0, 1e3).strength, atol=1e-9)
+    with pytest.raises(ValueError, match=r"too small here to keep the digits .* lf\.Flow"):
+        theory.mirror_flow(3.0, *moments, 0.0, 1e20)

@@ -1,5 +1,7 @@
 """The flow of one linear layer on any data, with derivatives that exist where variances of the inputs are equal too."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -63,7 +65,7 @@ def _moved(
 
 
 @one_layer.defjvp
-def _(point: tuple[Array, ...], change: tuple[Array, ...]) -> tuple[Array, Array]:
+def _(point: tuple[Any, ...], change: tuple[Any, ...]) -> tuple[Array, Array]:
     """By divided differences, as axes have no derivative where variances are equal.
 
     With A = V diag(k) V^T, the derivative of g(A) along dA is V (g[k_i, k_j] * (V^T dA V)_ij) V^T (Daleckii, Krein).

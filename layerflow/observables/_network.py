@@ -53,7 +53,7 @@ def accuracy(network: PyTree, problem: Problem) -> Float[Array, ""]:
     outputs = jax.vmap(network)(task.x).reshape(task.x.shape[0], -1)
     targets = task.y.reshape(task.y.shape[0], -1)
     if outputs.shape[1] == 1:
-        right = (outputs > 0) == (targets > 0)
+        right = (outputs[:, 0] > 0) == (targets[:, 0] > 0)
     else:
         right = jnp.argmax(outputs, axis=1) == jnp.argmax(targets, axis=1)
     return task.mean(right.astype(outputs.dtype))

@@ -215,10 +215,13 @@ def moments_of(
 def _of_samples(
     kind: type[Moments], x: Float[Array, "n inp"], y: Float[Array, "n out"], weight: Float[Array, " n"] | None
 ) -> Moments:
-    x, y, n = _weighed(x, y, weight)
-    u, s, vt, spanned = _axes(x)
+    rooted_x, rooted_y, n = _weighed(x, y, weight)
+    u, s, vt, spanned = _axes(rooted_x)
     inverse = (vt.T * jnp.where(spanned, n / jnp.where(spanned, s, 1.0) ** 2, 0.0)[None, :]) @ vt
-    return kind(x.T @ x / n, y.T @ x / n, y.T @ y / n, inverse=inverse, floor=_floor(u, y, n))
+    # Linear in the weights, so that derivatives by those that are 0 are right too.
+    own = (lambda rows: rows) if weight is None else (lambda rows: weight[:, None] * rows)
+    xx, yx, yy = own(x).T @ x / n, own(y).T @ x / n, own(y).T @ y / n
+    return kind(xx, yx, yy, inverse=inverse, floor=_floor(u, rooted_y, n))
 
 
 def least_of_rank(

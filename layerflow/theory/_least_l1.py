@@ -41,6 +41,7 @@ def least_l1(x: ArrayLike, y: ArrayLike) -> Float[Array, " inp"]:
     """
     inputs, targets = known("The least l1 norm", x=x, y=y)
     _check(inputs, targets.shape == inputs.shape[:1], "y", "(n,)", targets)
+    inputs, targets = _of_one_size(inputs, targets)
     size = float(np.abs(targets).max()) or 1.0  # the programme's tolerances are absolute
     from scipy.optimize import linprog
 
@@ -96,6 +97,7 @@ def l1_rate(x: ArrayLike, strength: ArrayLike) -> Float[Array, ""]:
         )
     from scipy.optimize import linprog
 
+    (inputs,) = _of_one_size(inputs)
     columns, n = inputs.T, inputs.shape[0]
     bounded = [np.hstack([sign * columns[~on], -np.ones(((~on).sum(), 1))]) for sign in (1, -1)]
     found: Any = linprog(
@@ -112,6 +114,13 @@ def l1_rate(x: ArrayLike, strength: ArrayLike) -> Float[Array, ""]:
             "x beta has a smaller one: no nu has x_i . nu = sign beta_i on the support and at most 1 elsewhere."
         )
     return jnp.asarray(found.fun)
+
+
+def _of_one_size(inputs: np.ndarray, *more: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The same equations, each sample divided by its largest input: tolerances of programmes are absolute."""
+    sizes = np.abs(inputs).max(axis=1)
+    sizes = np.where(sizes > 0, sizes, 1.0)
+    return inputs / sizes[:, None], *(rows / sizes for rows in more)
 
 
 def _check(inputs: np.ndarray, fits: bool, name: str, needs: str, other: np.ndarray) -> None:

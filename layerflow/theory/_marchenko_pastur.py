@@ -62,7 +62,7 @@ def spectrum(ratio: Alike, step: float = 0.14, reach: float = 47.0) -> Spectrum:
     are analytic for |Im x| < pi / 4, so that the error falls like e^{-pi^2 / (2 step)}.
     """
     if ratio.dtype != jnp.float64:
-        reach = min(reach, 38.0)  # 1 / cosh^2 is to be a normal number
+        reach = min(reach, 20.0)  # 1 / cosh^4, which derivatives have, is to be a normal number
     square, measure = (jnp.asarray(row, ratio.dtype) for row in _nodes(step, reach))
     rows = lambda row: jnp.broadcast_to(row, (*ratio.shape, row.size))
     # Not 1 - 1 / sqrt(ratio), which cancels near ratio = 1.

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from layerflow.base._checks import whole
 from layerflow.theory._arguments import ensure, finite, positive, together
 from layerflow.theory._special import Alike, quotient
 
@@ -148,11 +149,11 @@ def log_scales(difference: ArrayLike) -> Array:
 
 def deeper(depth: int) -> int:
     """A depth of at least 3."""
-    if not isinstance(depth, int) or depth < 3:
+    if not whole(depth) or depth < 3:
         raise ValueError(
             f"Argument `depth` needs a whole number of at least 3, but it is {depth!r}. Of 2: mirror_flow."
         )
-    return depth
+    return int(depth)
 
 
 @jax.jit

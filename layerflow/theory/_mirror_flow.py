@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import diffrax as dfx
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
@@ -15,6 +16,8 @@ from layerflow.theory._matrices import measured, real_arrays
 from layerflow.theory._mirror import deep_strength, deeper, log_scales, strength
 
 _STEPS = 100_000  # of a path at most, far beyond what was met
+_LEAST = 1e-3  # of `rtol`: less is rounding of a long step
+_TINY = 1e-30  # in place of no variance
 
 
 class MirrorPath(eqx.Module):
@@ -34,13 +37,14 @@ def mirror_flow(
     rtol: float | None = None,
     adjoint: dfx.AbstractAdjoint | None = None,
 ) -> MirrorPath:
-    """Gradient flow of f(x) = sum_i a_i b_i x_i on any data, for any |C| that the dtype holds.
+    """Gradient flow of f(x) = sum_i a_i b_i x_i on any data, for |C| as small as the dtype holds.
 
         theta' = -2 (E[x x^T] beta - E[y x]),    beta_i = (|C_i| / 2) sinh theta_i,
 
-    the flow of the loss E|f - y|^2 / 2. The layers of a start of |C| = 1e-160 differ by less than rounding, and a
-    flow of the layers would take steps without end; this one is stiff in no more than what it has learnt, which an
-    implicit solver steps over. The network u^2 - v^2 has the same path at twice the speed: give it 2 t.
+    the flow of the loss E|f - y|^2 / 2, for |C| up to 1e12 times beta. The layers of a start of |C| = 1e-160 differ by
+    less than rounding, and a flow of the layers would take steps without end; this one is stiff in no more than what
+    it has learnt, which an implicit solver steps over. The network u^2 - v^2 has the same path at twice the speed:
+    give it 2 t.
 
     Args:
         t: Times t >= 0, shape () or (t,), in any order.
@@ -55,8 +59,8 @@ def mirror_flow(
         theta and beta at `t`; NaN from where a step failed.
 
     Raises:
-        ValueError: If the shapes do not fit, a time is negative, C is 0, `rtol` is not positive, or a number is not
-            real or not finite.
+        ValueError: If the shapes do not fit, a time is negative, C is 0 or larger than that, `rtol` is not
+            positive, or a number is not real or not finite.
 
     Example:
         >>> import jax.numpy as jnp
@@ -69,7 +73,9 @@ def mirror_flow(
         Woodworth et al. (2020), arXiv:2002.09277; Azulay et al. (2021), arXiv:2102.09769.
     """
     t, xx, yx, theta, scale = _arguments(t, xx, yx, theta=theta, difference=log_scales(difference))
-    path = _integrate(strength, t, xx, yx, -2.0 * jnp.ones_like(scale), theta, scale, *_numerics(rtol, adjoint, t))
+    rtol, adjoint = _numerics(rtol, adjoint, t)
+    absolute = _absolute(rtol, xx, yx, strength(theta, scale), 0.5 * jnp.exp(scale))
+    path = _integrate(strength, t, xx, yx, -2.0 * jnp.ones_like(scale), theta, scale, absolute, adjoint)
     return MirrorPath(path, strength(path, jnp.broadcast_to(scale, path.shape)))
 
 
@@ -118,9 +124,9 @@ def deep_mirror_flow(
     depth, size = deeper(depth), positive(size, "size", "the weight alpha of both branches")
     t, xx, yx, m, alpha = _arguments(t, xx, yx, m=inside, size=size)
     beta = _deep(depth)
-    path = _integrate(
-        beta, t, xx, yx, -depth * (depth - 2) * alpha ** (depth - 2), m, alpha, *_numerics(rtol, adjoint, t)
-    )
+    rtol, adjoint = _numerics(rtol, adjoint, t)
+    absolute = _absolute(rtol, xx, yx, beta(m, alpha), alpha**depth)
+    path = _integrate(beta, t, xx, yx, -depth * (depth - 2) * alpha ** (depth - 2), m, alpha, absolute, adjoint)
     return MirrorPath(path, beta(path, jnp.broadcast_to(alpha, path.shape)))
 
 
@@ -160,6 +166,20 @@ def _numerics(rtol: float | None, adjoint: dfx.AbstractAdjoint | None, t: Array)
     return tolerance, dfx.ForwardMode() if adjoint is None else adjoint
 
 
+def _absolute(rtol: Array, xx: Array, yx: Array, start: Array, scale: Array) -> Array:
+    """The tolerance of coordinates, smaller where strengths are far below their scale: there these are proportional."""
+    size = jnp.maximum(jnp.abs(start).max(), jnp.abs(yx).max() / jnp.maximum(jnp.diagonal(xx).max(), _TINY))
+    above = jax.lax.stop_gradient(jnp.where(size > 0, scale.max() / jnp.where(size > 0, size, 1.0), 0.0))
+    absolute = rtol * jnp.clip(1 / jnp.maximum(above, 1.0), _LEAST, 1.0)
+    return require(
+        absolute,
+        absolute * above < 0.01,
+        f"Coordinates are strengths over their scale, too small here to keep the digits of these: the scale needs to "
+        f"be below {0.01 / (_LEAST * 1e-11):.0e} times the strengths in float64, 1e5 in float32. So lazy a flow its "
+        f"layers do: lf.Flow.",
+    )
+
+
 def _above_noise(scaled: Float[Array, " inp"]) -> Float[Array, ""]:
     """How far an iteration of the implicit step moved, over the tolerance; 0 where that is a hundredth.
 
@@ -179,7 +199,7 @@ def _integrate(
     speed: Float[Array, " inp"],
     start: Float[Array, " inp"],
     shape: Float[Array, " inp"],
-    rtol: Float[Array, ""],
+    absolute: Float[Array, ""],
     adjoint: dfx.AbstractAdjoint,
 ) -> Float[Array, "*t inp"]:
     """Coordinates at times `t` of the flow coordinate' = speed (xx beta(coordinate, shape) - yx)."""
@@ -187,17 +207,17 @@ def _integrate(
     order = jnp.argsort(jnp.atleast_1d(t))
     sorted_t = jnp.atleast_1d(t)[order]
     # Absolute: theta is a logarithm, and hundreds where |C| is small. Relative only to stay above rounding.
-    relative, absolute = 8 * float(jnp.finfo(t.dtype).eps), cast(Any, rtol)
+    relative, within = 8 * float(jnp.finfo(t.dtype).eps), cast(Any, absolute)
     run = dfx.diffeqsolve(
         dfx.ODETerm(velocity),
-        dfx.Kvaerno5(root_finder=dfx.VeryChord(rtol=relative, atol=absolute, norm=_above_noise)),
+        dfx.Kvaerno5(root_finder=dfx.VeryChord(rtol=relative, atol=within, norm=_above_noise)),
         t0=0.0,
         t1=sorted_t[-1],
         dt0=None,
         y0=start,
         args=(xx, yx, speed, shape),
         saveat=dfx.SaveAt(ts=sorted_t),
-        stepsize_controller=dfx.PIDController(rtol=relative, atol=absolute),
+        stepsize_controller=dfx.PIDController(rtol=relative, atol=within),
         adjoint=adjoint,
         max_steps=_STEPS,
         throw=False,

@@ -180,7 +180,7 @@ def _dual(
     found = strength(theta + end.dual @ w, scale)
     missed = jnp.abs(y - w @ found).max()
     # Rounding of theta, which may be hundreds, is a relative error of beta.
-    allowed = 2.0**20 * jnp.finfo(y.dtype).eps * jnp.abs(found).max()
+    allowed = min(2.0**20 * float(jnp.finfo(y.dtype).eps), 1e-3) * jnp.abs(found).max()
     return jnp.where(missed <= allowed, end.dual, jnp.nan)
 
 
