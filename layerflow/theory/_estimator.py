@@ -202,12 +202,14 @@ def errors_of(t: Alike, ratio: Alike, signal: Alike, noise: Alike, start: Alike,
     unlearned = _unlearned(law.eta, nu, e, q) ** 2
     slope = 2 * t * phi1(decay * t)
     one, forgotten = jnp.ones_like(t), jnp.exp(-2 * decay * t)
+    # As a product, so that at the smallest eta it is `forgotten` to the last bit: nodes there weigh rounding by 1e20.
+    left = forgotten[..., None] * jnp.exp(-2 * law.eta * time)
     return EstimatorErrors(
         test=signal**2 * law.mean_over_inputs(unlearned, slope, one)
-        + start**2 * law.mean_over_inputs(e**2, 2 * t, forgotten)
+        + start**2 * law.mean_over_inputs(left, 2 * t, forgotten)
         + noise**2 / ratio * law.mean(law.eta * q**2),
         train=signal**2 * law.mean(law.eta * unlearned)
-        + start**2 * law.mean(law.eta * e**2)
+        + start**2 * law.mean(law.eta * left)
         + noise**2 * law.mean_over_samples(unlearned, slope, one),
     )
 
