@@ -73,9 +73,9 @@ def mirror_flow(
         Woodworth et al. (2020), arXiv:2002.09277; Azulay et al. (2021), arXiv:2102.09769.
     """
     t, xx, yx, theta, scale = _arguments(t, xx, yx, theta=theta, difference=log_scales(difference))
-    rtol, adjoint = _numerics(rtol, adjoint, t)
-    absolute = _absolute(rtol, xx, yx, strength(theta, scale), 0.5 * jnp.exp(scale))
-    path = _integrate(strength, t, xx, yx, -2.0 * jnp.ones_like(scale), theta, scale, absolute, adjoint)
+    tolerance, by = _numerics(rtol, adjoint, t)
+    absolute = _absolute(tolerance, xx, yx, strength(theta, scale), 0.5 * jnp.exp(scale))
+    path = _integrate(strength, t, xx, yx, -2.0 * jnp.ones_like(scale), theta, scale, absolute, by)
     return MirrorPath(path, strength(path, jnp.broadcast_to(scale, path.shape)))
 
 
@@ -124,9 +124,9 @@ def deep_mirror_flow(
     depth, size = deeper(depth), positive(size, "size", "the weight alpha of both branches")
     t, xx, yx, m, alpha = _arguments(t, xx, yx, m=inside, size=size)
     beta = _deep(depth)
-    rtol, adjoint = _numerics(rtol, adjoint, t)
-    absolute = _absolute(rtol, xx, yx, beta(m, alpha), alpha**depth)
-    path = _integrate(beta, t, xx, yx, -depth * (depth - 2) * alpha ** (depth - 2), m, alpha, absolute, adjoint)
+    tolerance, by = _numerics(rtol, adjoint, t)
+    absolute = _absolute(tolerance, xx, yx, beta(m, alpha), alpha**depth)
+    path = _integrate(beta, t, xx, yx, -depth * (depth - 2) * alpha ** (depth - 2), m, alpha, absolute, by)
     return MirrorPath(path, beta(path, jnp.broadcast_to(alpha, path.shape)))
 
 
