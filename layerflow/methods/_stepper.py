@@ -287,11 +287,15 @@ class Stepper:
         counted = (jnp.where(halved, goal.gap, lane.lowest), since)
         return eqx.tree_at(lambda lane: (lane.lowest, lane.since), lane, counted)
 
+    def _passed(self, before: Lane, lane: Lane, most: int) -> tuple[Array, Array, Bool[Array, " most"]]:
+        """The next of `ts` to be saved, so many: their numbers, the times, and which the step from `before` passed."""
+        count, numbers = self.ts.shape[0], lane.at.num_saved + jnp.arange(most)
+        ts = self.ts[jnp.minimum(numbers, count - 1)]
+        return numbers, ts, (lane.at.t > before.at.t) & (numbers < count) & (ts <= before.t_next)
+
     def passes(self, before: Lane, lane: Lane) -> Bool[Array, ""]:
         """Whether the step from `before` passed a time of `ts` that is still to be saved."""
-        count = self.ts.shape[0]
-        t = self.ts[jnp.minimum(lane.at.num_saved, count - 1)]
-        return (lane.at.t > before.at.t) & (lane.at.num_saved < count) & (t <= before.t_next)
+        return self._passed(before, lane, 1)[2][0]
 
     def visit(
         self, before: Lane, lane: Lane, dense: dict[str, Any], most: int = 1
@@ -300,13 +304,11 @@ class Stepper:
 
         Beyond the last of `ts` where there is none.
         """
-        count, numbers = self.ts.shape[0], lane.at.num_saved + jnp.arange(most)
-        ts = self.ts[jnp.minimum(numbers, count - 1)]
-        passed = (lane.at.t > before.at.t) & (numbers < count) & (ts <= before.t_next)
+        numbers, ts, passed = self._passed(before, lane, most)
         moved = jax.vmap(self._interpolation(before, dense).evaluate)(ts)
         values = Saved(moved, jax.vmap(lambda moved: higher(before.at.peaks, self.course.follow(moved)))(moved))
         lane = eqx.tree_at(lambda lane: lane.at.num_saved, lane, lane.at.num_saved + jnp.sum(passed))
-        return lane, jnp.where(passed, numbers, count), values
+        return lane, jnp.where(passed, numbers, self.ts.shape[0]), values
 
     def step(self, lane: Lane, saved: Saved) -> tuple[Lane, Saved]:
         """Advance, and save the values at all of `ts` that were passed."""
