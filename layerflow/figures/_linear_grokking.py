@@ -8,6 +8,8 @@ References:
     Levi, Beck & Bar-Sinai (2024), arXiv:2310.16441; Liu et al. (2023), arXiv:2210.01117.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
@@ -106,6 +108,21 @@ def _problem(key: jax.Array, n: int, inp: int, samples: jax.Array, start: float,
     return lf.Problem(lf.linear_model(start * w0), task, test=lf.population(truth), decay=decay)
 
 
+def _swept(cell: Any, axes: dict[str, np.ndarray], seeds: int, level: float, **how: Any) -> xarray.Dataset:
+    """Errors over t, and when they come down to a level."""
+    return lf.sweep(
+        cell,
+        axes,
+        seeds=seeds,
+        method=lf.Exact(t1=1e5),
+        ts=np.geomspace(0.1, 1e5, 200),
+        observe={"test": lf.excess_error, "train": residual},
+        summary=lf.grokking_delay(train="train", test="test", level=level, falling=True),
+        progress=False,
+        **how,
+    )
+
+
 def _over_load(inp: int, seeds: int, threshold: float) -> xarray.Dataset:
     """Times and errors of draws without decay, over d/N."""
     samples = np.round(inp / np.array(LOADS))
@@ -113,16 +130,7 @@ def _over_load(inp: int, seeds: int, threshold: float) -> xarray.Dataset:
     def regression(key: jax.Array, samples: jax.Array) -> lf.Problem:
         return _problem(key, round(inp / LOADS[0]), inp, samples, 0.0, jnp.zeros(()))
 
-    diagram = lf.sweep(
-        regression,
-        {"samples": samples},
-        seeds=seeds,
-        method=lf.Exact(t1=1e5),
-        ts=np.geomspace(0.1, 1e5, 200),
-        observe={"test": lf.excess_error, "train": residual},
-        summary=lf.grokking_delay(train="train", test="test", level=threshold, falling=True),
-        progress=False,
-    )
+    diagram = _swept(regression, {"samples": samples}, seeds, threshold)
     return diagram.rename(samples="inputs_per_sample").assign_coords(inputs_per_sample=inp / samples)
 
 
@@ -133,17 +141,7 @@ def _over_decay(inp: int, seeds: int) -> xarray.Dataset:
         n = round(FEW * inp)
         return _problem(key, n, inp, jnp.asarray(n, float), START, decay)
 
-    diagram = lf.sweep(
-        regression,
-        {"decay": np.array(DECAYS)},
-        seeds=seeds,
-        method=lf.Exact(t1=1e5),
-        ts=np.geomspace(0.1, 1e5, 200),
-        observe={"test": lf.excess_error, "train": residual},
-        summary=lf.grokking_delay(train="train", test="test", level=LEVEL, falling=True),
-        paths=False,
-        progress=False,
-    )
+    diagram = _swept(regression, {"decay": np.array(DECAYS)}, seeds, LEVEL, paths=False)
     return diagram[["grokking_train", "grokking_test"]].rename(
         grokking_train="decay_train", grokking_test="decay_test", seed="draw"
     )
