@@ -9,24 +9,17 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from layerflow.base._card import Card, Carded
-from layerflow.base._checks import is_concrete, plain_leaves, real_array, require
+from layerflow.base._checks import is_concrete, not_negative, plain_leaves, real_array
 from layerflow.networks import LinearisedNetwork, is_weight, linearise
 from layerflow.tasks import Task
+
+_DECAY = "Argument `decay` pulls weights towards 0 and needs to be at least 0"
 
 
 def _as_coefficients(name: str, tree: PyTree) -> PyTree:
     """Numbers as arrays, so that other values do not recompile; a plain 0 or 1 stays and costs nothing."""
     keep = lambda leaf: isinstance(leaf, int | float) and leaf in (0, 1)
     return jax.tree.map(lambda leaf: float(leaf) if keep(leaf) else real_array(leaf, name), tree)
-
-
-def _not_negative(decay: float | Array) -> float | Array:
-    """A decay that does not make weights grow."""
-    if isinstance(decay, float):
-        return decay
-    needs = "Argument `decay` pulls weights towards 0 and needs to be at least 0"
-    known = np.asarray(decay) if is_concrete(decay) else decay
-    return require(decay, known >= 0, f"{needs}, but it is {decay}." if is_concrete(decay) else f"{needs}.")
 
 
 class Problem(Carded, eqx.Module):
@@ -81,7 +74,8 @@ class Problem(Carded, eqx.Module):
         if test is not None:
             _check_task("test", test, start)
         self.start, self.task, self.test = start, task, test
-        self.decay = jax.tree.map(_not_negative, _as_coefficients("decay", decay))
+        decays = _as_coefficients("decay", decay)
+        self.decay = jax.tree.map(lambda leaf: leaf if isinstance(leaf, float) else not_negative(leaf, _DECAY), decays)
         self.rates = _as_coefficients("rates", rates)
         _check_coefficients("decay", self.decay, start)
         _check_coefficients("rates", self.rates, start)

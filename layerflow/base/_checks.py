@@ -59,6 +59,12 @@ def require(value: ArrayLike, holds: ArrayLike, message: str) -> Array:
     return eqx.error_if(value, ~jnp.all(holds), message)
 
 
+def not_negative(array: Array, needs: str) -> Array:
+    """`array`, or an error that says what it needs and, if that is known, what came."""
+    known = np.asarray(array) if is_concrete(array) else array
+    return require(array, known >= 0, f"{needs}, but it is {array}." if is_concrete(array) else f"{needs}.")
+
+
 def whole(value: Any) -> bool:
     """Whether `value` is a plain whole number."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)

@@ -54,7 +54,7 @@ class Modes(Task):
 
     def loss(self, network: PyTree) -> Float[Array, ""]:
         """L = sum_i variance_i (target_i - u_i)^2 / 2."""
-        return 0.5 * jnp.sum(self.variance * (self.target - network.matrix[0]) ** 2)
+        return 0.5 * self.excess(network)
 
     def excess(self, network: PyTree) -> Float[Array, ""]:
         """E|f(x) - f*(x)|^2 = sum_i variance_i (target_i - u_i)^2: twice the loss, for f* is exact."""

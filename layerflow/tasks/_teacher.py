@@ -4,14 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray, PyTree
 
-from layerflow.base._checks import (
-    check_counts,
-    check_key,
-    is_concrete,
-    real_array,
-    require,
-    whole_number,
-)
+from layerflow.base._checks import check_counts, check_key, not_negative, real_array, whole_number
 from layerflow.networks import LinearNetwork, linear_model
 from layerflow.tasks._modes import Modes
 from layerflow.tasks._moments import Moments, inverse_of
@@ -154,9 +147,7 @@ def population(teacher: PyTree, *, noise: ArrayLike = 0.0, xx: ArrayLike | None 
 
 def _deviation(noise: ArrayLike) -> Float[Array, "..."]:
     """A standard deviation, or an error."""
-    noise = real_array(noise, "noise")
-    came = f", but it is {noise}." if is_concrete(noise) else "."
-    return require(noise, noise >= 0, f"Argument `noise` is a standard deviation, not negative{came}")
+    return not_negative(real_array(noise, "noise"), "Argument `noise` is a standard deviation, not negative")
 
 
 def power_law_modes(modes: int, *, exponent: ArrayLike, target: ArrayLike = 1.0) -> Modes:
