@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 FEW = 8  # terms up to which a sum of outer products is the faster: 4 times for 4 x 4, as fast for 8 x 8
 
@@ -18,6 +18,11 @@ def safe_root(squared: Float[Array, "..."]) -> Float[Array, "..."]:
     """The square root, zero at and below zero, with derivative zero there."""
     positive = squared > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+
+
+def spanned(singular: Float[Array, " r"], shape: tuple[int, ...]) -> Bool[Array, " r"]:
+    """Which singular values of a matrix of this shape, largest first, are more than rounding."""
+    return singular > max(shape) * jnp.finfo(singular.dtype).eps * singular[0]
 
 
 def product(a: Float[Array, "m k"], b: Float[Array, "k n"]) -> Float[Array, "m n"]:

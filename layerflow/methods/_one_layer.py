@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from layerflow.theory._mode import grown_exponentially
+from layerflow.theory._mode import grown_exponentially, relaxed
 from layerflow.theory._special import phi1
 
 _TERMS = 8  # of a series below 0.1, where the next is 1e-13 of the first
@@ -54,14 +54,7 @@ def along_axes(
         # Without the checks of `theory.exponential`: inside of a rule for derivatives they would be errors of a run.
         return grown_exponentially(*map(wide, (late, w, target, speed)))
     # A mode that nothing excites and that does not decay has no speed to divide by.
-    return _moved(*map(wide, (late, w, jnp.where(excited, slope * scale, 0.0), speed + decay)))
-
-
-def _moved(
-    t: Float[Array, "*all"], w: Float[Array, "*all"], pull: Float[Array, "*all"], speed: Float[Array, "*all"]
-) -> Float[Array, "*all"]:
-    """Where w' = pull - speed w is at `t`."""
-    return jnp.exp(-speed * t) * w + t * phi1(speed * t) * pull
+    return relaxed(*map(wide, (late, w, jnp.where(excited, slope * scale, 0.0), speed + decay)))
 
 
 @one_layer.defjvp
@@ -86,7 +79,7 @@ def _(point: tuple[Any, ...], change: tuple[Any, ...]) -> tuple[Array, Array]:
         t, dt = given
         wide = lambda array: jnp.broadcast_to(array, w.shape)
         state = (wide(t), w @ axes, pull, wide(rate))
-        along = jax.jvp(_moved, state, (wide(dt), dw @ axes, dpull, wide(drate)))[1]
+        along = jax.jvp(relaxed, state, (wide(dt), dw @ axes, dpull, wide(drate)))[1]
         of_decay, of_pull = _differences(t, rate)
         return (along + (w @ axes) @ (of_decay * turned) + pull @ (of_pull * turned)) @ axes.T
 

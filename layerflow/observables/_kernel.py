@@ -15,6 +15,7 @@ from layerflow.observables._at_hand import movement
 from layerflow.observables._network import check_alike
 from layerflow.observables._observable import observable
 from layerflow.tasks import Modes, Moments, Samples
+from layerflow.tasks._moments import mean_product
 
 
 @observable(dims=("output_sample", "output_sample_2"), long_name="neural tangent kernel", units="input²·weight²")
@@ -92,8 +93,7 @@ def kernel_distance(network: PyTree, problem: Problem) -> Float[Array, ""]:
 def input_moment(task: Any) -> Float[Array, "inp inp"] | Float[Array, " inp"]:
     """E[x x^T], or its diagonal for uncorrelated modes."""
     if isinstance(task, Samples):
-        x = task.weighed(task.x)
-        return x.T @ x / x.shape[0]
+        return mean_product(task.x, task.x, task.weight)
     if isinstance(task, Moments):
         return task.xx
     if isinstance(task, Modes):

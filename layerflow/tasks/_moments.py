@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PyTree
 
 from layerflow.base._checks import is_concrete, plain, real_array, require
-from layerflow.base._numerics import product, safe_root
+from layerflow.base._numerics import product, safe_root, spanned
 from layerflow.tasks._base import Task, factors, linear_map
 
 
@@ -216,12 +216,19 @@ def _of_samples(
     kind: type[Moments], x: Float[Array, "n inp"], y: Float[Array, "n out"], weight: Float[Array, " n"] | None
 ) -> Moments:
     rooted_x, rooted_y, n = _weighed(x, y, weight)
-    u, s, vt, spanned = _axes(rooted_x)
-    inverse = (vt.T * jnp.where(spanned, n / jnp.where(spanned, s, 1.0) ** 2, 0.0)[None, :]) @ vt
-    # Linear in the weights, so that derivatives by those that are 0 are right too.
-    own = (lambda rows: rows) if weight is None else (lambda rows: weight[:, None] * rows)
-    xx, yx, yy = own(x).T @ x / n, own(y).T @ x / n, own(y).T @ y / n
+    u, s, vt, kept = _axes(rooted_x)
+    inverse = (vt.T * jnp.where(kept, n / jnp.where(kept, s, 1.0) ** 2, 0.0)[None, :]) @ vt
+    xx, yx, yy = (mean_product(*pair, weight) for pair in ((x, x), (y, x), (y, y)))
     return kind(xx, yx, yy, inverse=inverse, floor=_floor(u, rooted_y, n))
+
+
+def mean_product(
+    a: Float[Array, "n p"], b: Float[Array, "n q"], weight: Float[Array, " n"] | None
+) -> Float[Array, "p q"]:
+    """E[a b^T] over samples, by weight: linear in the weights, so that derivatives by those of 0 are right too."""
+    if weight is None:
+        return a.T @ b / a.shape[0]
+    return (weight[:, None] * a).T @ b / jnp.sum(weight)
 
 
 def least_of_rank(
@@ -248,8 +255,8 @@ def _axes(x: Float[Array, "n inp"]) -> tuple[Array, Array, Array, Array]:
     """The singular vectors and values of the inputs, and which of these are more than rounding; of the rest u is 0."""
     # From the samples, not from their moments, which hold the square of their range.
     u, s, vt = jnp.linalg.svd(x, full_matrices=False)
-    spanned = s > max(x.shape) * jnp.finfo(x.dtype).eps * s[0]
-    return jnp.where(spanned[None, :], u, 0.0), s, vt, spanned
+    kept = spanned(s, x.shape)
+    return jnp.where(kept[None, :], u, 0.0), s, vt, kept
 
 
 def _floor(u: Float[Array, "n r"], y: Float[Array, "n out"], n: Float[Array, ""] | int) -> Float[Array, ""]:

@@ -5,9 +5,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from layerflow.base._numerics import spanned
 from layerflow.theory._arguments import not_negative, positive, times, together
 from layerflow.theory._marchenko_pastur import gap, kept, kept_by_samples, spectrum
 from layerflow.theory._matrices import real_arrays
+from layerflow.theory._mode import relaxed
 from layerflow.theory._special import Alike, phi1, quotient
 
 
@@ -53,7 +55,7 @@ def linear_estimator(
     References:
         Advani, Saxe & Sompolinsky (2020), arXiv:1710.03667.
     """
-    x, y, w0, t, decay = real_arrays(x=x, y=y, w0=w0, t=times(t), decay=_decays(decay))
+    x, y, w0, t, decay = real_arrays(x=x, y=y, w0=w0, t=times(t), decay=decays(decay))
     if x.ndim != 2 or y.shape != x.shape[:1] or w0.shape != x.shape[1:]:
         raise ValueError(
             f"A linear estimator needs `x` of shape (sample, inp), `y` of shape (sample,) and `w0` of shape (inp,), "
@@ -108,7 +110,7 @@ def estimator_errors(
     References:
         Advani, Saxe & Sompolinsky (2020), arXiv:1710.03667; Marchenko & Pastur (1967).
     """
-    return errors_of(*together(t=times(t), **sizes(samples_per_input, signal, noise, start), decay=_decays(decay)))
+    return errors_of(*together(t=times(t), **sizes(samples_per_input, signal, noise, start), decay=decays(decay)))
 
 
 def estimator_limit(
@@ -153,7 +155,7 @@ def estimator_limit(
     References:
         Advani, Saxe & Sompolinsky (2020), arXiv:1710.03667; Hastie et al. (2022), arXiv:1903.08560.
     """
-    return limit_of(*together(**sizes(samples_per_input, signal, noise, start), decay=_decays(decay)))
+    return limit_of(*together(**sizes(samples_per_input, signal, noise, start), decay=decays(decay)))
 
 
 def sizes(
@@ -168,7 +170,8 @@ def sizes(
     }
 
 
-def _decays(decay: ArrayLike) -> Array:
+def decays(decay: ArrayLike) -> Array:
+    """Weight decays, checked."""
     return not_negative(decay, "decay", "the strength of the weight decay")
 
 
@@ -181,11 +184,11 @@ def _linear_estimator(
     w0: Float[Array, " inp"],
 ) -> Float[Array, "*shape inp"]:
     u, s, vt = jnp.linalg.svd(x, full_matrices=False)
-    s = jnp.where(s > max(x.shape) * jnp.finfo(x.dtype).eps * s[0], s, 0.0)  # a direction of rounding learns nothing
+    s = jnp.where(spanned(s, x.shape), s, 0.0)  # a direction of rounding learns nothing
     seen = vt @ w0
     rate = jnp.broadcast_to(s**2 / len(x), (*t.shape, s.size)) + decay[..., None]
     time = t[..., None]
-    learned = jnp.exp(-rate * time) * _row(seen, t) + time * phi1(rate * time) * _row(s * (y @ u) / len(x), t)
+    learned = relaxed(jnp.broadcast_to(time, rate.shape), _row(seen, t), _row(s * (y @ u) / len(x), t), rate)
     return learned @ vt + jnp.exp(-decay * t)[..., None] * _row(w0 - seen @ vt, t)
 
 

@@ -9,7 +9,8 @@ from jax.scipy.special import erf, erfinv
 from jaxtyping import Array, ArrayLike, Float
 
 from layerflow.theory._arguments import ensure, not_negative, positive, times, together
-from layerflow.theory._estimator import EstimatorErrors, errors_of, limit_of, sizes
+from layerflow.theory._estimator import EstimatorErrors, decays, errors_of, limit_of, sizes
+from layerflow.theory._marchenko_pastur import lower_edge
 from layerflow.theory._roots import root
 from layerflow.theory._special import Alike
 
@@ -67,9 +68,7 @@ def estimator_times(
         Levi, Beck & Bar-Sinai (2024), arXiv:2310.16441.
     """
     arguments = sizes(samples_per_input, signal, 0.0, start)
-    return _estimator_times(
-        *together(threshold=_thresholds(threshold), **arguments, decay=not_negative(decay, "decay", "the weight decay"))
-    )
+    return _estimator_times(*together(threshold=_thresholds(threshold), **arguments, decay=decays(decay)))
 
 
 def edge_errors(
@@ -139,7 +138,7 @@ def edge_delay(samples_per_input: ArrayLike) -> Float[Array, "..."]:
     """
     ratio = positive(samples_per_input, "samples_per_input", "the number of samples per input")
     (ratio,) = together(samples_per_input=_more_samples(ratio))
-    lowest = _lowest(ratio)
+    lowest = lower_edge(ratio)
     return -0.5 * jnp.log(lowest) / lowest
 
 
@@ -306,10 +305,6 @@ def _more_samples(ratio: Array) -> Array:
     return ratio + 0 * ensure(ratio - 1, lambda x: x > 0, f"{needs} positive")
 
 
-def _lowest(ratio: Alike) -> Alike:
-    return ((ratio - 1) / (jnp.sqrt(ratio) * (1 + jnp.sqrt(ratio)))) ** 2
-
-
 @jax.jit
 def _estimator_times(
     threshold: Alike, ratio: Alike, signal: Alike, noise: Alike, start: Alike, decay: Alike
@@ -339,7 +334,7 @@ def _estimator_times(
 
 @jax.jit
 def _edge_errors(t: Alike, ratio: Alike, signal: Alike, start: Alike) -> EstimatorErrors:
-    lowest = _lowest(ratio)
+    lowest = lower_edge(ratio)
     train = (signal**2 + start**2) * ratio**0.75 / (2 * math.sqrt(math.pi)) * (2 * t) ** -1.5 * jnp.exp(-2 * lowest * t)
     return EstimatorErrors(test=train / lowest, train=train)
 

@@ -65,11 +65,15 @@ def spectrum(ratio: Alike, step: float = 0.14, reach: float = 47.0) -> Spectrum:
         reach = min(reach, 20.0)  # 1 / cosh^4, which derivatives have, is to be a normal number
     square, measure = (jnp.asarray(row, ratio.dtype) for row in _nodes(step, reach))
     rows = lambda row: jnp.broadcast_to(row, (*ratio.shape, row.size))
-    # Not 1 - 1 / sqrt(ratio), which cancels near ratio = 1.
-    root = jnp.sqrt(ratio)
-    lowest = ((ratio - 1) / (root * (1 + root))) ** 2
-    above = rows(square) * (4 / root)[..., None]
+    lowest = lower_edge(ratio)
+    above = rows(square) * (4 / jnp.sqrt(ratio))[..., None]
     return Spectrum(ratio, lowest, above, rows(measure) * (rows(square) / (lowest[..., None] + above)))
+
+
+def lower_edge(ratio: Alike) -> Alike:
+    """eta_- = (1 - ratio^(-1/2))^2, which would cancel near ratio = 1."""
+    root = jnp.sqrt(ratio)
+    return ((ratio - 1) / (root * (1 + root))) ** 2
 
 
 def kept(decay: Alike, scale: Alike, ratio: Alike) -> Alike:

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float
 from layerflow.base._checks import require
 from layerflow.base._numerics import full_precision
 from layerflow.theory._arguments import ensure, finite, positive, times
-from layerflow.theory._matrices import measured, real_arrays
+from layerflow.theory._matrices import of_inputs, real_arrays, symmetric
 from layerflow.theory._mirror import deep_strength, deeper, log_scales, strength
 
 _STEPS = 100_000  # of a path at most, far beyond what was met
@@ -144,20 +144,8 @@ def _arguments(t: ArrayLike, xx: ArrayLike, yx: ArrayLike, **per_input: ArrayLik
             f"A flow on data needs `xx` of shape (inp, inp), `yx` of shape (inp,) and `t` of shape () or (t,), but "
             f"they have shapes {xx.shape}, {yx.shape} and {t.shape}. Of Moments with one output give yx[0]."
         )
-    for name, value in zip(per_input, rest, strict=True):
-        if value.shape not in ((), yx.shape):
-            raise ValueError(
-                f"There are {yx.size} inputs, so argument `{name}` needs shape () or "
-                f"{yx.shape}, but it has shape {value.shape}."
-            )
-    skew = jnp.abs(xx - xx.T).max()
-    xx = require(
-        xx,
-        skew <= 100 * jnp.finfo(xx.dtype).eps ** 0.5 * jnp.abs(xx).max(),
-        f"Argument `xx` is E[x x^T] and needs to be symmetric, but its largest difference from its transpose is not "
-        f"0{measured(skew)}.",
-    )
-    return [t, xx, yx, *(jnp.broadcast_to(value, yx.shape) for value in rest)]
+    own = of_inputs(yx.size, **dict(zip(per_input, rest, strict=True)))
+    return [t, symmetric(xx, "xx", "E[x x^T]"), yx, *own]
 
 
 def _numerics(rtol: float | None, adjoint: dfx.AbstractAdjoint | None, t: Array) -> tuple[Array, dfx.AbstractAdjoint]:

@@ -124,6 +124,11 @@ def grown_exponentially(t: Alike, start: Alike, target: Alike, e: Alike) -> Alik
     return start * jnp.exp(-e * t) - target * jnp.expm1(-e * t)
 
 
+def relaxed(t: Alike, start: Alike, pull: Alike, speed: Alike) -> Alike:
+    """Where w' = pull - speed w is at `t`; a speed of 0 is no special case."""
+    return jnp.exp(-speed * t) * start + t * phi1(speed * t) * pull
+
+
 @jax.jit
 def grown_sigmoidally(t: Alike, start: Alike, target: Alike, e: Alike) -> Alike:
     sign = jnp.where(start < 0, -1.0, 1.0).astype(start.dtype)

@@ -5,9 +5,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from layerflow.base._checks import require
 from layerflow.base._numerics import safe_root
-from layerflow.theory._matrices import measured, real_arrays, times
+from layerflow.theory._matrices import real_arrays, symmetric, times
 from layerflow.theory._riccati import riccati_factor
 from layerflow.theory._special import phi1
 
@@ -132,12 +131,6 @@ def symmetric_factorisation(u: ArrayLike, sigma: ArrayLike, t: ArrayLike) -> Flo
             f"A symmetric factorisation needs `u` of shape (n, hid), `sigma` of shape (n, n) and `t` of shape (), but "
             f"they have shapes {u.shape}, {sigma.shape} and {t.shape}."
         )
-    skew = jnp.abs(sigma - sigma.T).max()
-    sigma = require(
-        sigma,
-        skew <= 100 * jnp.finfo(sigma.dtype).eps ** 0.5 * jnp.abs(sigma).max(),
-        f"Argument `sigma` is the target of U U^T and needs to be symmetric, but its largest difference from its "
-        f"transpose is not 0{measured(skew)}. Pass (sigma + sigma.T) / 2.",
-    )
+    sigma = symmetric(sigma, "sigma", "the target of U U^T", " Pass (sigma + sigma.T) / 2.")
     # Q = sqrt(2) U obeys Q' = 2 (sigma Q - Q Q^T Q / 2).
     return riccati_factor(0.5 * (sigma + sigma.T), 2**0.5 * u, 2 * times(t)) / 2**0.5

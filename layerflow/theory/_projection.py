@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int
 
 from layerflow.base._checks import require
-from layerflow.base._numerics import full_precision
-from layerflow.theory._matrices import measured, real_arrays
+from layerflow.base._numerics import full_precision, spanned
+from layerflow.theory._matrices import measured, of_inputs, real_arrays
 from layerflow.theory._mirror import log_scales, not_zero, stiffness, strength
 
 _STEPS = 4000  # of Newton at most: |C| = 1e-300 takes some 700
@@ -108,14 +108,7 @@ def _arguments(x: ArrayLike, y: ArrayLike, **per_input: ArrayLike) -> list[Array
             f"A projection needs `x` of shape (n, inp) and `y` of shape (n,), but they have shapes {x.shape} and "
             f"{y.shape}. Of Samples with one output give y[:, 0]."
         )
-    inputs = x.shape[1:]
-    for name, value in zip(per_input, rest, strict=True):
-        if value.shape not in ((), inputs):
-            raise ValueError(
-                f"There are {inputs[0]} inputs, so argument `{name}` needs shape () or {inputs}, but it has shape "
-                f"{value.shape}."
-            )
-    return [x, y, *(jnp.broadcast_to(value, inputs) for value in rest)]
+    return [x, y, *of_inputs(x.shape[1], **dict(zip(per_input, rest, strict=True)))]
 
 
 def _reachable(x: Float[Array, "n inp"], y: Float[Array, " n"]) -> tuple[Float[Array, "r n"], Float[Array, " n"]]:
@@ -137,7 +130,7 @@ def _orthonormal(x: Float[Array, "n inp"], y: Float[Array, " n"]) -> tuple[Float
     """Of the singular value decomposition, and how far y is from the columns of x, over |y|."""
     x, y = jax.lax.stop_gradient((x, y))
     u, s, _ = jnp.linalg.svd(x, full_matrices=False)
-    kept = s > max(x.shape) * jnp.finfo(x.dtype).eps * s[0]
+    kept = spanned(s, x.shape)
     rows = jnp.where(kept[:, None], u.T / jnp.where(kept, s, 1.0)[:, None], 0.0)
     inside = u @ jnp.where(kept, u.T @ y, 0.0)
     size = jnp.linalg.norm(y)
