@@ -71,6 +71,7 @@ KINDS = {
     "descent": dict(
         method=lf.Descent(optax.sgd, learning_rate=0.1, steps=20), ts=[0, 10, 20], observe=lf.loss, seeds=1
     ),
+    "implicit": dict(method=lf.Flow(t1=3.0, solver=dfx.Kvaerno5()), observe=lf.loss),
     "one cell": dict(cell=lambda: cell(jax.random.key(0), 1.0, 1.0), axes={}, seeds=None),
 }
 

@@ -1,8 +1,8 @@
 """Lanes: many trajectories in one program, each with steps of its own, none waiting for another.
 
 A fixed number of lanes step side by side. After every few steps the lanes whose trajectory ended
-hand over where it stands, and load the next cell of the queue. Which lane a cell is given changes none
-of its bits.
+hand over where it stands, and load the next cell of the queue. Which lane a cell is given changes none of
+its bits, but for implicit steps, and where the lanes are no multiple of four.
 """
 
 from collections.abc import Callable

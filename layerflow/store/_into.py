@@ -73,7 +73,7 @@ class InStore(Keeper):
         """As its first chunk was computed."""
         return plans_of(self.store.description)[number]
 
-    def chunks(self, number: int, size: int) -> Iterator[np.ndarray]:
+    def chunks(self, number: int, plan: Plan) -> Iterator[np.ndarray]:
         """The missing chunks of a combination."""
         return (self.store.cells_in(chunk) for chunk in self.lacking if chunk[0] == number)
 

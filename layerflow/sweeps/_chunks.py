@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import itertools
+import math
 import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -60,8 +61,8 @@ class Keeper:
         """How its chunks are computed, where that is settled."""
         return None
 
-    def chunks(self, number: int, size: int) -> Iterator[np.ndarray]:
-        """The missing cells of a combination, `size` at a time."""
+    def chunks(self, number: int, plan: Plan) -> Iterator[np.ndarray]:
+        """The missing cells of a combination, by chunks of a plan."""
         raise NotImplementedError
 
     def put(self, number: int, cells: np.ndarray, values: dict[str, Any]) -> None:
@@ -127,7 +128,7 @@ class Here:
             plan = keeper.plan(number) or batch.plan(missing, self.on, filled=True)
             used.append(plan)
             how = self._how(used)
-            chunks = itertools.takewhile(lambda _: not stop.asked, keeper.chunks(number, plan.size))
+            chunks = itertools.takewhile(lambda _: not stop.asked, keeper.chunks(number, plan))
             for cells, values in self._solved(batch, plan, chunks, bar):
                 keeper.put(number, cells, values)
                 yield len(cells), how | self._spent()
@@ -169,10 +170,15 @@ def solved(grid: Grid, batch: Batch, plan: Plan, device: Device, cells: np.ndarr
     return jax.device_get(measured(batch, *batch.run(device, cells_of(grid, cells, plan.size), plan, *how)))
 
 
-def chunks_of(cells: Sequence[int] | np.ndarray, size: int) -> Iterator[np.ndarray]:
-    """Cells in chunks of some of every region each, so that none of several devices is left with the hard ones."""
-    many = -(-len(cells) // size)
-    return (np.asarray(cells[begin::many]) for begin in range(many))
+def chunks_of(cells: Sequence[int] | np.ndarray, plan: Plan) -> Iterator[np.ndarray]:
+    """Cells in chunks: one after the other, as a store has them and with its bits, where the plan is not filled.
+
+    Else of some of every region each, so that none of several devices is left with the hard ones.
+    """
+    many = math.ceil(len(cells) / plan.size)
+    if plan.filled:
+        return (np.asarray(cells[begin::many]) for begin in range(many))
+    return (np.asarray(cells[number * plan.size : (number + 1) * plan.size]) for number in range(many))
 
 
 def progress_bar(total: int, show: bool, done: int = 0) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from layerflow.diagrams._array import has_failed
+from layerflow.engine._machine import Plan
 from layerflow.sweeps._chunks import Keeper, chunks_of
 
 Found = tuple[tuple[np.ndarray, np.ndarray], dict[str, np.ndarray]]
@@ -29,9 +30,9 @@ class FailedCells(Keeper):
         """How many cells of a combination of static values failed."""
         return int(self.bad[number].sum())
 
-    def chunks(self, number: int, size: int) -> Iterator[np.ndarray]:
-        """Those of a combination, `size` at a time."""
-        return chunks_of(np.flatnonzero(self.bad[number]), size)
+    def chunks(self, number: int, plan: Plan) -> Iterator[np.ndarray]:
+        """Those of a combination, by chunks."""
+        return chunks_of(np.flatnonzero(self.bad[number]), plan)
 
     def put(self, number: int, cells: np.ndarray, values: dict[str, Any]) -> None:
         """Keep what came of some cells."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from layerflow.diagrams._variables import coordinates_of, variables_of
 from layerflow.engine._chunks import Batch
-from layerflow.engine._machine import Machine
+from layerflow.engine._machine import Machine, Plan
 from layerflow.methods import Status
 from layerflow.sweeps._chunks import Facts, Keeper, chunks_of
 from layerflow.sweeps._record import asked_of, facts_of
@@ -36,9 +36,9 @@ class InMemory(Keeper):
         """All of them."""
         return self.grid.cells
 
-    def chunks(self, number: int, size: int) -> Iterator[np.ndarray]:
-        """All cells, `size` at a time."""
-        return chunks_of(range(self.grid.cells), size)
+    def chunks(self, number: int, plan: Plan) -> Iterator[np.ndarray]:
+        """All cells, by chunks."""
+        return chunks_of(range(self.grid.cells), plan)
 
     def put(self, number: int, cells: np.ndarray, values: dict[str, Any]) -> None:
         """Keep what came of some cells."""
