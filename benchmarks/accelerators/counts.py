@@ -15,7 +15,7 @@ class Counts(NamedTuple):
 
 
 def of_bursts(text: str, steps: int) -> Counts:
-    """Of lanes, refilled after so many steps: a loop in a loop, or a kernel that holds all the steps in a loop."""
+    """Of lanes, refilled after so many steps: a loop in a loop."""
     module = Module(text)
     inner = {loop.name: _steps_in(module, loop.called("body")[0], steps) for loop in module.loops(module.entry)}
     outer = [loop for loop in module.loops(module.entry) if module.rounds(loop) is None]
@@ -36,11 +36,8 @@ def of_one_kernel(text: str, steps: int) -> Counts | None:
 
 def _steps_in(module: Module, body: str, steps: int) -> Load | None:
     """One step of a burst, if a loop's body holds one."""
-    loops = [loop for loop in module.loops(body) if module.rounds(loop) == steps]
-    if loops:
-        return max(module.load(loop.called("body")[0]) for loop in loops)
-    kernels = module.kernels(body)
-    return Load().plus(kernels, 1 / steps) if kernels.launches else None
+    bursts = [loop for loop in module.loops(body) if module.rounds(loop) == steps]
+    return max((module.load(loop.called("body")[0]) for loop in bursts), default=None)
 
 
 def of_loop(text: str) -> Counts:
