@@ -48,7 +48,7 @@ def compare(flow: pathlib.Path, kind: str, cores: int, hardest_first: bool = Fal
     given = sorted_by_scale(given) if hardest_first else given
     solve = functools.partial(program.solve, flow, problem, given, lanes.RTOL, threads=cores, repeats=WARM + REPEATS)
     limits = {"limit": functools.partial(solve, at_once=True), "limit_packs": functools.partial(solve, at_once=False)}
-    on = lf.Machine(devices=cores, chunk=problem.cells // cores)
+    on = lf.Machine(devices=cores)
     sweep = functools.partial(lanes.sweep, problem, given, on=on)
     whole = lambda: sweep().measured_matrix.values
     seconds: dict[str, list[float]] = {name: [] for name in ("layerflow", "layerflow_call", *limits)}
