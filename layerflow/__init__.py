@@ -14,6 +14,7 @@ from layerflow.base._compile_cache import enable_compile_cache
 from layerflow.base._keys import fold
 from layerflow.diagrams._boundary import boundary
 from layerflow.diagrams._calibrate import Calibration, calibrate
+from layerflow.diagrams._classes import phase
 from layerflow.diagrams._failures import failures
 from layerflow.diagrams._provenance import provenance
 from layerflow.engine._grid import paired, static
@@ -46,6 +47,7 @@ __all__ = [
     "fold",
     "open_diagram",
     "paired",
+    "phase",
     "plot",
     "prepare",
     "provenance",

@@ -92,7 +92,9 @@ class DiagramAccessor:
         return heatmap(over_seeds(array, log=how.get("log", False)) if "seed" in array.dims else array, **how)
 
     @_hands_on_to(boundary)
-    def boundary(self, level: ArrayLike | str, variable: str | None = None, **how: Any) -> xarray.Dataset:
+    def boundary(
+        self, level: ArrayLike | str | tuple[str, str], variable: str | None = None, **how: Any
+    ) -> xarray.Dataset:
         """Find the line along which a variable takes one value, or changes fastest."""
         return boundary(chosen(self._diagram, variable), level, **how)
 

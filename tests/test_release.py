@@ -16,7 +16,7 @@ LAYERFLOW = """
     failures feature_model feature_rank features first_time fold function_distance gaussian grokking_delay
     half_times kernel_distance lambda_balanced lambda_balanced_chain layer_imbalance layer_movement laziness
     linear_model linearise loss mode_order mode_strengths modular_arithmetic neural_collapse ntk observable
-    on_test open_diagram orthogonal paired plateaus plot polynomial_regression population power_law_modes
+    on_test open_diagram orthogonal paired phase plateaus plot polynomial_regression population power_law_modes
     prepare principal_components provenance random_regression replay retry scaled_sharpness sharpness
     skill_network skill_strengths solve sparse_teacher static sweep symmetrised teacher theory time_to_fraction
     upstream weight_norms

@@ -7,6 +7,7 @@ from jaxtyping import ArrayLike
 
 from layerflow.diagrams import _lines
 from layerflow.diagrams._array import across_and_up, is_geometric, is_numeric, label, without_single
+from layerflow.diagrams._classes import between, classes_of
 
 if TYPE_CHECKING:
     import xarray
@@ -16,14 +17,14 @@ _NEAR = 0.25  # of the longer side of the grid: a seed's line farther off is ano
 
 def boundary(
     array: "xarray.DataArray",
-    level: ArrayLike | str,
+    level: ArrayLike | str | tuple[str, str],
     *,
     x: str | None = None,
     y: str | None = None,
     log: bool = False,
     over: str = "seed",
 ) -> "xarray.Dataset":
-    """Find the line along which a measurement takes one value, or changes fastest.
+    """Find the line along which a measurement takes one value or changes fastest, or between two classes.
 
     The line is that of the mean f over seeds. With a number it is the contour f = level,
     linear between cells. With "steepest" it is where the gradient of f is largest along its
@@ -44,6 +45,9 @@ def boundary(
     such a line. A branch that rises and falls, an arch, is neither: its fits are NaN, and the shares alone
     remain. To fit one side of an arch, or one range, select it first: diagram.loss.sel(lam=slice(0, None)).
 
+    With the names of two classes, of an array as `phase` gives, it is where as many seeds are of one as of
+    the other; cells of other classes are left out like those that failed.
+
     The band is the middle half of the seeds: each seed has a line of its own by the same rule, and the
     band's edges are the quartiles of how far these lie from the line, along its normal in grid
     steps. A seed whose line is anywhere farther than a quarter of the grid is left out of a branch. Failed cells
@@ -51,7 +55,7 @@ def boundary(
 
     Args:
         array: A variable of a diagram, of two dimensions besides `over`.
-        level: A value of `array`, or "steepest".
+        level: A value of `array`, "steepest", or the names of two classes, ("lazy", "rich").
         x, y: Dimensions across and up; the last and the first if not given, as in a heat map.
         log: Take the geometric mean, and find the line in the logarithm.
         over: Dimension to average over, if `array` has it.
@@ -69,7 +73,8 @@ def boundary(
         TypeError: If `array` is no DataArray.
         ValueError: If `array` has other than two dimensions besides `over`, or axes that are not
             numbers or too short (3 values, 4 for "steepest"); if `level` is not finite, or not positive
-            with `log`, or values are not; if all cells failed; if there is no such line.
+            with `log`, or values are not; if it is no class of `array`, or `array` has classes and it is none;
+            if all cells failed; if there is no such line.
 
     Example:
         >>> import numpy as np, xarray as xr, layerflow as lf
@@ -79,7 +84,7 @@ def boundary(
         >>> line.sizes["branch_number"], round(line.slope.item(), 6), round(line.exponent.item(), 6)
         (1, 0.5, 1.0)
     """
-    level = _plain(level)
+    array, level, said = _measured(array, level, log)
     array, x, y = _checked(array, x, y, over, smallest=4 if level == "steepest" else 3)
     sheets = array.values.astype(float)
     sheets[~np.isfinite(sheets)] = np.nan
@@ -96,14 +101,14 @@ def boundary(
     if not lines:
         raise ValueError(_no_line(mean, level, log, array.name))
     moves = _moves(sheets, wanted, lines)
-    facts = {"x": x, "y": y, "measured": label(array), "level": level, "log": int(log), "over": over}
+    facts = {"x": x, "y": y, "measured": label(array), "level": said, "log": int(log), "over": over}
     return _dataset(lines, moves, array[x], array[y], facts)
 
 
-def _checked(
-    array: "xarray.DataArray", x: str | None, y: str | None, over: str, smallest: int
-) -> "tuple[xarray.DataArray, str, str]":
-    """The array as (over, y, x) with rising axes, `over` of size one if it had none, and the names of x and y."""
+def _measured(
+    array: "xarray.DataArray", level: Any, log: bool
+) -> "tuple[xarray.DataArray, float | int | str, float | int | str]":
+    """What to find a line of, at which level, and what to call that."""
     import xarray
 
     if not isinstance(array, xarray.DataArray):
@@ -111,6 +116,23 @@ def _checked(
             f"Argument `array` needs one variable of a diagram, but it is a {type(array).__name__}. "
             "Name the variable, as in lf.boundary(diagram.kernel_distance, ...)."
         )
+    named = isinstance(level, tuple | list) and len(level) == 2 and all(isinstance(name, str) for name in level)
+    if not named:
+        if classes := classes_of(array):
+            raise ValueError(
+                f"`{array.name}` holds classes, between which there is no number: name two of "
+                f'{", ".join(classes.values())}, as in lf.boundary(array, ("...", "...")).'
+            )
+        return array, _plain(level), _plain(level)
+    if log:
+        raise ValueError("Between two classes there is no logarithm: leave out log=True.")
+    return between(array, tuple(level)), 0.5, " to ".join(level)
+
+
+def _checked(
+    array: "xarray.DataArray", x: str | None, y: str | None, over: str, smallest: int
+) -> "tuple[xarray.DataArray, str, str]":
+    """The array as (over, y, x) with rising axes, `over` of size one if it had none, and the names of x and y."""
     without = "" if over in array.dims else f" There is no dimension `{over}` to average over."
     array = array.expand_dims(over) if without else array
     if array.ndim > 3:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from layerflow.diagrams._array import across_and_up, chosen, is_geometric, is_numeric, label, verbatim, without_single
+from layerflow.diagrams._classes import classes_of
 from layerflow.plot._data import axes_or_new, tick_at_values
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ def heatmap(
 ) -> "Axes":
     """Draw a diagram over two of its axes.
 
-    Failed cells, which are NaN, are hatched, and infinite ones (a level never reached, say) are grey.
+    A variable of classes, as `lf.phase` gives and as `status` is, has a colour for each class that is there,
+    named beside it. Failed cells, which are NaN, are hatched, and infinite ones (a level never reached, say) are grey.
     On a logarithmic scale every positive value has its true colour, however small; nothing is added
     to it. Values of zero or below take the colour of the low end, which the colour bar then shows as
     open.
@@ -38,8 +40,8 @@ def heatmap(
         data: A diagram, or one variable of it, of two dimensions once reduced.
         variable: Which variable of a diagram.
         x, y: Dimensions across and up; the last and the first if not given.
-        log: Logarithmic colour scale.
-        vmin, vmax: Ends of the colour scale; those of the data if not given.
+        log: Logarithmic colour scale, not of classes.
+        vmin, vmax: Ends of the colour scale, not of classes; those of the data if not given.
         cmap: A matplotlib colour map. The default reads in grey and to the colour-blind.
         ax: Where to draw; a new figure if not given.
 
@@ -47,7 +49,7 @@ def heatmap(
         The matplotlib Axes.
 
     Raises:
-        ValueError: If `data` does not have two dimensions, or `x` or `y` is none of them.
+        ValueError: If `data` does not have two dimensions, `x` or `y` is none of them, or classes are given a scale.
 
     Example:
         >>> import numpy as np, xarray as xr, layerflow as lf
@@ -72,16 +74,24 @@ def heatmap(
     ax = axes_or_new(ax)
     # The hatched ground shows through wherever a cell has no value.
     ax.patch.set(facecolor="white", edgecolor="0.55", hatch="////", linewidth=0)
-    values, norm, extend = _scaled(np.asarray(array.values, float), log, vmin, vmax)
-    colour_map = _with_ends(cmap)
     edges = _positions(ax, array, x, "x"), _positions(ax, array, y, "y")
-    mesh = ax.pcolormesh(*edges, values, norm=norm, cmap=colour_map, rasterized=True)
+    bar_how: dict[str, Any]
+    if classes := classes_of(array):
+        if log or vmin is not None or vmax is not None:
+            raise ValueError(f"`{array.name}` holds classes, which have no scale: leave out log, vmin and vmax.")
+        values, how, bar_how = _classed(np.asarray(array.values, float), classes, cmap)
+    else:
+        values, norm, extend = _scaled(np.asarray(array.values, float), log, vmin, vmax)
+        how, bar_how = {"norm": norm, "cmap": _with_ends(cmap)}, {"extend": extend}
+    mesh = ax.pcolormesh(*edges, values, **how, rasterized=True)
     infinite = np.isinf(values)
     if infinite.any():
         ax.pcolormesh(*edges, np.where(infinite, _GREY, np.nan), vmin=0, vmax=1, cmap="gray", rasterized=True)
     ax.grid(False)
-    bar = ax.figure.colorbar(mesh, ax=ax, extend=extend)
+    bar = ax.figure.colorbar(mesh, ax=ax, **bar_how)
     bar.set_label(label(array))
+    if classes:
+        bar.minorticks_off()
     _explain(ax, failed=bool(np.isnan(values).any()), infinite=bool(infinite.any()))
     return ax
 
@@ -128,6 +138,24 @@ def _scaled(values: np.ndarray, log: bool, vmin: float | None, vmax: float | Non
     if log:
         values = np.where(values <= 0, low * 1e-3, values)
     return values, (LogNorm if log else Normalize)(low, high), extend
+
+
+def _classed(
+    values: np.ndarray, classes: dict[int, str], cmap: str
+) -> tuple[np.ndarray, dict[str, Any], dict[str, Any]]:
+    """Numbers of the classes that are there, how to draw these, and how to name them beside."""
+    import matplotlib as mpl
+    from matplotlib.colors import BoundaryNorm, ListedColormap
+    from matplotlib.ticker import FixedFormatter
+
+    there = [code for code in sorted(classes) if (values == code).any()]
+    numbers = np.full(values.shape, np.nan)
+    for number, code in enumerate(there):
+        numbers[values == code] = number
+    names = [verbatim(classes[code].replace("_", " ")) for code in there]
+    shades = ListedColormap(mpl.colormaps[cmap](np.linspace(0.0, 0.9, len(there)))).with_extremes(bad=(0, 0, 0, 0))
+    how = {"norm": BoundaryNorm(np.arange(len(there) + 1) - 0.5, len(there)), "cmap": shades}
+    return numbers, how, {"ticks": range(len(there)), "format": FixedFormatter(names), "drawedges": True}
 
 
 def _with_ends(cmap: str) -> Any:
