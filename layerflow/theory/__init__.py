@@ -16,6 +16,14 @@ from layerflow.theory._conserved import conserved_difference, conserved_imbalanc
 from layerflow.theory._deep import deep_mode, deep_time
 from layerflow.theory._estimator import EstimatorErrors, estimator_errors, estimator_limit, linear_estimator
 from layerflow.theory._fine_tuning import FineTuned, fine_tuned
+from layerflow.theory._large_steps import (
+    CriticalSteps,
+    ScalarDescent,
+    balancing,
+    critical_steps,
+    flow_sharpness,
+    scalar_descent,
+)
 from layerflow.theory._late_test import (
     EstimatorTimes,
     accuracy_of_variance,
@@ -78,6 +86,7 @@ __all__ = [
     "Balanced",
     "Collapse",
     "ComputeLaw",
+    "CriticalSteps",
     "EstimatorErrors",
     "EstimatorTimes",
     "FineTuned",
@@ -87,6 +96,7 @@ __all__ = [
     "Projection",
     "Ridge",
     "Saddles",
+    "ScalarDescent",
     "ScalarNetwork",
     "ScalingLaw",
     "Spike",
@@ -100,6 +110,7 @@ __all__ = [
     "balanced_path",
     "balanced_strength",
     "balanced_violations",
+    "balancing",
     "best_stopping_time",
     "bregman_projection",
     "collapsed",
@@ -110,6 +121,7 @@ __all__ = [
     "critical_delay",
     "critical_error",
     "critical_speed_ratio",
+    "critical_steps",
     "critical_stopping_time",
     "data_law",
     "decayed",
@@ -128,6 +140,7 @@ __all__ = [
     "exponential",
     "exponential_time",
     "fine_tuned",
+    "flow_sharpness",
     "forgetting_time",
     "frozen_kernel_output",
     "growth_bound",
@@ -148,6 +161,7 @@ __all__ = [
     "parameter_law",
     "plateau_losses",
     "saddle_to_saddle",
+    "scalar_descent",
     "scalar_network",
     "scalar_network_limit",
     "scalar_network_time",
