@@ -11,7 +11,7 @@ from layerflow.base._checks import check_counts
 from layerflow.theory._arguments import not_negative
 from layerflow.theory._growth import final_growth, rates
 from layerflow.theory._scalar import parts, scalar_arguments, signed
-from layerflow.theory._special import Alike, quotient
+from layerflow.theory._special import Alike, or_infinite, quotient
 
 
 class ScalarDescent(eqx.Module):
@@ -246,13 +246,8 @@ def _critical_steps(
     # Sigma^2 + 4 S (S - f), as a sum of squares.
     root, _, _ = rates(2 * target - output, a, b)
     per_step = e / jnp.abs(z)
-    bounded = _over(4 * jnp.ones_like(scale), per_step * (scale + root))
-    return CriticalSteps(bounded, jnp.minimum(bounded, _over(jnp.ones_like(scale), per_step * jnp.abs(target))))
-
-
-def _over(part: Alike, whole: Alike) -> Alike:
-    """A positive number over one that may be zero."""
-    return jnp.where(whole > 0, quotient(part, whole), jnp.inf)
+    bounded = or_infinite(4 * jnp.ones_like(scale), per_step * (scale + root))
+    return CriticalSteps(bounded, jnp.minimum(bounded, or_infinite(jnp.ones_like(scale), per_step * jnp.abs(target))))
 
 
 @jax.jit

@@ -7,7 +7,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from layerflow.theory._arguments import times
 from layerflow.theory._growth import final_growth, rates
 from layerflow.theory._scalar import parts, scalar_arguments, signed
-from layerflow.theory._special import Alike, log1p_over, quotient
+from layerflow.theory._special import Alike, log1p_over, or_infinite, quotient
 
 
 def kernel_growth(a0: ArrayLike, b0: ArrayLike, target: ArrayLike, *, z: ArrayLike = 1.0) -> Float[Array, "..."]:
@@ -153,7 +153,7 @@ def growth_bound(a0: ArrayLike, b0: ArrayLike, target: ArrayLike, *, z: ArrayLik
     """
     a0, b0, target, z = scalar_arguments(a0=a0, b0=b0, target=target, z=z)
     scale = 0.5 * jnp.sum(a0**2 + b0**2, axis=-1) / jnp.abs(z)
-    return jnp.where(scale > 0, quotient(jnp.abs(target), scale), jnp.inf)
+    return or_infinite(jnp.abs(target), scale)
 
 
 def frozen_kernel_output(

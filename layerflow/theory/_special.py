@@ -59,3 +59,8 @@ def _(point: tuple[Array, Array], change: tuple[Array, Array]) -> tuple[Array, A
     (part, whole), (dpart, dwhole) = point, change
     value = quotient(part, whole)
     return value, quotient(dpart - value * dwhole, whole)
+
+
+def or_infinite(part: Alike, whole: Alike) -> Alike:
+    """part / whole, and infinite where `whole` is not positive."""
+    return jnp.where(whole > 0, quotient(part, whole), jnp.inf)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from layerflow.theory._arguments import below, ensure, positive, together, variances
-from layerflow.theory._special import Alike, log1p_over, quotient
+from layerflow.theory._special import Alike, log1p_over, or_infinite, quotient
 
 
 def exponential_time(
@@ -241,8 +241,8 @@ def _stages_separate(
     margin: Float[Array, "*shape mode"],
 ) -> Bool[Array, "*shape"]:
     wait, rise, speed = _odds(target / start), _odds(1 / margin), 2 * target * e
-    onset = jnp.where(speed > 0, quotient(wait - rise, speed), jnp.inf)
-    saturated = jnp.where(speed > 0, quotient(wait + rise, speed), jnp.inf)
+    onset = or_infinite(wait - rise, speed)
+    saturated = or_infinite(wait + rise, speed)
     order = jnp.argsort(saturated, axis=-1)
     onset, saturated = (jnp.take_along_axis(when, order, axis=-1) for when in (onset, saturated))
     return jnp.all(saturated[..., :-1] < onset[..., 1:], axis=-1)
