@@ -95,7 +95,7 @@ class DiagramAccessor:
     def boundary(
         self, level: ArrayLike | str | tuple[str, str], variable: str | None = None, **how: Any
     ) -> xarray.Dataset:
-        """Find the line along which a variable takes one value, or changes fastest."""
+        """Find the line along which a variable takes one value or changes fastest, or between two classes."""
         return boundary(chosen(self._diagram, variable), level, **how)
 
     @_hands_on_to(failures)

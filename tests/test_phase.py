@@ -96,14 +96,10 @@ def test_a_map_of_classes_names_those_that_are_there(phase):
     mpl.pyplot.close("all")
 
 
-def conditions(**cases):
-    moved = xarray.DataArray([0.5, 1.5, np.nan], {"lam": [0.0, 1.0, 2.0]}, name="moved")
-    return {"lazy": moved < 1, "rich": moved >= 1, "failed": moved.isnull()} | cases
-
-
 MOVED = xarray.DataArray([0.5, 1.5, np.nan], {"lam": [0.0, 1.0, 2.0]}, name="moved")
+CLASSES = {"lazy": MOVED < 1, "rich": MOVED >= 1, "failed": MOVED.isnull()}
 BAD = {
-    "overlap": (lambda: lf.phase(conditions(rich=MOVED > 0)), ValueError, "1 of 3 cells meet several.*lazy, rich"),
+    "overlap": (lambda: lf.phase(CLASSES | {"rich": MOVED > 0}), ValueError, "1 of 3 cells meet several.*lazy, rich"),
     "none": (lambda: lf.phase({"lazy": MOVED < 1}), ValueError, "2 of 3 cells meet no condition.*diagram.failed"),
     "numbers": (lambda: lf.phase({"lazy": MOVED}), TypeError, "True or False.*float64"),
     "array": (lambda: lf.phase({"lazy": np.array([True])}), TypeError, "no DataArray: ndarray"),

@@ -1,6 +1,7 @@
 """What a labelled array of a diagram is asked: its status, its names and labels, what of it is chosen."""
 
 import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -47,7 +48,12 @@ def _are_codes(status: "xarray.DataArray") -> bool:
     # may be whole numbers by chance.
     if status.dtype.kind not in "iu" and status.dtype != np.float32:
         return False
-    return bool(np.isin(status.values[~np.isnan(status.values)], list(Status)).all())
+    return are_among(status.values, Status)
+
+
+def are_among(values: np.ndarray, codes: Iterable[int]) -> bool:
+    """Whether every number that is not NaN is one of the codes."""
+    return bool(np.isin(values[~np.isnan(values)], list(codes)).all())
 
 
 def has_failed(status: np.ndarray) -> np.ndarray:

@@ -123,7 +123,8 @@ def _measured(
                 f"`{array.name}` holds classes, between which there is no number: name two of "
                 f'{", ".join(classes.values())}, as in lf.boundary(array, ("...", "...")).'
             )
-        return array, _plain(level), _plain(level)
+        level = _plain(level)
+        return array, level, level
     if log:
         raise ValueError("Between two classes there is no logarithm: leave out log=True.")
     return between(array, tuple(level)), 0.5, " to ".join(level)

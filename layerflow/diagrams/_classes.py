@@ -1,9 +1,11 @@
 """Classes of cells: regimes by conditions, and codes that say in words what they mean."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from layerflow.diagrams._array import are_among
 
 if TYPE_CHECKING:
     import xarray
@@ -45,9 +47,12 @@ def phase(conditions: "Mapping[str, xarray.DataArray]") -> "xarray.DataArray":
     met = xarray.concat(xarray.broadcast(*together), dim="class").transpose("class", ...)
     _check_one_each(list(conditions), met.values)
     codes = met.argmax("class").astype(np.int8).rename("phase")
-    return codes.assign_attrs(
-        long_name="phase", units="1", flag_values=list(range(len(conditions))), flag_meanings=" ".join(conditions)
-    )
+    return codes.assign_attrs(long_name="phase", units="1", **flags(dict(enumerate(conditions))))
+
+
+def flags(classes: Mapping[int, str]) -> dict[str, Any]:
+    """How an array of codes says what they mean, as the CF conventions have it; `classes_of` reads it."""
+    return {"flag_values": list(classes), "flag_meanings": " ".join(classes.values())}
 
 
 def classes_of(array: "xarray.DataArray") -> dict[int, str]:
@@ -56,8 +61,7 @@ def classes_of(array: "xarray.DataArray") -> dict[int, str]:
     if codes is None or meanings is None:
         return {}
     classes = dict(zip(map(int, np.atleast_1d(codes)), str(meanings).split(), strict=True))
-    values = np.asarray(array.values, float)
-    if not np.isin(values[~np.isnan(values)], list(classes)).all():
+    if not are_among(array.values, classes):
         raise ValueError(
             f"`{array.name}` has classes, {', '.join(classes.values())}, but holds numbers computed with their codes, "
             f"and a mean of codes is no code. Choose one seed, .isel(seed=0), or take the share of a class: "

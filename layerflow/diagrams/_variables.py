@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from layerflow.diagrams._array import RESERVED
+from layerflow.diagrams._classes import flags
 from layerflow.engine._chunks import Batch
 from layerflow.engine._grid import Grid
 from layerflow.engine._wanted import Measured, Wanted
@@ -88,12 +89,8 @@ def _label(function: Callable[..., Any], name: str) -> str:
 
 def _status_variable(**attrs: Any) -> Variable:
     """A variable of codes, with their meanings."""
-    codes = [status for status in Status if status >= 0]
-    flags = {
-        "flag_values": [int(code) for code in codes],
-        "flag_meanings": " ".join(code.name.lower() for code in codes),
-    }
-    return _variable((), (), np.uint8, int(Status.MISSING), **attrs, **flags)
+    classes = {int(status): status.name.lower() for status in Status if status >= 0}
+    return _variable((), (), np.uint8, int(Status.MISSING), **attrs, **flags(classes))
 
 
 def _numbered(name: str, count: int, taken: Mapping[str, int]) -> tuple[str, ...]:
