@@ -12,6 +12,7 @@ ONE, EYE, P = np.ones(1), np.eye(2), np.array([0.3, -0.2])
 T = {"t": np.array([0.5, 1.0])}
 MODE = {"start": 0.1 * ONE, "target": ONE, "variance": ONE}
 SCALAR = {"a0": P, "b0": P, "target": ONE, "z": ONE}
+TWO_RATES = {"a0": P, "b0": P, "target": ONE, "gain": ONE, "rate_a": ONE, "rate_b": ONE}
 ROWS = np.array([[1.0, 0.5]])
 DATA, MOMENTS = {"x": ROWS, "y": ONE}, {"xx": EYE, "yx": P}
 REGRESSION = {"samples_per_input": ONE, "signal": ONE, "noise": ONE, "start": ONE}
@@ -98,6 +99,12 @@ CALLS = {
     "transition": T | {"lam": ONE, "target": ONE, "strength": ONE},
     "transition_exponential": T | {"lam": ONE},
     "transition_sigmoidal": T | {"target": ONE, "strength": ONE},
+    "two_rate_network": T | TWO_RATES | {"variance": ONE},
+    "two_rate_network_limit": TWO_RATES,
+    "wide_kernel_growth": {"weight_scale": ONE, "target": ONE},
+    "wide_matrix": {"start": EYE, "weight_scale": 1.0, "sigma_yx": EYE, "t": np.ones(2)},
+    "wide_time": {"fraction": 0.5 * ONE, "weight_scale": ONE, "target": ONE},
+    "width_phase": {"gain": ONE, "variance_a": ONE, "variance_b": ONE, "rate_a": ONE, "rate_b": ONE},
     "variance_of_accuracy": {"accuracy": 0.5 * ONE, "tolerance": ONE},
 }
 COUNTS = {"aligned", "anti_aligned", "samples", "parameters"}  # things that are counted come in whole numbers

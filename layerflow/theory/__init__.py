@@ -80,6 +80,16 @@ from layerflow.theory._transition import (
     transition_exponential,
     transition_sigmoidal,
 )
+from layerflow.theory._width import (
+    TwoRateNetwork,
+    WidthPhase,
+    two_rate_network,
+    two_rate_network_limit,
+    wide_kernel_growth,
+    wide_matrix,
+    wide_time,
+    width_phase,
+)
 
 __all__ = [
     "AlignedFeatures",
@@ -100,7 +110,9 @@ __all__ = [
     "ScalarNetwork",
     "ScalingLaw",
     "Spike",
+    "TwoRateNetwork",
     "Violations",
+    "WidthPhase",
     "accuracy_of_variance",
     "aligned_features",
     "aligned_matrix",
@@ -182,5 +194,11 @@ __all__ = [
     "transition",
     "transition_exponential",
     "transition_sigmoidal",
+    "two_rate_network",
+    "two_rate_network_limit",
     "variance_of_accuracy",
+    "wide_kernel_growth",
+    "wide_matrix",
+    "wide_time",
+    "width_phase",
 ]

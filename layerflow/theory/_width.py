@@ -1,0 +1,414 @@
+"""Wide networks from random weights, modes that are lazy or active, and layers that learn at rates of their own."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float
+
+from layerflow.base._checks import require
+from layerflow.base._numerics import safe_root
+from layerflow.theory._arguments import not_negative, positive, together
+from layerflow.theory._eigen import flow_axes, flow_matrix
+from layerflow.theory._matrices import real_arrays
+from layerflow.theory._matrices import times as from_zero
+from layerflow.theory._riccati import riccati_factor
+from layerflow.theory._richness import kernel_growth
+from layerflow.theory._scalar import ScalarNetwork, scalar_network, scalar_network_limit, scalar_network_time
+from layerflow.theory._special import Alike, quotient
+
+_SCALE = "K, weight variance times width,"
+_RATE = "the learning rate of a layer"
+
+
+def wide_matrix(
+    start: ArrayLike, weight_scale: ArrayLike, sigma_yx: ArrayLike, t: ArrayLike
+) -> Float[Array, "*t out inp"]:
+    """The map A = w2 w1 of a wide two-layer network from random weights, on whitened inputs: mixed dynamics.
+
+    Weights of variance v and a width large beside inp + out start at w2 w2^T = w1^T w1 = K I, K = v * width.
+    From there, up to deviations that fall as width^(-1/2),
+
+        A' = (A A^T + K^2)^(1/2) (S - A) + (S - A) (A^T A + K^2)^(1/2),
+        w2 w2^T = (A A^T + K^2)^(1/2),    w1^T w1 = (A^T A + K^2)^(1/2).
+
+    This is also how w2 w1 moves in a lambda-balanced network of min(inp, out) hidden units with |lambda| = 2K,
+    hence the closed form of `balanced_network`. It is exact for a network of any width in which
+    w2^T w2 - w1 w1^T has eigenvalues K (out times), -K (inp times) and 0 only, and w2 w1 = 0 at t = 0, as for
+    hid = inp + out, w1 = sqrt(K) [I; 0], w2 = sqrt(K) [0, I]. First derivatives are finite everywhere, at A = 0
+    too; second ones need distinct singular values.
+
+    Args:
+        start: A at t = 0, shape (out, inp): w2 w1 of the network itself, or zeros for an infinite width.
+        weight_scale: K >= 0, shape (). At K = 0 the flow is that of zero-balanced layers, and A = 0 stays.
+        sigma_yx: S, the input-output correlation E[y x^T], shape (out, inp).
+        t: Gradient-flow times, shape () or (t,).
+
+    Returns:
+        A, shape (out, inp) for one time, (t, out, inp) for many.
+
+    Raises:
+        ValueError: If the shapes do not fit, K or a time is negative, or a number is not real or not finite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from layerflow.theory import wide_matrix
+        >>> task = jnp.diag(jnp.array([2.0, 0.5]))
+        >>> print(*(f"{mode:.4f}" for mode in wide_matrix(jnp.zeros((2, 2)), 0.1, task, 1.5).diagonal()))
+        1.8284 0.1635
+
+    References:
+        Tu, Aranguri and Jacot (2024), arXiv:2405.17580; Dominé et al. (2025), arXiv:2409.14623.
+    """
+    start, scale, sigma_yx, t = real_arrays(
+        start=start, weight_scale=not_negative(weight_scale, "weight_scale", _SCALE), sigma_yx=sigma_yx, t=t
+    )
+    if sigma_yx.ndim != 2:
+        raise ValueError(f"Argument `sigma_yx` is E[y x^T] of shape (out, inp), but it has shape {sigma_yx.shape}.")
+    if start.shape != sigma_yx.shape:
+        raise ValueError(
+            f"Argument `start` is the map at t = 0, so for this task it needs shape {sigma_yx.shape}, but it has shape "
+            f"{start.shape}. An infinite width starts at jnp.zeros({sigma_yx.shape})."
+        )
+    if scale.shape != ():
+        raise ValueError(
+            f"Argument `weight_scale` is one number, but it has shape {scale.shape}. Map over many with jax.vmap."
+        )
+    if t.ndim > 1:
+        raise ValueError(f"Argument `t` holds one time or times in a vector, but it has shape {t.shape}.")
+    return _wide_matrix(start, scale, sigma_yx, from_zero(t))
+
+
+def wide_time(fraction: ArrayLike, weight_scale: ArrayLike, target: ArrayLike) -> Float[Array, "..."]:
+    """When a mode of `wide_matrix` that starts at 0 has a fraction of its target.
+
+    The mode moves by rho' = 2 sqrt(rho^2 + K^2) (s - rho), which is `balanced_strength` with lam = 2K, and
+    comes to rho = q s at
+
+        t = log( (g - g_-) (g_+ - 1) / ((g_+ - g) (1 - g_-)) ) / (2 r),    r = sqrt(s^2 + K^2),
+        g = (q s + sqrt(q^2 s^2 + K^2)) / K,    g_+ = (s + r) / K,    g_- = -K / (s + r).
+
+    Half of the target takes log(2) / (2K) where s << K, the time of a lazy mode, the same for all, and
+    log(2 s / K) / (2 s) where s >> K.
+
+    Args:
+        fraction: q > 0, in units of the target.
+        weight_scale: K >= 0, weight variance times width.
+        target: s, a singular value of the input-output correlation on whitened inputs.
+
+    All shapes broadcast, and the result has the shape they broadcast to.
+
+    Returns:
+        The time, of that shape; infinite for q >= 1, and for K = 0, where the mode stays at 0.
+
+    Raises:
+        ValueError: If a fraction is not positive, K is negative, or a number is not real or not finite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from layerflow.theory import wide_time
+        >>> print(*(f"{time:.4f}" for time in wide_time(0.5, jnp.array([1e-3, 1.0, 1e3]), 1.0)))
+        3.8000 0.3313 0.0003
+
+    References:
+        Tu, Aranguri and Jacot (2024), arXiv:2405.17580, for the dynamics.
+    """
+    fraction, scale, target = together(
+        fraction=positive(fraction, "fraction", "a share of the target"),
+        weight_scale=not_negative(weight_scale, "weight_scale", _SCALE),
+        target=target,
+    )
+    # Of smaller targets the time is that of s -> 0 to rounding; at s = 0 itself every level is 0.
+    least = jnp.finfo(target.dtype).eps * scale
+    target = jnp.where(jnp.abs(target) < least, least, target)
+    return scalar_network_time(fraction * target, *_single_mode(scale), target)
+
+
+def wide_kernel_growth(weight_scale: ArrayLike, target: ArrayLike) -> Float[Array, "..."]:
+    """How many times its first value the speed of a mode of `wide_matrix` from 0 is at last: lazy or active.
+
+        sqrt(rho^2 + K^2) / K  at rho = s:    r / K = sqrt(1 + s^2 / K^2).
+
+    Below s = K a mode is lazy, its kernel all but constant, and above it is active. Of one network
+    some modes may be lazy and some active, hence mixed dynamics. With v = d^(-g) the variance of the weights,
+    d^(g_w) the width and s = d^(g_s), modes are lazy for large d if g_w - g > g_s, and active if less.
+
+    Args:
+        weight_scale: K > 0, weight variance times width.
+        target: s, a singular value of the input-output correlation on whitened inputs.
+
+    The shapes broadcast, and the result has the shape they broadcast to.
+
+    Returns:
+        The ratio, of that shape.
+
+    Raises:
+        ValueError: If K is not positive, or a number is not real or not finite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from layerflow.theory import wide_kernel_growth
+        >>> print(*(f"{growth:.3f}" for growth in wide_kernel_growth(jnp.array([0.1, 1.0, 10.0]), 1.0)))
+        10.050 1.414 1.005
+
+    References:
+        Tu, Aranguri and Jacot (2024), arXiv:2405.17580, for the dynamics.
+    """
+    scale, target = together(weight_scale=positive(weight_scale, "weight_scale", _SCALE), target=target)
+    return kernel_growth(*_single_mode(scale), target)
+
+
+class TwoRateNetwork(eqx.Module):
+    """State of the network f(x) = x gain sum_i a_i b_i; `...` is the joint shape of times and parameters."""
+
+    a: Float[Array, "... p"]
+    b: Float[Array, "... p"]
+    output: Float[Array, "..."]  # f, the coefficient of x
+    alignment: Float[Array, "..."]  # the cosine of the angle between a and b; 0 if one of them is all zero
+    weight_scale: Float[Array, "..."]  # Sigma, half the sum of both squared lengths, each in its rate's units
+    imbalance: Float[Array, "..."]  # Delta, half their difference: conserved
+    ntk: Float[Array, "..."]  # f' = ntk E (S - f)
+
+
+def two_rate_network(
+    t: ArrayLike,
+    a0: ArrayLike,
+    b0: ArrayLike,
+    target: ArrayLike,
+    *,
+    gain: ArrayLike = 1.0,
+    rate_a: ArrayLike = 1.0,
+    rate_b: ArrayLike = 1.0,
+    variance: ArrayLike = 1.0,
+) -> TwoRateNetwork:
+    """Gradient flow of a scalar network of any width whose two layers learn at rates of their own.
+
+        f = gain sum_i a_i b_i,    a_i' = rate_a gain E b_i (S - f),    b_i' = rate_b gain E a_i (S - f).
+
+    It is `scalar_network` of a / sqrt(rate_a) and b / sqrt(rate_b) with Z = 1 / (gain sqrt(rate_a rate_b)). With
+
+        Sigma, Delta = (|gain| / 2) sum_i [ sqrt(rate_b / rate_a) a_i^2 +- sqrt(rate_a / rate_b) b_i^2 ],
+
+    both Delta and Sigma^2 - f^2 are conserved, and for gain > 0
+
+        cos angle(a, b) = f / sqrt(Sigma^2 - Delta^2),
+
+    so layers align if |f| grows, and lose their alignment if it falls.
+
+    Args:
+        t: Times t >= 0.
+        a0, b0: Weights at t = 0, shape (..., p).
+        target: S, the slope of the target function, of any sign.
+        gain: What multiplies the output, not zero; its dependence on the width p included.
+        rate_a, rate_b: Learning rates of the layers, positive, in units of 1 / t.
+        variance: E = E[x^2].
+
+    The shapes of `t`, `target`, `gain`, the rates, `variance` and of the weights without their last axis
+    broadcast to one shape (...).
+
+    Returns:
+        Weights of shape (..., p) and, of shape (...), `output`, `alignment`, `weight_scale`, `imbalance` and `ntk`.
+
+    Raises:
+        ValueError: If a time or a variance is negative, a rate is not positive, the gain is 0, or a number is not
+            real or not finite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from layerflow.theory import two_rate_network
+        >>> a0, b0 = jnp.array([0.5, -0.2, 0.1]), jnp.array([0.3, 0.4, -0.6])
+        >>> now = two_rate_network(1.0, a0, b0, 1.5, gain=0.5, rate_b=4.0)
+        >>> print(f"{now.output:.4f} {now.alignment:.4f}")
+        0.9634 0.9762
+
+    References:
+        Xu and Ziyin (2024), arXiv:2401.07085; Nam et al. (2025), arXiv:2502.21009, Theorem I.1.
+    """
+    a0, b0, z, roots = _in_units(a0, b0, gain, rate_a, rate_b)
+    return _state(scalar_network(t, a0, b0, target, z=z, variance=variance), a0, b0, z, *roots)
+
+
+def two_rate_network_limit(
+    a0: ArrayLike,
+    b0: ArrayLike,
+    target: ArrayLike,
+    *,
+    gain: ArrayLike = 1.0,
+    rate_a: ArrayLike = 1.0,
+    rate_b: ArrayLike = 1.0,
+) -> TwoRateNetwork:
+    """Where the flow of `two_rate_network` ends, t -> inf.
+
+        f = S,    Sigma = sqrt(S^2 + Sigma(0)^2 - f(0)^2),    cos angle(a, b) = S / sqrt(Sigma^2 - Delta^2)
+
+    for gain > 0. The kernel has grown by Sigma / Sigma(0), and layers end more aligned than they began if |S| > |f(0)|.
+    If no weights are aligned with the target the flow ends at f = 0 instead, see `scalar_network_limit`.
+
+    Args:
+        a0, b0: Weights at t = 0, shape (..., p).
+        target: S, of any sign.
+        gain: What multiplies the output, not zero.
+        rate_a, rate_b: Learning rates of the layers, positive.
+
+    The shapes broadcast as for `two_rate_network`.
+
+    Returns:
+        As `two_rate_network` does.
+
+    Raises:
+        ValueError: If a rate is not positive, the gain is 0, or a number is not real or not finite.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from layerflow.theory import two_rate_network_limit
+        >>> weights = jnp.array([1.0, 0.0]), jnp.array([1.0, 1.0])
+        >>> print(*(f"{two_rate_network_limit(*weights, target).alignment:.4f}" for target in (0.1, 1.0, 10.0)))
+        0.0995 0.7071 0.9950
+
+    References:
+        Xu and Ziyin (2024), arXiv:2401.07085; Nam et al. (2025), arXiv:2502.21009, Eqs. 77 and 98.
+    """
+    a0, b0, z, roots = _in_units(a0, b0, gain, rate_a, rate_b)
+    return _state(scalar_network_limit(a0, b0, target, z=z), a0, b0, z, *roots)
+
+
+class WidthPhase(eqx.Module):
+    """Powers of the width p in a family of scalar networks, and the phase that they put it in."""
+
+    weight_scale: Float[Array, "..."]  # x of Sigma(0) ~ p^x
+    speed: Float[Array, "..."]  # of 1 / (time of learning); 0 for a time that the width does not change
+    kernel: Bool[Array, "..."]  # whether x > 0, the kernel phase, where the kernel stays; else features are learned
+
+
+def width_phase(
+    gain: ArrayLike, variance_a: ArrayLike, variance_b: ArrayLike, rate_a: ArrayLike, rate_b: ArrayLike
+) -> WidthPhase:
+    """Kernel phase or feature learning of `two_rate_network` as its width p grows, by the exponents of its recipe.
+
+    For gain = p^(-g), weights of variances p^(-v_a) and p^(-v_b), rates p^(-r_a) and p^(-r_b), and a target of
+    order 1,
+
+        Sigma(0) ~ p^x,    x = 1 - g + max(-v_a + (r_a - r_b) / 2, -v_b + (r_b - r_a) / 2),
+        NTK(inf) / NTK(0) - 1 ~ p^(-2x) for x > 0,    speed ~ p^(max(x, 0) - g - (r_a + r_b) / 2).
+
+    For x > 0 this is the kernel phase, for x <= 0 features are learned. Training takes a finite time, not 0, as
+    p -> inf if the exponent of the speed is 0.
+
+    Args:
+        gain: g.
+        variance_a, variance_b: v_a and v_b; 0 for weights of order 1.
+        rate_a, rate_b: r_a and r_b; below 0 for rates that grow with the width.
+
+    All shapes broadcast, and the results have the shape they broadcast to.
+
+    Returns:
+        The exponents `weight_scale`, which is x, and `speed`, and whether it is the `kernel` phase.
+
+    Raises:
+        ValueError: If a number is not real or not finite.
+
+    Example:
+        >>> from layerflow.theory import width_phase
+        >>> ntk, mean_field = width_phase(0.5, 0, 0, 0, 0), width_phase(1, 0, 0, -1, -1)
+        >>> print(*(f"{float(phase.weight_scale)} {bool(phase.kernel)}" for phase in (ntk, mean_field)))
+        0.5 True 0.0 False
+
+    References:
+        Xu and Ziyin (2024), arXiv:2401.07085.
+    """
+    gain, variance_a, variance_b, rate_a, rate_b = together(
+        gain=gain, variance_a=variance_a, variance_b=variance_b, rate_a=rate_a, rate_b=rate_b
+    )
+    lead = 0.5 * (rate_a - rate_b)
+    exponent = 1 - gain + jnp.maximum(lead - variance_a, -lead - variance_b)
+    return WidthPhase(exponent, jnp.maximum(exponent, 0.0) - gain - 0.5 * (rate_a + rate_b), exponent > 0)
+
+
+@jax.jit
+def _wide_matrix(
+    start: Float[Array, "out inp"], scale: Float[Array, ""], sigma_yx: Float[Array, "out inp"], t: Float[Array, "*t"]
+) -> Float[Array, "*t out inp"]:
+    out, inp = start.shape
+    if out > inp:  # the flow of A^T is that of A with S^T, and its lambda-balanced network is the narrower one
+        return _wide_matrix(start.T, scale, sigma_yx.T, t).mT
+    lam, q0 = 2 * scale, jnp.concatenate(_layers(start, scale))
+    f, axes = flow_matrix(lam, sigma_yx), flow_axes(lam, sigma_yx)
+
+    def at(t: Array) -> Array:
+        q = riccati_factor(f, q0, t, axes)
+        return q[inp:] @ q[:inp].T
+
+    return at(t) if t.ndim == 0 else jax.vmap(at)(t)
+
+
+@jax.custom_jvp
+def _layers(
+    a: Float[Array, "out inp"], scale: Float[Array, ""]
+) -> tuple[Float[Array, "inp out"], Float[Array, "out out"]]:
+    """w1^T and w2 of the lambda-balanced network with lambda = 2K, w2 w1 = A and a symmetric w2.
+
+    w2^2 = (A A^T + K^2)^(1/2) + K.
+    """
+    _, w2, inverse = _second_layer(a, scale)
+    return a.T @ inverse, w2
+
+
+@_layers.defjvp
+def _(point: tuple[Array, Array], change: tuple[Array, Array]) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """By divided differences of the eigenvalues h of w2, which have no difference in them.
+
+    With h^2 = m + K, m^2 = s^2 + K^2: (h_i - h_k) / (s_i^2 - s_k^2) = 1 / ((h_i + h_k) (m_i + m_k)), dh / dK = h / 2m.
+    """
+    (a, scale), (da, dscale) = point, change
+    (u, root, h), w2, inverse = _second_layer(a, scale)
+    half = u.T @ da @ a.T @ u
+    turned = quotient(half + half.T, (h[:, None] + h[None, :]) * (root[:, None] + root[None, :]))
+    dw2 = u @ (turned + jnp.diag(0.5 * quotient(h, root) * dscale)) @ u.T
+    w1 = a.T @ inverse
+    return (w1, w2), ((da.T - w1 @ dw2) @ inverse, dw2)
+
+
+def _second_layer(a: Array, scale: Array) -> tuple[tuple[Array, Array, Array], Array, Array]:
+    """Eigenvectors, m and h as above; w2; and its inverse, without the directions in which it is 0."""
+    u, s, _ = jnp.linalg.svd(a, full_matrices=False)
+    root = safe_root(s**2 + scale**2)
+    h = safe_root(root + scale)
+    return (u, root, h), (u * h[None, :]) @ u.T, (u * quotient(jnp.ones_like(h), h)[None, :]) @ u.T
+
+
+def _single_mode(scale: Alike) -> tuple[Float[Array, "*shape 1"], Float[Array, "*shape 1"]]:
+    """Weights of a scalar network of width 1 that is a mode of mixed dynamics at 0: a^2 - b^2 = 2K."""
+    layer = safe_root(2 * scale)[..., None]
+    return layer, jnp.zeros_like(layer)
+
+
+def _in_units(
+    a0: ArrayLike, b0: ArrayLike, gain: ArrayLike, rate_a: ArrayLike, rate_b: ArrayLike
+) -> tuple[Array, Array, Array, tuple[Array, Array]]:
+    """Both layers in units of the roots of their rates, Z, and the roots."""
+    a0, b0, gain, rate_a, rate_b = together(
+        ("a0", "b0"),
+        a0=a0,
+        b0=b0,
+        gain=gain,
+        rate_a=positive(rate_a, "rate_a", _RATE),
+        rate_b=positive(rate_b, "rate_b", _RATE),
+    )
+    gain = require(gain, gain != 0, "The output is multiplied by `gain`, which needs to be other than 0, but it is 0.")
+    root_a, root_b = jnp.sqrt(rate_a), jnp.sqrt(rate_b)
+    return a0 / root_a[..., None], b0 / root_b[..., None], 1 / (gain * root_a * root_b), (root_a, root_b)
+
+
+def _state(network: ScalarNetwork, a0: Array, b0: Array, z: Array, root_a: Array, root_b: Array) -> TwoRateNetwork:
+    """What `network` is in the units of the weights themselves."""
+    imbalance = jnp.sum((a0 - b0) * (a0 + b0), axis=-1) / (2 * jnp.abs(z))
+    z, root_a, root_b, imbalance = (jnp.broadcast_to(x, network.output.shape) for x in (z, root_a, root_b, imbalance))
+    size_a, size_b = (safe_root(jnp.sum(part**2, axis=-1)) for part in (network.a, network.b))
+    return TwoRateNetwork(
+        a=network.a * root_a[..., None],
+        b=network.b * root_b[..., None],
+        output=network.output,
+        alignment=jnp.clip(quotient(network.output * z, size_a * size_b), -1.0, 1.0),
+        weight_scale=network.weight_scale,
+        imbalance=imbalance,
+        ntk=network.ntk,
+    )
