@@ -408,6 +408,17 @@ def test_exponents_of_the_width(recipe):
     np.testing.assert_allclose(np.diff(np.log(rate)) / np.diff(np.log(p)), speed, atol=tolerance)
 
 
+def test_the_kernel_stays_in_the_ntk_scaling_and_grows_in_mean_field():
+    """By 1 / 2p, and by the root of 2 at every width, from signs with f(0) = 0 and S = 1."""
+    for p in (100, 1000, 10000):
+        a0, b0 = np.ones(p), np.resize([1.0, -1.0], p)
+        grown = []
+        for numbers in ({"gain": p**-0.5}, {"gain": 1 / p, "rate_a": float(p), "rate_b": float(p)}):
+            first = theory.two_rate_network(0.0, a0, b0, 1.0, **numbers)
+            grown.append(theory.two_rate_network_limit(a0, b0, 1.0, **numbers).ntk / first.ntk)
+        np.testing.assert_allclose(grown, [np.sqrt(1 + 1 / p), np.sqrt(2)], rtol=1e-12)
+
+
 # ---- Arguments
 
 
