@@ -80,16 +80,14 @@ from layerflow.theory._transition import (
     transition_exponential,
     transition_sigmoidal,
 )
-from layerflow.theory._width import (
+from layerflow.theory._two_rates import (
     TwoRateNetwork,
     WidthPhase,
     two_rate_network,
     two_rate_network_limit,
-    wide_kernel_growth,
-    wide_matrix,
-    wide_time,
     width_phase,
 )
+from layerflow.theory._width import wide_kernel_growth, wide_matrix, wide_time
 
 __all__ = [
     "AlignedFeatures",
