@@ -18,8 +18,10 @@ DATA, MOMENTS = {"x": ROWS, "y": ONE}, {"xx": EYE, "yx": P}
 REGRESSION = {"samples_per_input": ONE, "signal": ONE, "noise": ONE, "start": ONE}
 PAIR = {"first": ONE, "second": ONE, "alignment": 0.5 * ONE}
 LAYERS = {"w1": EYE, "w2": EYE, "sigma_yx": EYE}
+LEAKY = {"a0": np.array([0.3, 0.2]), "b0": P, "target": ONE, "variance_above": ONE, "variance_below": ONE}
 # A good call of every closed form; whatever an array holds here is asked to be real, finite and there.
 CALLS = {
+    "absolute_moments": {"w": EYE},
     "accuracy_of_variance": {"variance": ONE, "tolerance": ONE},
     "aligned_features": T | {"aligned": ONE, "anti_aligned": ONE, "target": ONE, "z": ONE, "variance": ONE},
     "aligned_matrix": {"u": EYE, "v": EYE, "strengths": np.ones(2), "targets": np.ones(2)} | T,
@@ -67,6 +69,11 @@ CALLS = {
     "kernel_growth": SCALAR,
     "l1_rate": {"x": ROWS, "strength": np.array([1.0, 0.0])},
     "layer_pair": T | {"a0": ONE, "b0": ONE, "target": ONE},
+    "leaky_loss": {"w1": EYE, "w2": EYE, "sigma_yx": EYE, "slope": 0.5},
+    "leaky_map": {"linear": lambda target, t: theory.sigmoidal(t, 0.1, target), "target": ONE, "slope": 0.5} | T,
+    "leaky_pair": {"w": P, "a": 1.0, "beta": P, "slope": 0.5} | T,
+    "leaky_scalar_first_order": T | LEAKY | {"slope": 0.5 * ONE},
+    "leaky_scalar_network": T | LEAKY | {"slope": 0.5 * ONE},
     "least_l1": DATA,
     "least_norm": DATA | {"start": P, "difference": P},
     "mirror_coordinate": {"a": P, "b": P},
@@ -82,6 +89,7 @@ CALLS = {
     "scalar_network": T | SCALAR,
     "scalar_network_limit": SCALAR,
     "scalar_network_time": {"output": 0.5 * ONE} | SCALAR,
+    "shifted_absolute_moments": {"w": EYE, "mean": P},
     "sigmoidal": T | MODE,
     "sigmoidal_time": {"fraction": 0.5 * ONE} | MODE,
     "sign_obstruction": LAYERS,

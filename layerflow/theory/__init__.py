@@ -1,5 +1,6 @@
 """Closed forms of layerwise linear models: arrays in, arrays out, nothing of the engine they are checked against."""
 
+from layerflow.theory._absolute import absolute_moments, shifted_absolute_moments
 from layerflow.theory._aligned import aligned_matrix, aligned_strengths
 from layerflow.theory._aligned_features import AlignedFeatures, aligned_features
 from layerflow.theory._balanced import (
@@ -34,6 +35,8 @@ from layerflow.theory._late_test import (
     forgetting_time,
     variance_of_accuracy,
 )
+from layerflow.theory._leaky import leaky_loss, leaky_map, leaky_pair
+from layerflow.theory._leaky_scalar import LeakyScalar, leaky_scalar_first_order, leaky_scalar_network
 from layerflow.theory._least_l1 import l1_rate, least_l1
 from layerflow.theory._mirror import deep_mirror_strength, mirror_coordinate, mirror_potential, mirror_strength
 from layerflow.theory._mirror_flow import MirrorPath, deep_mirror_flow, mirror_flow
@@ -99,6 +102,7 @@ __all__ = [
     "EstimatorTimes",
     "FineTuned",
     "LayerPair",
+    "LeakyScalar",
     "MirrorPath",
     "Neuron",
     "Projection",
@@ -111,6 +115,7 @@ __all__ = [
     "TwoRateNetwork",
     "Violations",
     "WidthPhase",
+    "absolute_moments",
     "accuracy_of_variance",
     "aligned_features",
     "aligned_matrix",
@@ -160,6 +165,11 @@ __all__ = [
     "kernel_growth",
     "l1_rate",
     "layer_pair",
+    "leaky_loss",
+    "leaky_map",
+    "leaky_pair",
+    "leaky_scalar_first_order",
+    "leaky_scalar_network",
     "least_l1",
     "least_norm",
     "linear_estimator",
@@ -175,6 +185,7 @@ __all__ = [
     "scalar_network",
     "scalar_network_limit",
     "scalar_network_time",
+    "shifted_absolute_moments",
     "sigmoidal",
     "sigmoidal_time",
     "sign_obstruction",
