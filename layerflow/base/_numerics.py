@@ -15,9 +15,9 @@ FEW = 8  # terms up to which a sum of outer products is the faster: 4 times for 
 
 
 def safe_root(squared: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The square root, zero at and below zero, with derivative zero there."""
-    positive = squared > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squared, 1.0)), 0.0)
+    """The square root, zero at and below zero, with derivative zero there; NaN stays NaN."""
+    none = squared <= 0
+    return jnp.where(none, 0.0, jnp.sqrt(jnp.where(none, 1.0, squared)))
 
 
 def spanned(singular: Float[Array, " r"], shape: tuple[int, ...]) -> Bool[Array, " r"]:
