@@ -84,7 +84,7 @@ def solve(
         ts=times,
         observed=dict(zip((of.name for of in frozen.measured), path.observed, strict=True)),
         summary=dict(zip((of.name for of in frozen.summed), path.summaries, strict=True)),
-        followed_status={} if path.twin is None else dict.fromkeys(frozen.followed, path.twin),
+        followed_status={name: getattr(path, which) for name, which in frozen.beside.items()},
         network=frozen.network(path.weights, leaves),
         status=path.status,
         num_steps=path.num_steps,

@@ -46,7 +46,7 @@ def variables_of(grid: Grid, batch: Batch) -> dict[str, Variable]:
     if batch.wanted.verify:
         said = "held against theory and found within the tolerance"
         variables["verified"] = _variable((), (), bool, False, long_name=said)
-    for name in batch.frozen.followed:
+    for name in batch.frozen.beside:
         label = _label(batch.wanted.observe[name], name)
         long_name = f"how that which is followed for the {label} ended"
         variables[f"{name}_status"] = _status_variable(long_name=long_name, of=name)
@@ -67,7 +67,7 @@ def _dims(kept: Measured, shape: tuple[int, ...], wanted: Wanted, sizes: dict[st
     return dims
 
 
-def _told(kept: Measured, wanted: Wanted) -> dict[str, str]:
+def _told(kept: Measured, wanted: Wanted) -> dict[str, Any]:
     """What a variable says of itself: its label and units and, where it is of another one, of which and by what."""
     if kept.kind == "check":
         return _OF_CHECKS[kept.name]
@@ -79,7 +79,8 @@ def _told(kept: Measured, wanted: Wanted) -> dict[str, str]:
     if kept.kind == "slope":
         whose = {"of": kept.base, "by": kept.by}
         return {"long_name": f"derivative of {label} by {kept.by}", "units": f"{units}/[{kept.by}]", **whose}
-    return {"long_name": label, "units": units}
+    classes = getattr(function, "classes", None)
+    return {"long_name": label, "units": units, **(flags(classes) if classes else {})}
 
 
 def _label(function: Callable[..., Any], name: str) -> str:
@@ -108,7 +109,7 @@ def _numbered(name: str, count: int, taken: Mapping[str, int]) -> tuple[str, ...
 
 def names_of(batch: Batch) -> list[str]:
     """Names of the variables that hold what was measured of cells; a name stands twice if two are called so."""
-    followed = [f"{name}_status" for name in batch.frozen.followed]
+    followed = [f"{name}_status" for name in batch.frozen.beside]
     return [*(kept.name for kept in batch.kept), *followed, *(["verified"] if batch.wanted.verify else [])]
 
 
@@ -133,7 +134,7 @@ def measured(batch: Batch, kept: list[Any], path: Path) -> dict[str, Any]:
     values = dict(zip((of.name for of in batch.kept), kept, strict=True))
     if batch.wanted.verify:
         values["verified"] = values["error_over_tolerance"] <= 1
-    followed = {f"{name}_status": path.twin for name in batch.frozen.followed}
+    followed = {f"{name}_status": getattr(path, which) for name, which in batch.frozen.beside.items()}
     return values | followed | {"status": path.status, "num_steps": path.num_steps, "end": path.end}
 
 

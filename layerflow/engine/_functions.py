@@ -13,8 +13,8 @@ from jaxtyping import Array, PRNGKeyArray, PyTree
 from layerflow._problem import Problem
 from layerflow._trajectory import Trajectory
 from layerflow.engine._cell import Apart, Cell
-from layerflow.engine._wanted import Measured, Wanted
-from layerflow.methods import allowed_cost, closed_form, conserved_drift, exact_weights
+from layerflow.engine._wanted import Measured, Wanted, watch_of
+from layerflow.methods import allowed_cost, closed_form, conserved_drift, exact_weights, failed, masked
 from layerflow.observables._at_hand import at_hand
 from layerflow.tasks import Stream, Task
 
@@ -38,10 +38,30 @@ class Functions:
                 f"verify holds errors against the tolerance of lf.Flow(t1=..., rtol=...), but the method is "
                 f"{type(self.static.method).__name__} and has none."
             )
+        self.watches = {name: watch_of(f) for name, f in wanted.summary.items() if watch_of(f)}
+        self.beside_flow = [name for name, f in wanted.observe.items() if getattr(f, "beside_flow", False)]
+        for name in self.watches:
+            self._check_descends(name)
+        for name in self.beside_flow:
+            self.static.method.check_steps_of_flow(name)
         # What tracing showed of a function beside its steps, by its name: of `start` how many weights the network has
         # without its twin, of `exact` the widths where it knows the weights up to a rotation of hidden units, and of
         # `measure`, `summarise` and `verify` what they give.
         self.shown: dict[str, Any] = {}
+
+    def _check_descends(self, name: str) -> None:
+        """Raise unless there are steps of descent on the whole task to watch."""
+        method = self.static.method
+        if "optimiser" not in method.needs:
+            raise TypeError(
+                f"{name} watches every step of a descent, so it needs lf.Descent(optax.sgd, learning_rate=..., "
+                f"steps=...), but the method is {type(method).__name__}."
+            )
+        if method.drawn is not None:
+            raise TypeError(
+                f"{name} watches descent on the whole task, but this one draws a batch at every step, whose noise it "
+                f"would take for oscillation. Leave out `batch`."
+            )
 
     def cell(self, leaves: list[Array]) -> Cell:
         return self.apart.cell(leaves)
@@ -95,16 +115,27 @@ class Functions:
 
     def velocity(self, w: Array, leaves: list[Array], key: PRNGKeyArray, step: Array) -> Array:
         cell, drawn = self.cell(leaves), self.static.method.drawn
-        task = cell.task
-        if drawn is not None:
-            task = cell.problem.task.batch(key, step, *drawn)
-        elif isinstance(task, Stream):
-            raise TypeError(
-                "A Stream gives fresh samples at every step and has no whole to follow: use Descent(..., batch=...), "
-                "or fix a sample, lf.Samples(*draw(key, n)), for Flow."
-            )
+        task = whole(cell.task) if drawn is None else cell.problem.task.batch(key, step, *drawn)
         pairs = zip(self.problems(leaves), self.networks(w, leaves), strict=True)
         return ravel_pytree([problem.velocity(network, task) for problem, network in pairs])[0].astype(w.dtype)
+
+    def flow(self, w: Array, leaves: list[Array]) -> Array:
+        """The velocity of the network's own weights on the whole task."""
+        cell = self.cell(leaves)
+        weights, rest = cell.problem.split(cell.problem.start)
+        network = eqx.combine(ravel_pytree(weights)[1](w), rest)
+        return ravel_pytree(cell.problem.velocity(network, whole(cell.task)))[0].astype(w.dtype)
+
+    def begin_watch(self, leaves: list[Array]) -> dict[str, PyTree]:
+        """What summaries have seen before the first step, by the summary's name."""
+        problem = self.cell(leaves).problem
+        return {name: watch.begin(problem.start, problem) for name, watch in self.watches.items()}
+
+    def watch(self, seen: dict[str, PyTree], moved: Array, velocity: Array, leaves: list[Array]) -> dict[str, PyTree]:
+        """What they have seen after one more step, which begins where the weights are `start + moved`."""
+        start, unravel, _ = self.ravelled(leaves)
+        network, problem = self.networks(start + moved, leaves)[0], self.cell(leaves).problem
+        return {n: watch.step(seen[n], network, unravel(velocity)[0], problem) for n, watch in self.watches.items()}
 
     def loss(self, w: Array, leaves: list[Array]) -> Array:
         loss = self.cell(leaves).task.loss(self.network(w, leaves))
@@ -132,11 +163,19 @@ class Functions:
         with at_hand(movements=movements):
             return {name: follow(*networks, problem) for name, follow in self.followed.items()}
 
-    def measure(self, moved: Array, peaks: dict[str, Array], leaves: list[Array], method: list[Array]) -> list[Array]:
-        """All observables where the weights are `start + moved`."""
+    def measure(
+        self, moved: Array, peaks: dict[str, Array], flow: Array | None, leaves: list[Array], method: list[Array]
+    ) -> list[Array]:
+        """All observables where the weights are `start + moved`, and those of the flow at that time `start + flow`."""
         movements, problem = self.moved(moved, leaves), self.cell(leaves).problem
         returned: dict[str, Any] = {}
-        with at_hand(movements=movements, method=self.apart.method(method)):
+        beside = None
+        if flow is not None:
+            weights, rest = problem.split(problem.start)
+            start, unravel = ravel_pytree(weights)
+            beside = eqx.combine(unravel(start + flow), rest)
+            movements = [*movements, (beside, unravel(flow))]
+        with at_hand(movements=movements, method=self.apart.method(method), flow=beside):
             for name, function in self.wanted.observe.items():
                 with at_hand(peaks=peaks.get(name)):
                     returned[name] = _called(name, function, movements[0][0], problem)
@@ -195,7 +234,7 @@ class Functions:
         ratios, values, told = [], [], []
         if exact is not None:
             moved, inside, _ = exact
-            every = jax.vmap(lambda moved: self.measure(moved, {}, leaves, method))
+            every = jax.vmap(lambda moved: self.measure(moved, {}, None, leaves, method))
             rights = every(moved)
             allowed = [jnp.zeros_like(value) for value in rights]
             for direction in random_signs(w.shape[0], w.dtype):
@@ -223,15 +262,16 @@ class Functions:
 
     def summarise(
         self,
-        ts: Array,
+        ts: Array | None,
         observed: list[Array],
         w: Array,
         status: Array,
         num_steps: Array,
         end: Array,
+        seen: dict[str, PyTree],
         leaves: list[Array],
     ) -> list[Array]:
-        """All summaries of a path."""
+        """All summaries of a path; NaN where it failed, but those that say of failures too."""
         trajectory = Trajectory(
             problem=self.cell(leaves).problem,
             ts=ts,
@@ -243,9 +283,25 @@ class Functions:
             num_steps=num_steps,
             end=end,
         )
-        returned = {name: _called(name, function, trajectory) for name, function in self.wanted.summary.items()}
-        values, self.shown["summarise"] = _told(returned, "summed")
-        return values
+        returned: dict[str, Any] = {}
+        for name, function in self.wanted.summary.items():
+            with at_hand(watched=seen.get(name)):
+                returned[name] = _called(name, function, trajectory)
+        values, told = _told(returned, "summed")
+        self.shown["summarise"] = told
+        of_failures = [bool(getattr(self.wanted.summary[one.of], "classes", None)) for one in told]
+        masks = masked(values, failed(status))
+        return [own if kept else mask for own, mask, kept in zip(values, masks, of_failures, strict=True)]
+
+
+def whole(task: Task) -> Task:
+    """A task that is followed as a whole, or an error."""
+    if isinstance(task, Stream):
+        raise TypeError(
+            "A Stream gives fresh samples at every step and has no whole to follow: use Descent(..., batch=...), "
+            "or fix a sample, lf.Samples(*draw(key, n)), for Flow."
+        )
+    return task
 
 
 def _called(name: str, function: Callable[..., Any], *arguments: Any) -> Any:

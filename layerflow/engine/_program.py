@@ -48,6 +48,9 @@ class Program:
     descend: Traced | None
     extremes: Traced | None
     follow: Traced | None
+    flow: Traced | None
+    begin_watch: Traced | None
+    watch: Traced | None
     summarise: Traced | None
     exact: Traced | None
     verify: Traced | None
@@ -98,9 +101,14 @@ class Program:
             velocity=apart(lambda w, key, step: call("velocity", w, leaves, key, step)),
             loss=lambda w: call("loss", w, leaves),
             follow=lambda moved: {} if self.follow is None else call("follow", moved, leaves),
-            measure=lambda moved, peaks: call("measure", moved, peaks, leaves, method),
+            measure=lambda moved, peaks, flow=None: call("measure", moved, peaks, flow, leaves, method),
             begin=lambda w: call("begin", w, leaves, method),
             descend=lambda moved, velocity, states: call("descend", moved, velocity, states, leaves, method),
+            watch=lambda seen, moved, velocity: (
+                None if self.watch is None else call("watch", seen, moved, velocity, leaves)
+            ),
+            watched=None if self.begin_watch is None else call("begin_watch", leaves),
+            flow=None if self.flow is None else lambda w: call("flow", w, leaves),
             exact=lambda ts: call("exact", ts, leaves),
             least_loss=prepared.least_loss,
             null_loss=prepared.null_loss,
@@ -134,7 +142,7 @@ class Program:
         if self.summarise is None:
             return path
         seen = (path.observed, path.weights, path.status.astype(int), path.num_steps.astype(int), path.end)
-        summaries = masked(call("summarise", ts, *seen, leaves), failed(path.status))
+        summaries = call("summarise", ts, *seen, path.watched or {}, leaves)
         return eqx.tree_at(lambda path: path.summaries, path, summaries)
 
     def gauge(self, constants: dict[str, list[Array]], leaves: list[Array], method: list[Array]) -> list[Array]:
@@ -147,7 +155,7 @@ class Program:
         turned = _rotated(start + moved, self.turned) - start
         eps = jnp.finfo(start.dtype).eps
         rounded = [moved + eps * signs * jnp.abs(start + moved) for signs in random_signs(start.size, start.dtype)]
-        measure = jax.vmap(lambda moved: call("measure", moved, {}, leaves, method))
+        measure = jax.vmap(lambda moved: call("measure", moved, {}, None, leaves, method))
         size = lambda array: jnp.abs(array).max(initial=0.0)
 
         def gap(plain: Array, other: Array, *near: Array) -> Array:
@@ -253,7 +261,7 @@ class Frozen:
     measured: list[Measured]  # in the order of `Path.observed`, at one time
     summed: list[Measured]  # in the order of `Path.summaries`
     verified: list[Measured]  # in the order of `Path.verified`
-    followed: list[str]  # observables that follow the path beside a linearised twin
+    beside: dict[str, str]  # observables that are told of another path too: "twin" or "flow", as `Path` has its status
     network: Callable[
         [Array, list[Array]], PyTree
     ]  # from the trainable parameters and leaves back to the user's network
@@ -298,11 +306,17 @@ def freeze(apart: Apart, leaves: list[Any], method: list[Any], wanted: Wanted, t
     if static.method.judges_convergence:
         traced("extremes", leaves)
     peaks = traced("follow", w, leaves) if cell.followed else {}
+    flow = jax.ShapeDtypeStruct((cell.shown["start"],), w.dtype) if cell.beside_flow else None
+    if flow is not None:
+        traced("flow", flow, leaves)
+    watched = traced("begin_watch", leaves) if cell.watches else {}
+    if watched:
+        traced("watch", watched, w, w, leaves)
     over_ts = () if ts is None else ts.shape
-    seen = [jax.ShapeDtypeStruct(over_ts + v.shape, v.dtype) for v in traced("measure", w, peaks, leaves, method)]
+    seen = [jax.ShapeDtypeStruct(over_ts + v.shape, v.dtype) for v in traced("measure", w, peaks, flow, leaves, method)]
     end = step if static.method.time is STEPS else jax.ShapeDtypeStruct((), w.dtype)
     if wanted.summary:
-        traced("summarise", jax.eval_shape(lambda: ts), seen, w, step, step, end, leaves)
+        traced("summarise", jax.eval_shape(lambda: ts), seen, w, step, step, end, watched, leaves)
     _check_apart(cell.shown["measure"], cell.shown.get("summarise", []))
     exact = None
     if "exact" in needs or (wanted.verify and cell.has_closed_form(leaves)):
@@ -316,14 +330,14 @@ def freeze(apart: Apart, leaves: list[Any], method: list[Any], wanted: Wanted, t
         measured=cell.shown["measure"],
         summed=cell.shown.get("summarise", []),
         verified=cell.shown.get("verify", []),
-        followed=list(cell.followed),
+        beside=dict.fromkeys(cell.followed, "twin") | dict.fromkeys(cell.beside_flow, "flow"),
         network=cell.network,
         lasting=of_wanted,
     )
 
 
 # What depends on what is wanted, not on the cell alone.
-_OF_WANTED = {"follow", "measure", "summarise", "verify"}
+_OF_WANTED = {"follow", "begin_watch", "watch", "measure", "summarise", "verify"}
 
 
 def _check_apart(measured: list[Measured], summed: list[Measured]) -> None:

@@ -61,15 +61,20 @@ def checked_wanted(observe: Observe, summary: Summarise | None, ts: Times | None
     observables = named(observe, "observe", "(network, problem)")
     if summary is None:
         return Wanted(observables, {})
-    if ts is None:
+    summaries = named(summary, "summary", "the trajectory")
+    if ts is None and not all(watch_of(function) for function in summaries.values()):
         raise ValueError(
             "A summary measures a whole path, so it needs times to measure at: ts=jnp.linspace(0, 40, 200)."
         )
-    summaries = named(summary, "summary", "the trajectory")
     both = sorted({*observables} & {*summaries})
     if both:
         raise ValueError(f"An observable and a summary are both called `{both[0]}`. Name one of them apart.")
     return Wanted(observables, summaries)
+
+
+def watch_of(function: Callable[..., Any]) -> Any:
+    """How a summary sees every step of a descent, None if it does not."""
+    return getattr(function, "watch", None)
 
 
 def named(given: Observe, argument: str, of: str) -> dict[str, Callable[..., Any]]:

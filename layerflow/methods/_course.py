@@ -80,7 +80,9 @@ class Course(eqx.Module):
 
     These are the `own` weights of the network and, where an observable compares the two, after them those of its
     linearised twin. `follow` and `measure` take the displacement, w - start, which has more digits;
-    `measure` also the largest values so far of `follow`, called peaks. `exact` gives the displacement by
+    `measure` also the largest values so far of `follow`, called peaks, and where the flow is at that time, if an
+    observable asks for it (`flow`, the velocity of the whole task on the network's own weights; None if none does).
+    `watch` carries on what summaries watch at every step of a descent. `exact` gives the displacement by
     the closed form, whether its assumptions hold, and whether that was left open, and is there for Exact alone, as are
     `velocity` and `loss` for the others; `begin` and `descend` call the optimiser, for Descent alone.
     """
@@ -89,15 +91,34 @@ class Course(eqx.Module):
     velocity: Callable[[Float[Array, " size"], PRNGKeyArray, Int[Array, ""]], Float[Array, " size"]]
     loss: Callable[[Float[Array, " size"]], Float[Array, ""]]
     follow: Callable[[Float[Array, " size"]], Peaks]
-    measure: Callable[[Float[Array, " size"], Peaks], list[Float[Array, "..."]]]
+    measure: Callable[..., list[Float[Array, "..."]]]  # of displacement, peaks and the displacement of the flow
     begin: Callable[[Float[Array, " size"]], list[PyTree]]  # one state of the optimiser per network
     descend: Callable[
         [Float[Array, " size"], Float[Array, " size"], list[PyTree]], tuple[Float[Array, " size"], list[PyTree]]
     ]  # of displacement, velocity and states
+    watch: Callable[[PyTree, Float[Array, " size"], Float[Array, " size"]], PyTree]  # of what was seen and the velocity
+    watched: PyTree  # what was seen before the first step
+    flow: Callable[[Float[Array, " own"]], Float[Array, " own"]] | None
     exact: Callable[[Float[Array, " t"]], tuple[Float[Array, "t size"], Bool[Array, ""], Bool[Array, ""]]]
     least_loss: Float[Array, ""]
     null_loss: Float[Array, ""]
     own: int = eqx.field(static=True)
+
+    @property
+    def of_flow(self) -> "Course":
+        """The flow of the network alone and of the whole task, measured by where it is."""
+        velocity = self.flow
+        assert velocity is not None
+        parts = ("start", "velocity", "follow", "measure", "watched", "flow")
+        alone = (
+            self.start[: self.own],
+            lambda w, _key, _step: velocity(w),
+            lambda _moved: {},
+            lambda moved, _peaks: [moved],
+            None,
+            None,
+        )
+        return dataclasses.replace(self, **dict(zip(parts, alone, strict=True)))
 
     @property
     def has_twin(self) -> bool:
@@ -122,6 +143,8 @@ class Path(eqx.Module):
     num_steps: Int[Array, ""]
     end: Float[Array, ""] | Int[Array, ""]  # where it stopped, in the units of `ts`
     twin: Int[Array, ""] | None = None  # the status of what followed the network
+    flow: Int[Array, ""] | None = None  # that of the flow which a descent was held against
+    watched: PyTree = None
     summaries: list[Array] = eqx.field(default_factory=list)
     verified: list[Array] = eqx.field(default_factory=list)
 

@@ -11,13 +11,17 @@ import diffrax as dfx
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, PRNGKeyArray, PyTree
 
 from layerflow.base._checks import closed_over, is_concrete, plain, require, whole
 from layerflow.methods._course import Course, Loop, Path, Peaks, Status, failed, higher, loop_of, masked
+from layerflow.methods._flow import Flow
 from layerflow.methods._method import STEPS, Method
 from layerflow.methods._settings import as_json, is_number, short, told
+
+_FLOW_RTOL = 1e-8  # of the flow that a descent is held against
 
 
 class Descent(Method):
@@ -38,7 +42,7 @@ class Descent(Method):
 
     Raises:
         TypeError: If `optimiser` is not a factory, or does not take these hyperparameters.
-        ValueError: If `steps` or `batch` is not positive.
+        ValueError: If `steps`, `batch` or a learning rate is not positive.
 
     Example:
         >>> import layerflow as lf, optax
@@ -95,6 +99,8 @@ class Descent(Method):
         number = lambda value: isinstance(value, float) or (eqx.is_array_like(value) and hasattr(value, "dtype"))
         given = {name: plain(value, f"Argument `{name}`") for name, value in hyperparameters.items()}
         self.hyperparameters = {name: jnp.asarray(v) if number(v) else v for name, v in given.items()}
+        if "learning_rate" in given:
+            self.hyperparameters["learning_rate"] = _checked_rate(self.hyperparameters["learning_rate"])
         for name, function in {"optimiser": optimiser, **self.hyperparameters}.items():
             if _hides_traced(function):
                 raise TypeError(
@@ -147,6 +153,18 @@ class Descent(Method):
         rate = self.hyperparameters.get("learning_rate")
         return None if rate is None or callable(rate) else jnp.asarray(rate, float)
 
+    def check_steps_of_flow(self, asking: str) -> None:
+        """Raise unless it is plain descent at one constant rate."""
+        rest = [name for name in self.hyperparameters if name != "learning_rate"]
+        scheduled = callable(self.hyperparameters.get("learning_rate"))
+        if self.optimiser is not optax.sgd or rest or scheduled:
+            came = short(told(self.optimiser)) + "".join(f" with {name}" for name in rest)
+            raise TypeError(
+                f"{asking} holds descent against the flow at equal time, learning rate times steps, which only plain "
+                f"descent at one constant rate has, but the optimiser is {came}"
+                f"{' at a scheduled rate' if scheduled else ''}. Use lf.Descent(optax.sgd, learning_rate=0.1, ...)."
+            )
+
     @property
     def untraced(self) -> Any:
         """What decides the numbers beside the functions that are traced."""
@@ -197,17 +215,42 @@ class Descent(Method):
         """Descend in one cell; vmapped, all cells step together."""
         descender = _Descender(course, key, self.loop)
         run = descender.load()
+        goals = self.steps[None] if ts is None else jnp.minimum(ts, self.steps)
+        flow, flow_status = (None, None) if course.flow is None else self._flow(course, goals)
         measured = None
         if ts is not None:
-            run, (observed, alive) = jax.lax.scan(descender.visit, run, jnp.minimum(ts, self.steps))
+            run, (observed, alive) = jax.lax.scan(descender.visit, run, (goals, flow))
             measured = masked(observed, ~alive)
         run = descender.run_to(self.steps, run)
         bad = failed(run.status)
         if measured is None:
-            measured = masked(course.measure(run.moved, run.peaks), bad)
+            measured = masked(course.measure(run.moved, run.peaks, None if flow is None else flow[0]), bad)
         status = jnp.where(bad, run.status, Status.REACHED_T1)
         twin = None if run.twin is None else jnp.where(run.twin == Status.RUNNING, status, run.twin)
-        return Path(measured, jnp.where(bad, jnp.nan, course.start + run.moved), status, run.step, run.step, twin)
+        weights = jnp.where(bad, jnp.nan, course.start + run.moved)
+        return Path(measured, weights, status, run.step, run.step, twin, flow_status, run.watched)
+
+    def _flow(self, course: Course, steps: Int[Array, " t"]) -> tuple[Float[Array, "t own"], Int[Array, ""]]:
+        """The displacement of the flow at the times of some steps, NaN from where it failed, and its status."""
+        dtype = course.start.dtype
+        rate, steps = jnp.asarray(self.step_size, dtype), steps.astype(dtype)
+        rtol = max(_FLOW_RTOL, 4 * float(jnp.finfo(dtype).eps))
+        adjoint = {"lax": None, "checkpointed": dfx.RecursiveCheckpointAdjoint(), "bounded": dfx.DirectAdjoint()}
+        flow = Flow(t1=1.0, rtol=rtol, adjoint=adjoint[self.loop.kind])
+        flow = eqx.tree_at(lambda flow: flow.t1, flow, rate * steps[-1])
+        path = flow.travel(course.of_flow, rate * steps, jax.random.key(0))
+        return path.observed[0], path.status
+
+
+def _checked_rate(rate: Any) -> Any:
+    """A learning rate that is positive, if it is a number, or an error."""
+    if not eqx.is_array_like(rate):
+        return rate
+    known = np.asarray(rate) if is_concrete(rate) else rate
+    came = f", but it is {rate}" if is_concrete(rate) else ""
+    needs = f"Argument `learning_rate` is the size of a step and needs to be positive and finite{came}."
+    checked = require(rate, (known > 0) & (known < jnp.inf), needs)
+    return checked if eqx.is_array(rate) else rate
 
 
 def _hides_traced(function: Any) -> bool:
@@ -224,6 +267,7 @@ class _Run(eqx.Module):
     step: Int[Array, ""]
     status: Int[Array, ""]
     twin: Int[Array, ""] | None
+    watched: PyTree
 
 
 class _Descender:
@@ -236,17 +280,21 @@ class _Descender:
         start = self.course.start
         moved, running = jnp.zeros_like(start), jnp.asarray(Status.RUNNING)
         twin = running if self.course.has_twin else None
-        return _Run(moved, self.course.begin(start), self.course.follow(moved), jnp.asarray(0), running, twin)
+        follow, watched = self.course.follow(moved), self.course.watched
+        return _Run(moved, self.course.begin(start), follow, jnp.asarray(0), running, twin, watched)
 
     def run_to(self, goal: Int[Array, ""], run: _Run) -> _Run:
         """Go on to step `goal`, or to where the cell fails."""
         active = lambda run: (run.step < goal) & (run.status == Status.RUNNING)
         return self.loop(active, lambda run: self._step(run, active(run)), run)
 
-    def visit(self, run: _Run, goal: Int[Array, ""]) -> tuple[_Run, tuple[list[Array], Bool[Array, ""]]]:
-        """Go on to step `goal` and measure there."""
+    def visit(
+        self, run: _Run, at: tuple[Int[Array, ""], Float[Array, " own"] | None]
+    ) -> tuple[_Run, tuple[list[Array], Bool[Array, ""]]]:
+        """Go on to a step and measure there, beside the flow at that time."""
+        goal, flow = at
         run = self.run_to(goal, run)
-        return run, (self.course.measure(run.moved, run.peaks), ~failed(run.status))
+        return run, (self.course.measure(run.moved, run.peaks, flow), ~failed(run.status))
 
     def _step(self, run: _Run, active: Bool[Array, ""]) -> _Run:
         course = self.course
@@ -254,7 +302,8 @@ class _Descender:
         moved, optimisers = course.descend(run.moved, velocity, run.optimisers)
         finite = jnp.all(jnp.isfinite(moved[: course.own]))
         status = jnp.where(finite, Status.RUNNING, Status.NOT_FINITE)
-        after = _Run(moved, optimisers, run.peaks, run.step + 1, status, run.twin)
+        watched = course.watch(run.watched, run.moved, velocity)
+        after = _Run(moved, optimisers, run.peaks, run.step + 1, status, run.twin, watched)
         after = self._followed(run, after)
         return jax.tree.map(lambda new, old: jnp.where(active, new, old), after, run)
 

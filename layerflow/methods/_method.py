@@ -107,6 +107,13 @@ class Method(eqx.Module):
         """What else of it decides numbers, as far as it is not as usual."""
         return []
 
+    def check_steps_of_flow(self, asking: str) -> None:
+        """Raise unless its steps are those of Euler's method along the flow: plain descent at one constant rate."""
+        raise TypeError(
+            f"{asking} holds descent against the flow, so it needs lf.Descent(optax.sgd, learning_rate=0.1, ...), but "
+            f"the method is {type(self).__name__}."
+        )
+
     def check_precision(self, dtype: Any) -> None:
         """Raise if weights of this dtype cannot carry it."""
 

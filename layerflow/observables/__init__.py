@@ -8,13 +8,15 @@ from layerflow.observables._basic import (
     loss,
     mode_strengths,
 )
+from layerflow.observables._distance import function_distance
 from layerflow.observables._features import feature_rank, features, neural_collapse, skill_strengths
 from layerflow.observables._kernel import kernel_distance, ntk
-from layerflow.observables._laziness import function_distance, laziness
+from layerflow.observables._laziness import laziness, leaving_flow
 from layerflow.observables._network import accuracy, alignment, scaled_sharpness, sharpness, weight_norms
-from layerflow.observables._observable import observable, on_test
+from layerflow.observables._observable import Watch, observable, on_test
 
 __all__ = [
+    "Watch",
     "accuracy",
     "alignment",
     "effective_rank",
@@ -26,6 +28,7 @@ __all__ = [
     "layer_imbalance",
     "layer_movement",
     "laziness",
+    "leaving_flow",
     "loss",
     "mode_strengths",
     "neural_collapse",

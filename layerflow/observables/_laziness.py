@@ -1,49 +1,21 @@
-"""How far functions are apart, and how far a network's flow leaves that of its linearised twin."""
+"""How far a network's flow leaves that of its linearised twin, and descent the flow."""
 
-import functools
-import operator
-from typing import Any
-
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from layerflow._problem import Problem
-from layerflow.base._numerics import safe_root
-from layerflow.networks import DiagonalNetwork, LinearisedNetwork, LinearNetwork, is_linear, is_weight, linearise
-from layerflow.observables._at_hand import method, movement, peaks
-from layerflow.observables._kernel import input_moment
-from layerflow.observables._network import samples_of
+from layerflow.networks import LinearisedNetwork, linearise
+from layerflow.observables._at_hand import flow, method, peaks
+from layerflow.observables._distance import change_of, size_of, told_by_matrix, values_of
 from layerflow.observables._observable import observable
-from layerflow.tasks import Modes, Moments, Samples
-
-
-def function_distance(network: PyTree, other: PyTree, problem: Problem) -> Float[Array, ""]:
-    """Root mean square distance between two networks on the inputs of the task.
-
-        |f - g| = sqrt(E |f(x) - g(x)|^2),    summed over outputs.
-
-    Args:
-        network, other: The two networks.
-        problem: Whose task gives the inputs: samples, or for linear networks moments or modes.
-
-    Returns:
-        Array of shape (), in units of the output.
-
-    Raises:
-        TypeError: If the task holds no inputs and a network is not linear.
-    """
-    by_matrix = _by_matrix(problem, network, other)
-    return _size(_values(network, problem, by_matrix) - _values(other, problem, by_matrix), problem, by_matrix)
 
 
 def _distances(network: PyTree, twin: LinearisedNetwork, problem: Problem) -> Float[Array, "3"]:
     """|f - g|, |f - f0| and |g - f0| of a network and its twin."""
-    by_matrix = _by_matrix(problem, network)
-    moved = _change(network, problem.start, problem, by_matrix)
-    moved_lazily = _change(twin, linearise(problem.start), problem, by_matrix)
-    return jnp.stack([_size(change, problem, by_matrix) for change in (moved - moved_lazily, moved, moved_lazily)])
+    by_matrix = told_by_matrix(problem, network)
+    moved = change_of(network, problem.start, problem, by_matrix)
+    moved_lazily = change_of(twin, linearise(problem.start), problem, by_matrix)
+    return jnp.stack([size_of(change, problem, by_matrix) for change in (moved - moved_lazily, moved, moved_lazily)])
 
 
 @observable(long_name="distance from the linearised flow", follow=_distances)
@@ -76,61 +48,52 @@ def laziness(network: PyTree, problem: Problem) -> Float[Array, ""]:  # noqa: AR
             "The distance between two networks is lf.function_distance."
         )
     gap, way = followed[0], jnp.max(followed[1:])
-    by_matrix = _by_matrix(problem, problem.start)
-    size = _size(_values(problem.start, problem, by_matrix), problem, by_matrix)
+    by_matrix = told_by_matrix(problem, problem.start)
+    size = size_of(values_of(problem.start, problem, by_matrix), problem, by_matrix)
     tolerance = getattr(method(), "tolerances", {}).get("rtol", 0.0)
     noise = jnp.maximum(jnp.finfo(way.dtype).eps ** 0.75, jnp.asarray(tolerance, way.dtype) / 100) * size
     still = way <= noise  # not where the twin left the numbers: there both are NaN
     return jnp.where(still, 0.0, gap / jnp.where(still, 1.0, way))
 
 
-def _by_matrix(problem: Problem, *networks: PyTree) -> bool:
-    """Whether the networks' matrices say all of them, so that samples need not be gone through."""
-    if isinstance(problem.task, Moments | Modes):
-        return all(hasattr(network, "matrix") for network in networks)
-    return all(map(is_linear, networks)) and samples_of(problem, "The distance between functions").x.ndim == 2
+@observable(long_name="distance from the flow at equal time", beside_flow=True)
+def leaving_flow(network: PyTree, problem: Problem) -> Float[Array, ""]:
+    """How far gradient descent has left the gradient flow from the same start, at equal time t = eta k.
 
+        |f_k - f_flow(eta k)| / |f_flow(eta k) - f_0|,
 
-def _values(network: PyTree, problem: Problem, by_matrix: bool) -> Array:
-    """The matrix of the network, or its outputs on the samples."""
-    if by_matrix:
-        return network.matrix
-    return jax.vmap(network)(samples_of(problem, "The distance between functions that are not linear").x)
+    with eta the learning rate and |.| the `function_distance` on the task's inputs: of first order in eta while
+    descent follows the flow, and of order 1 where it has left it. Both may end at the same target, so the path
+    decides: measure it at `ts`, and take its peak or, by `first_time("leaving_flow", level)`, when it comes to a level.
+    The flow is of the whole task, at rtol 1e-8 (2e-6 in float32), and is integrated up to the last of `ts` beside the
+    descent, at some ten times its cost per stable step. It needs plain descent at one constant rate, with weight decay
+    and `rates` of layers or without, and with mini-batches or without.
 
+    Returns:
+        Array of shape (); 0 at the start, NaN from where the flow failed, which `leaving_flow_status` tells and which
+        changes nothing else of the cell, and NaN where descent failed.
 
-def _change(network: PyTree, start: PyTree, problem: Problem, by_matrix: bool) -> Array:
-    """`_values` now minus at the start, from the movement of the weights where that has more digits."""
-    moved: Any = movement(network, start)
-    if isinstance(network, LinearisedNetwork):
-        weights, rest = eqx.partition(network.start, is_weight(network.start))
-        values = lambda weights: _values(eqx.combine(weights, rest), problem, by_matrix)
-        return jax.jvp(values, (weights,), (moved.weights,))[1]
-    if by_matrix and type(network) is LinearNetwork:
-        return network.output_scale * _product_change(operator.matmul, start.weights, moved.weights)
-    if by_matrix and type(network) is DiagonalNetwork:
-        return network.output_scale * _product_change(operator.mul, start.weights, moved.weights)[None, :]
-    return _values(network, problem, by_matrix) - _values(start, problem, by_matrix)
+    Raises:
+        TypeError: If the method is other than lf.Descent(optax.sgd, learning_rate=..., steps=...), without momentum or
+            a schedule, if it is called by itself, outside of `observe`, or if the task holds no inputs.
 
-
-def _product_change(product: Any, weights: tuple[Array, ...], moved: tuple[Array, ...]) -> Array:
-    """By how much the product of layers grew, with all the digits of their movement."""
-
-    def with_layer(before: tuple[Array, Array], layer: tuple[Array, Array]) -> tuple[Array, Array]:
-        (p, dp), (w, dw) = before, layer
-        return product(w, p), product(dw, p + dp) + product(w, dp)
-
-    (first, *rest) = zip(weights, moved, strict=True)
-    return functools.reduce(with_layer, rest, first)[1]
-
-
-def _size(values: Array, problem: Problem, by_matrix: bool) -> Float[Array, ""]:
-    """Root mean square over the inputs of a function given by `_values`."""
-    known = isinstance(problem.task, Moments | Modes)
-    task = problem.task if known else samples_of(problem, "The distance between functions")
-    if not by_matrix:
-        values = task.weighed(values) if isinstance(task, Samples) else values
-        return safe_root(jnp.sum(values**2) / values.shape[0])
-    if isinstance(task, Samples) and task.few:
-        return safe_root(jnp.sum((values @ task.weighed(task.x).T) ** 2) / task.x.shape[0])
-    xx = input_moment(task)
-    return safe_root(jnp.sum((values * xx[None, :] if xx.ndim == 1 else values @ xx) * values))
+    Example:
+        >>> import jax.numpy as jnp, layerflow as lf, optax
+        >>> problem = lf.Problem(lf.linear_model(jnp.zeros(1)), lf.Modes(variance=jnp.ones(1), target=1.0))
+        >>> descent = lf.Descent(optax.sgd, learning_rate=0.1, steps=10)
+        >>> path = lf.solve(problem, descent, ts=[0, 1, 10], observe=lf.leaving_flow)
+        >>> [f"{gap:.4f}" for gap in path.observed["leaving_flow"]]  # |0.9^k - e^(-0.1 k)| / (1 - e^(-0.1 k))
+        ['0.0000', '0.0508', '0.0304']
+    """
+    beside = flow()
+    if beside is None:
+        raise TypeError(
+            "leaving_flow compares a step of descent with the flow at that time, so it is measured along both: "
+            "lf.solve(problem, lf.Descent(optax.sgd, ...), observe=lf.leaving_flow). The distance between two networks "
+            "is lf.function_distance."
+        )
+    by_matrix = told_by_matrix(problem, network)
+    by_descent, by_flow = (change_of(one, problem.start, problem, by_matrix) for one in (network, beside))
+    gap, way = (size_of(change, problem, by_matrix) for change in (by_descent - by_flow, by_flow))
+    still = gap == 0
+    return jnp.where(still, 0.0, gap / jnp.where(still, 1.0, way))

@@ -1,7 +1,7 @@
 """How a function of (network, problem) says what it measures."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import equinox as eqx
 from jaxtyping import Array, PyTree
@@ -12,12 +12,22 @@ from layerflow.base._checks import spelled
 Observable = Callable[[Any, Problem], Any]
 
 
+class Watch(NamedTuple):
+    """How a summary sees every step of a descent; both return what it has seen, a PyTree of arrays of fixed shapes."""
+
+    begin: Callable[[Any, Problem], Any]  # of the network at its start, and the problem
+    step: Callable[[Any, Any, Any, Problem], Any]  # of that, the network before the step, its velocity, and the problem
+
+
 def observable(
     *,
     dims: tuple[str, ...] = (),
     long_name: str | None = None,
     units: str = "1",
     follow: Callable[[Any, Any, Problem], Array] | None = None,
+    beside_flow: bool = False,
+    watch: Watch | None = None,
+    classes: Mapping[int, str] | None = None,
 ) -> Callable[[Callable[..., Any]], Any]:
     """Say what an observable or a summary measures, for the labels of a diagram. Plain functions work too.
 
@@ -28,6 +38,11 @@ def observable(
         follow: A function of (network, linearised twin, problem) to evaluate at every step of the
             two side by side. The observable then reads its largest values so far, see `laziness`: NaN from
             where the twin diverged. A variable `<name>_status` says how the twin ended.
+        beside_flow: Whether the observable compares a descent with the flow, see `leaving_flow`. A variable
+            `<name>_status` says how the flow ended.
+        watch: What a summary sees of every step of a descent, see `descent_class`. It needs no `ts` then.
+        classes: What the codes that a summary gives mean, in one word each, if it gives codes. It is then asked of
+            cells that failed too.
 
     Example:
         >>> import jax.numpy as jnp, layerflow as lf
@@ -38,7 +53,8 @@ def observable(
 
     def mark(function: Callable[..., Any]) -> Any:
         spelt = tuple(map(spelled, dims))
-        for name, value in (("dims", spelt), ("long_name", long_name), ("units", units), ("follow", follow)):
+        told = {"dims": spelt, "long_name": long_name, "units": units, "follow": follow}
+        for name, value in {**told, "beside_flow": beside_flow, "watch": watch, "classes": classes}.items():
             setattr(function, name, value)
         return function
 
@@ -85,4 +101,5 @@ def on_test(function: Observable) -> Observable:
         long_name=f"{label} on the test task",
         units=getattr(function, "units", "1"),
         follow=None if follow is None else followed,
+        beside_flow=getattr(function, "beside_flow", False),
     )(measured_on_test)
