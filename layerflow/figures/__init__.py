@@ -30,6 +30,7 @@ from layerflow.figures import (
     _figure11,
     _figure_g,
     _figure_i,
+    _large_steps,
     _linear_grokking,
     _noise,
     _sparsity,
@@ -60,6 +61,7 @@ FIGURES: dict[str, Figure] = {
     "noise": _noise.FIGURE,
     "linear-grokking": _linear_grokking.FIGURE,
     "sparsity": _sparsity.FIGURE,
+    "large-steps": _large_steps.FIGURE,
 }
 
 __all__ = ["FIGURES", "Claim", "Figure"]
