@@ -127,6 +127,12 @@ class Problem(Carded, eqx.Module):
         return jax.tree.leaves(eqx.filter(decay, self._moving(self.start)))
 
     @property
+    def layer_rates(self) -> list[Any]:
+        """Rate of every array of moving weights, in their order; a plain number where it is 0 or 1."""
+        rates = _per_leaf("rates", self.rates, self.start)
+        return jax.tree.leaves(eqx.filter(rates, self._moving(self.start)))
+
+    @property
     def has_decay(self) -> bool:
         """Whether there is weight decay, as far as can be told without its value."""
         return not all(_is(leaf, 0) for leaf in jax.tree.leaves(self.decay))

@@ -3,9 +3,7 @@
 `layerflow.theory` has the formulas, of arrays; here they meet networks and tasks.
 """
 
-import abc
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,48 +13,14 @@ from layerflow import theory
 from layerflow._problem import Problem
 from layerflow.base._checks import collect
 from layerflow.methods._assumptions import Assumption, cost_of_coupling, cost_of_spread
+from layerflow.methods._form import ClosedForm, Layers, data_of, usual
+from layerflow.methods._leaky_forms import LeakyPair, LeakyScalar
 from layerflow.methods._one_layer import along_axes, one_layer
-from layerflow.methods._two_layers import TwoLayers, beyond_rounding, judged
-from layerflow.networks import DiagonalNetwork, LayerwiseNetwork, LinearNetwork
+from layerflow.methods._riccati_forms import BalancedNetwork, WideNetwork
+from layerflow.methods._two_layers import beyond_rounding
+from layerflow.networks import MLP, DiagonalNetwork, LayerwiseNetwork, LinearNetwork
 from layerflow.observables import layer_imbalance
-from layerflow.tasks import Modes, Moments
-
-Layers = tuple[Float[Array, "t ..."], ...]
-
-
-class ClosedForm(abc.ABC):
-    """One result of the theory, applied to problems.
-
-    Attributes:
-        name: What the result is called.
-        up_to_rotation: Whether it knows the weights only up to a rotation of the hidden units.
-        decays: Whether it knows what weight decay does.
-    """
-
-    name: str
-    up_to_rotation = False
-    decays = False
-
-    @abc.abstractmethod
-    def unfit(self, problem: Problem) -> str | None:
-        """Why the kind of network or task does not fit; None if it does."""
-
-    def assumptions(
-        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None, quick: bool = False
-    ) -> list[Assumption]:
-        """What is assumed of the numbers, and what its violation costs.
-
-        Args:
-            problem: Whose numbers are judged.
-            ts: Where the answer is wanted; its worst time counts. Not given, at any time.
-            layers: The answer there, `weights(problem, ts)`.
-            quick: Leave open what takes longer to find out than the answer, where a violation is beyond rounding.
-        """
-        return []
-
-    @abc.abstractmethod
-    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> Layers:
-        """Every layer at the times `ts`."""
+from layerflow.tasks import Modes, Moments, Samples
 
 
 class LinearModel(ClosedForm):
@@ -74,7 +38,7 @@ class LinearModel(ClosedForm):
         network = problem.start
         if not isinstance(network, LinearNetwork | DiagonalNetwork) or len(network.weights) != 1:
             return "it is no linear network of one layer"
-        if isinstance(network, DiagonalNetwork) and not isinstance(_data(problem), Modes):
+        if isinstance(network, DiagonalNetwork) and not isinstance(data_of(problem), Modes):
             return "its modes are coupled by data: only on Modes is a diagonal network one mode each"
         if any(jnp.ndim(decay) > 0 for decay in problem.decays):
             return "its `decay` is not one number for all weights"
@@ -83,11 +47,11 @@ class LinearModel(ClosedForm):
     def assumptions(
         self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None, quick: bool = False
     ) -> list[Assumption]:
-        data = _data(problem)
+        data = data_of(problem)
         return [] if isinstance(data, Modes) else [Assumption.not_negative(jnp.diagonal(data.xx))]
 
     def weights(self, problem: Problem, ts: Float[Array, " t"]) -> Layers:
-        network, data = problem.start, _data(problem)
+        network, data = problem.start, data_of(problem)
         (w,), (decay,) = network.weights, problem.decays
         scale = jnp.asarray(network.output_scale, w.dtype)
         decay = None if isinstance(decay, float) and decay == 0 else jnp.asarray(decay, w.dtype)
@@ -101,19 +65,22 @@ class LayerPairs(ClosedForm):
     """Independent modes of two layers each, of any sizes (Eqs. 6 and 8), on Modes or on uncorrelated inputs."""
 
     name = "modes of two layers (Eqs. 6, 8; Theorem I.1 at width 1)"
+    rated = True
 
     def unfit(self, problem: Problem) -> str | None:
         if not isinstance(problem.start, DiagonalNetwork) or len(problem.start.weights) != 2:
             return "it is no diagonal network of two layers"
-        return None
+        if not usual(problem.rates, 1.0) and not isinstance(data_of(problem), Modes):
+            return "its layers have `rates` of their own, and its modes are coupled by data: give the task as Modes"
+        return _unfit_rates(problem)
 
     def assumptions(
         self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None, quick: bool = False
     ) -> list[Assumption]:
-        data, (variance, target) = _data(problem), self._modes(problem)
+        data, (variance, target) = data_of(problem), self._modes(problem)
         positive = Assumption.not_negative(variance)
         if isinstance(data, Modes):
-            return [positive]
+            return [positive, *_positive_rates(problem)]
         start, scale = problem.start.weights, jnp.asarray(problem.start.output_scale, variance.dtype)
         coupling, largest = jnp.abs(data.xx - jnp.diag(variance)), jnp.abs(variance).max()
         violation = cost = coupling.max() / jnp.where(largest > 0, largest, 1.0)
@@ -125,14 +92,13 @@ class LayerPairs(ClosedForm):
 
     def weights(self, problem: Problem, ts: Float[Array, " t"]) -> Layers:
         (variance, target), (a, b) = self._modes(problem), problem.start.weights
-        z = 1 / jnp.asarray(problem.start.output_scale, a.dtype)
         # A mode is a scalar network of width 1; there the output scale has its place.
-        moved = theory.scalar_network(ts[:, None], a[:, None], b[:, None], target, z=z, variance=variance)
-        return moved.a[..., 0], moved.b[..., 0]
+        a, b = _scalar_layers(problem, ts[:, None], a[:, None], b[:, None], target, variance)
+        return a[..., 0], b[..., 0]
 
     def _modes(self, problem: Problem) -> tuple[Float[Array, " mode"], Float[Array, " mode"]]:
         """The variance and the target of every mode."""
-        data = _data(problem)
+        data = data_of(problem)
         if isinstance(data, Modes):
             return data.variance, data.target
         variance = jnp.diagonal(data.xx)
@@ -151,12 +117,12 @@ class DeepModes(ClosedForm):
             return "it is no diagonal network of three layers or more"
         if not isinstance(network.output_scale, float) or network.output_scale != 1:
             return "its output scale is not 1"
-        return None if isinstance(_data(problem), Modes) else "its modes are coupled: give the task as Modes"
+        return None if isinstance(data_of(problem), Modes) else "its modes are coupled: give the task as Modes"
 
     def assumptions(
         self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None, quick: bool = False
     ) -> list[Assumption]:
-        task, signed = _data(problem), jnp.stack(problem.start.weights)
+        task, signed = data_of(problem), jnp.stack(problem.start.weights)
         strength, sizes = jnp.prod(signed, axis=0), jnp.abs(signed)
         largest = sizes.max(axis=0)
         spread = (largest - sizes.min(axis=0)) / jnp.where(largest > 0, largest, 1.0)
@@ -175,7 +141,7 @@ class DeepModes(ClosedForm):
         ]
 
     def weights(self, problem: Problem, ts: Float[Array, " t"]) -> Layers:
-        task, layers = _data(problem), problem.start.weights
+        task, layers = data_of(problem), problem.start.weights
         start = problem.start.strengths
         inside = (start > 0) & (start < task.target)
         safe = lambda value, other: jnp.where(inside, value, other)
@@ -190,77 +156,79 @@ class ScalarNetwork(ClosedForm):
     """One input, one output and any width, from any start (Theorem I.1)."""
 
     name = "scalar network of any width (Theorem I.1)"
+    rated = True
 
     def unfit(self, problem: Problem) -> str | None:
         network = problem.start
         if isinstance(network, LinearNetwork) and len(network.weights) == 2:
-            return None if (network.widths[0], network.widths[2]) == (1, 1) else "it has more than one input or output"
+            fits = (network.widths[0], network.widths[2]) == (1, 1)
+            return _unfit_rates(problem) if fits else "it has more than one input or output"
         return "it is no linear network of two layers"
 
     def assumptions(
         self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None, quick: bool = False
     ) -> list[Assumption]:
-        data = _data(problem)
-        return [Assumption.not_negative(data.variance if isinstance(data, Modes) else data.xx)]
+        data = data_of(problem)
+        variance = data.variance if isinstance(data, Modes) else data.xx
+        return [Assumption.not_negative(variance), *_positive_rates(problem)]
 
     def weights(self, problem: Problem, ts: Float[Array, " t"]) -> Layers:
-        (w1, w2), data = problem.start.weights, _data(problem)
+        (w1, w2), data = problem.start.weights, data_of(problem)
         variance, slope = (
             (data.variance[0], data.variance[0] * data.target[0])
             if isinstance(data, Modes)
             else (data.xx[0, 0], data.yx[0, 0])
         )
-        z = 1 / jnp.asarray(problem.start.output_scale, w1.dtype)
         target = jnp.where(variance > 0, slope / jnp.where(variance > 0, variance, 1.0), 0.0)
-        moved = theory.scalar_network(ts, w1[:, 0], w2[0], target, z=z, variance=variance)
-        return moved.a[..., None], moved.b[:, None, :]
+        a, b = _scalar_layers(problem, ts, w1[:, 0], w2[0], target, variance)
+        return a[..., None], b[:, None, :]
 
 
-class BalancedNetwork(ClosedForm):
-    """Two layers, lambda-balanced, on whitened inputs: the matrix Riccati solution."""
-
-    name = "lambda-balanced network on whitened inputs (matrix Riccati)"
-    up_to_rotation = True
-
-    def unfit(self, problem: Problem) -> str | None:
-        network = problem.start
-        if isinstance(network, LinearNetwork) and len(network.weights) == 2:
-            return None
-        return "it is no linear network of two layers"
-
-    def assumptions(
-        self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None, quick: bool = False
-    ) -> list[Assumption]:
-        here = self._layers(problem)
-        violations = here.violations
-        doubtful = beyond_rounding(violations) & quick
-        costs = violations if ts is None or quick else judged(here, ts)
-        whitened = "the inputs are whitened, E[x x^T] = c I (random_regression(whiten=True), principal_components)"
-        balanced = "the start is lambda-balanced, w2^T w2 - w1 w1^T = lam I (lambda_balanced, aligned)"
-        return [
-            Assumption(whitened, violations[0], costs[0], doubtful[0]),
-            Assumption(balanced, violations[1], costs[1], doubtful[1]),
-            Assumption.not_negative(here.variance),
-        ]
-
-    def weights(self, problem: Problem, ts: Float[Array, " t"]) -> Layers:
-        here = self._layers(problem)
-        path, learns = here.nearest.path(here.times(ts)), here.root > 0  # at output scale 0 nothing does
-        unscaled = lambda layer, start: jnp.where(learns, layer / here.root, start[None])
-        return tuple(map(unscaled, (path.w1, path.w2), problem.start.weights))
-
-    def _layers(self, problem: Problem) -> TwoLayers:
-        (w1, w2), data = problem.start.weights, _data(problem)
-        xx, yx = (
-            (jnp.diag(data.variance), (data.variance * data.target)[None, :])
-            if isinstance(data, Modes)
-            else (data.xx, data.yx)
-        )
-        scale = jnp.asarray(problem.start.output_scale, w1.dtype)
-        return TwoLayers(w1, w2, layer_imbalance(problem.start, problem), scale, xx, yx)
+def _scalar_layers(
+    problem: Problem,
+    ts: Float[Array, "t ..."],
+    a: Float[Array, "... p"],
+    b: Float[Array, "... p"],
+    target: Float[Array, "..."],
+    variance: Float[Array, "..."],
+) -> tuple[Float[Array, "t ... p"], Float[Array, "t ... p"]]:
+    """Both layers of scalar networks at `ts`, each at its rate."""
+    gain = jnp.asarray(problem.start.output_scale, a.dtype)
+    if usual(problem.rates, 1.0):
+        moved = theory.scalar_network(ts, a, b, target, z=1 / gain, variance=variance)
+        return moved.a, moved.b
+    rate_a, rate_b = (jnp.asarray(rate, a.dtype) for rate in problem.layer_rates)
+    rates = {"rate_a": rate_a, "rate_b": rate_b}
+    moved = theory.two_rate_network(ts, a, b, target, gain=gain, variance=variance, **rates)
+    return moved.a, moved.b
 
 
-FORMS: tuple[ClosedForm, ...] = (LinearModel(), LayerPairs(), DeepModes(), ScalarNetwork(), BalancedNetwork())
+def _unfit_rates(problem: Problem) -> str | None:
+    """Why rates are of another kind than one number for each of two layers."""
+    rates = problem.layer_rates
+    return (
+        None if len(rates) == 2 and not any(map(jnp.ndim, rates)) else "its `rates` are not one number for each layer"
+    )
+
+
+def _positive_rates(problem: Problem) -> list[Assumption]:
+    """That no layer stands still or goes uphill."""
+    if usual(problem.rates, 1.0):
+        return []
+    least = jnp.stack([jnp.asarray(rate, problem.start.weights[0].dtype) for rate in problem.layer_rates]).min()
+    return [Assumption.strict("the rates of both layers are positive", jnp.where(least > 0, 0.0, 1.0 - least))]
+
+
+FORMS: tuple[ClosedForm, ...] = (
+    LinearModel(),
+    LayerPairs(),
+    DeepModes(),
+    ScalarNetwork(),
+    WideNetwork(),
+    BalancedNetwork(),
+    LeakyScalar(),
+    LeakyPair(),
+)
 
 
 def closed_form(problem: Problem) -> ClosedForm | str:
@@ -268,10 +236,15 @@ def closed_form(problem: Problem) -> ClosedForm | str:
     refused = _refused(problem)
     if refused is not None:
         return refused
-    decaying, reasons = not _usual(problem.decay, 0.0), {}
+    decaying, rated = not usual(problem.decay, 0.0), not usual(problem.rates, 1.0)
+    reasons = {}
     for form in FORMS:
         reason = form.unfit(problem)
-        if reason is None and (form.decays or not decaying):
+        if reason is None and decaying and not form.decays:
+            reason = "its `decay` is not 0"
+        if reason is None and rated and not form.rated:
+            reason = "its `rates` are not 1"
+        if reason is None:
             return form
         reasons[form.name] = reason
     return "; ".join(f"not {name}, for {reason}" for name, reason in reasons.items())
@@ -279,24 +252,29 @@ def closed_form(problem: Problem) -> ClosedForm | str:
 
 def _refused(problem: Problem) -> str | None:
     """Why no closed form holds for a problem, whatever the network."""
-    data = _data(problem)
+    data, name = data_of(problem), type(problem.task).__name__
+    if type(problem.start) is MLP:
+        of_samples = type(problem.task).loss is Samples.loss
+        return None if of_samples else f"leaky ReLU has closed forms on Samples, not on {name}"
     if not hasattr(problem.start, "matrix"):
         return f"closed forms exist only for linear networks; {type(problem.start).__name__} has no `matrix`"
     if not isinstance(data, Modes | Moments):
-        return f"closed forms are of linear networks on Modes, Moments or Samples, not on {type(problem.task).__name__}"
+        return f"closed forms are of linear networks on Modes, Moments or Samples, not on {name}"
     if type(data).loss not in (Modes.loss, Moments.loss):
         return f"closed forms are of the quadratic loss, but {type(data).__name__} has a `loss` of its own"
-    if not _usual(problem.rates, 1.0):
-        return "closed forms have no `rates` of their own: leave it at 1"
-    if not _usual(problem.decay, 0.0) and all(form.unfit(problem) for form in FORMS if form.decays):
+    return _refused_coefficients(problem)
+
+
+def _refused_coefficients(problem: Problem) -> str | None:
+    """Why no closed form of a linear network holds with its rates and decay."""
+    if not usual(problem.rates, 1.0) and all(form.unfit(problem) for form in FORMS if form.rated):
+        return (
+            "closed forms have no `rates` of their own, but one positive number for each layer of scalar networks and "
+            "of two layers on Modes: leave it at 1"
+        )
+    if not usual(problem.decay, 0.0) and all(form.unfit(problem) for form in FORMS if form.decays):
         return "closed forms have no `decay` of their own, but one number for all weights of one layer: leave it at 0"
     return None
-
-
-def _usual(tree: PyTree, number: float) -> bool:
-    """Whether all coefficients are this plain number."""
-    leaves = jax.tree.leaves(tree, is_leaf=lambda leaf: leaf is None)
-    return all(isinstance(leaf, float) and leaf == number for leaf in leaves)
 
 
 def conserved_drift(network: PyTree, problem: Problem, t: Float[Array, ""]) -> Float[Array, ""] | None:
@@ -327,8 +305,3 @@ def exact_weights(form: ClosedForm, problem: Problem, ts: Float[Array, " t"]) ->
     """Every layer at the times `ts` by the closed form."""
     with collect():  # the formulas' own checks: what they ask for is told by `assumptions`
         return form.weights(problem, ts)
-
-
-def _data(problem: Problem) -> Any:
-    """The task in the form that linear networks see of it."""
-    return problem.task.in_moments(problem.start)

@@ -40,8 +40,11 @@ class Exact(Method):
 
     Linear models on any data, with or without one number of weight decay; diagonal networks on Modes, and
     those of two layers on uncorrelated inputs; two-layer networks of one input and one output from any
-    start; lambda-balanced two-layer networks on whitened inputs. The last are known up to a rotation of
-    the hidden units: an observable that depends on it is refused.
+    start; of these two also where both layers have positive `rates` of their own, on Modes if diagonal;
+    two-layer networks on whitened inputs that are lambda-balanced or start as wide random ones do. Of leaky
+    ReLU, an `MLP` of two layers without biases on Samples: one input and input weights of one sign, or one
+    unit with its mirror image on white inputs that come with their negatives. Two-layer networks on
+    whitened inputs are known up to a rotation of the hidden units: an observable that depends on it is refused.
 
     Args:
         t1: End in units of gradient-flow time, shape ().

@@ -171,6 +171,33 @@ def _wide_matrix(
     return at(t) if t.ndim == 0 else jax.vmap(at)(t)
 
 
+def wide_layers(
+    w1: Float[Array, "hid inp"],
+    w2: Float[Array, "out hid"],
+    scale: Float[Array, ""],
+    sigma_yx: Float[Array, "out inp"],
+    t: Float[Array, " t"],
+) -> tuple[Float[Array, "t hid inp"], Float[Array, "t out hid"]]:
+    """Layers of `wide_matrix` at many times, up to a rotation of the hidden units, in units of E[x x^T] = I.
+
+    With Q = [w1^T; w2], Q Q^T is a function of A and K alone: its root turns the start into what it becomes.
+    """
+    inp, start = w1.shape[1], w2 @ w1
+    turned = jnp.linalg.solve(_gram_root(start, scale), jnp.concatenate([w1.T, w2]))
+
+    def at(a: Float[Array, "out inp"]) -> tuple[Array, Array]:
+        q = _gram_root(a, scale) @ turned
+        return q[:inp].T, q[inp:]
+
+    return jax.vmap(at)(_wide_matrix(start, scale, sigma_yx, t))
+
+
+def _gram_root(a: Float[Array, "out inp"], scale: Float[Array, ""]) -> Float[Array, "inp_out inp_out"]:
+    """The root of [(A^T A + K^2)^(1/2), A^T; A, (A A^T + K^2)^(1/2)]."""
+    across, outputs = _layers(a, scale)
+    return jnp.block([[_layers(a.T, scale)[1], across], [across.T, outputs]]) / 2**0.5
+
+
 @jax.custom_jvp
 def _layers(
     a: Float[Array, "out inp"], scale: Float[Array, ""]
@@ -200,7 +227,9 @@ def _(point: tuple[Array, Array], change: tuple[Array, Array]) -> tuple[tuple[Ar
 
 def _second_layer(a: Array, scale: Array) -> tuple[tuple[Array, Array, Array], Array, Array]:
     """Eigenvectors, m and h as above; w2; and its inverse, without the directions in which it is 0."""
-    u, s, _ = jnp.linalg.svd(a, full_matrices=False)
+    out, inp = a.shape
+    u, s, _ = jnp.linalg.svd(a, full_matrices=out > inp)
+    s = jnp.pad(s, (0, max(out - inp, 0)))
     root = safe_root(s**2 + scale**2)
     h = safe_root(root + scale)
     return (u, root, h), (u * h[None, :]) @ u.T, (u * quotient(jnp.ones_like(h), h)[None, :]) @ u.T
