@@ -15,6 +15,7 @@ from layerflow.base._keys import fold
 from layerflow.diagrams._boundary import boundary
 from layerflow.diagrams._calibrate import Calibration, calibrate
 from layerflow.diagrams._classes import phase
+from layerflow.diagrams._collapse import collapse
 from layerflow.diagrams._failures import failures
 from layerflow.diagrams._provenance import provenance
 from layerflow.engine._grid import paired, static
@@ -42,6 +43,7 @@ __all__ = [
     "Trajectory",
     "boundary",
     "calibrate",
+    "collapse",
     "enable_compile_cache",
     "failures",
     "fold",

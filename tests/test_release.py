@@ -12,14 +12,14 @@ ROOT = pathlib.Path(__file__).parents[1]
 LAYERFLOW = """
     Calibration Descent DescentClass DiagonalNetwork DifferenceNetwork Exact Flow LayerwiseNetwork LinearNetwork
     MLP Machine Modes Moments Problem Samples SparseParity Status Stream Task Trajectory Transformer Watch
-    accuracy aligned alignment boundary calibrate constant descent_class digits downstream effective_rank
-    enable_compile_cache excess_error failures feature_model feature_rank features first_time fold
-    function_distance gaussian grokking_delay half_times kernel_distance lambda_balanced lambda_balanced_chain
-    layer_imbalance layer_movement laziness leaving_flow linear_model linearise loss mode_order mode_strengths
-    modular_arithmetic neural_collapse ntk observable on_test open_diagram orthogonal paired phase plateaus plot
-    polynomial_regression population power_law_modes prepare principal_components provenance random_regression
-    replay retry scaled_sharpness sharpness skill_network skill_strengths solve sparse_teacher static sweep
-    symmetrised teacher theory time_to_fraction upstream weight_norms
+    accuracy aligned alignment boundary calibrate collapse constant descent_class digits downstream
+    effective_rank enable_compile_cache excess_error failures feature_model feature_rank features first_time
+    fold function_distance gaussian grokking_delay half_times kernel_distance lambda_balanced
+    lambda_balanced_chain layer_imbalance layer_movement laziness leaving_flow linear_model linearise loss
+    mode_order mode_strengths modular_arithmetic neural_collapse ntk observable on_test open_diagram orthogonal
+    paired phase plateaus plot polynomial_regression population power_law_modes prepare principal_components
+    provenance random_regression replay retry scaled_sharpness sharpness skill_network skill_strengths solve
+    sparse_teacher static sweep symmetrised teacher theory time_to_fraction upstream weight_norms
 """
 THEORY = """
     AlignedFeatures Balanced Collapse ComputeLaw CriticalSteps EstimatorErrors EstimatorTimes FineTuned LayerPair
