@@ -160,7 +160,7 @@ CASES = {
     "no boundary": (
         lambda: lf.collapse({1: PLANE, 2: xarray.Dataset({"loss": 1.0})}),
         ValueError,
-        r"has variables 'loss' and no branches",
+        r"holds 'loss' and no branches",
     ),
     "no coordinate": (
         lambda: lf.collapse([PLANE, PLANE], by="width"),

@@ -121,9 +121,10 @@ def _by_size(boundaries: Any, by: str) -> "dict[float, xarray.Dataset]":
         if not isinstance(line, xarray.Dataset):
             raise TypeError(f"Each boundary is the Dataset that lf.boundary returns, but one is {type(line).__name__}.")
         if "point" not in line.dims or "branch" not in line.coords or not {"x", "y"} <= line.attrs.keys():
+            held = ", ".join(map(str, line))
             raise ValueError(
-                f"Each boundary is the Dataset that lf.boundary returns, but one has variables {', '.join(map(str, line))!r} and "
-                "no branches of points. Find the line of each size first, as in lf.boundary(diagram.loss, 1e-3)."
+                f"Each boundary is the Dataset that lf.boundary returns, but one holds {held!r} and no "
+                "branches of points. Find the line of each size first, as in lf.boundary(diagram.loss, 1e-3)."
             )
     sizes = [_size(size, line, by) for size, line in given]
     if len(set(sizes)) < len(sizes) or len(sizes) < 2:
