@@ -45,7 +45,7 @@ PLOT = """
 """
 DRAWN = """
     2 3 3+ 4 4+ 4d 5 6a 6b 6+ 7 8 8+ delay 9 10 11 dial G I noise linear-grokking
-    sparsity large-steps
+    sparsity large-steps width
 """
 
 

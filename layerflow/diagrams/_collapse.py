@@ -24,7 +24,7 @@ class _Line(NamedTuple):
 
 
 def collapse(
-    boundaries: "Mapping[float, xarray.Dataset] | Sequence[xarray.Dataset]",
+    boundaries: "Mapping[Any, xarray.Dataset] | Sequence[xarray.Dataset]",
     by: str = "size",
     *,
     axis: str | None = None,

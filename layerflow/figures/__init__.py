@@ -34,6 +34,7 @@ from layerflow.figures import (
     _linear_grokking,
     _noise,
     _sparsity,
+    _width,
 )
 from layerflow.figures._figure import Claim, Figure
 
@@ -62,6 +63,7 @@ FIGURES: dict[str, Figure] = {
     "linear-grokking": _linear_grokking.FIGURE,
     "sparsity": _sparsity.FIGURE,
     "large-steps": _large_steps.FIGURE,
+    "width": _width.FIGURE,
 }
 
 __all__ = ["FIGURES", "Claim", "Figure"]
