@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy.integrate import quad
 
 import layerflow as lf
 from layerflow import theory
@@ -150,7 +149,8 @@ def test_the_ellipse_and_two_lines_decide_every_cell():
     scale = np.sqrt(output**2 + tilt**2 / 4)
     a = np.sqrt(scale + tilt / 2)
     b = output / a
-    found = theory.critical_steps(a[:, None], b[:, None], mu)
+    start = a[:, None], b[:, None]
+    found = theory.critical_steps(*start, mu)
     bounded, convergent = np.asarray(found.bounded) > 1, np.asarray(found.convergent) > 1
     with np.errstate(all="ignore"):
         for _ in range(20_000):
@@ -158,39 +158,11 @@ def test_the_ellipse_and_two_lines_decide_every_cell():
             a, b = a + pull * b, b + pull * a
         error = np.abs(a * b - mu)
 
+    ellipse = np.asarray(theory.scalar_descent(1.0, 1, start[0], start[1], mu).ellipse[0])
+    assert (bounded == ((ellipse < 1) & (mu < 2))).all()
+    assert (convergent == (bounded & (mu < 1))).all()
     assert ((error < 1e-6) == convergent).all()
     assert ((np.isfinite(error) & (error < 1e6)) == bounded).all()
-
-
-@pytest.mark.parametrize(
-    ("output", "tilt", "target", "variance", "value"),
-    [
-        (0.0, 1.5, 1.0, 1.0, 0.299306144334055),
-        (-0.2, 0.6, 2.0, 0.7, 1.673056384555823),
-        (0.1, 3.0, 1.0, 1.0, 0.129540867450080),
-    ],
-)
-def test_balancing_is_the_reference_value_and_the_integral(output, tilt, target, variance, value):
-    scale = np.hypot(output, tilt / 2)
-    a = np.sqrt(scale + tilt / 2)
-    found = theory.balancing(jnp.array([a]), jnp.array([output / a]), target, variance=variance)
-    density = lambda f: variance * (target - f) / (2 * np.hypot(f, tilt / 2))
-
-    assert found == pytest.approx(value, abs=1e-12)
-    assert found == pytest.approx(quad(density, output, target, epsabs=1e-13)[0], abs=1e-10)
-
-
-@pytest.mark.parametrize(("target", "z"), [(1.5, 2.0), (-0.8, 0.5)])
-def test_small_steps_balance_by_the_law_at_any_width(target, z):
-    a, b = map(jnp.array, WIDE)
-    law = float(theory.balancing(a, b, target, z=z))
-    small = []
-    for eta in (4e-3, 2e-3):
-        way = theory.scalar_descent(eta, int(40 / eta), a, b, target, z=z)
-        small.append(-np.log(float(way.difference[-1] / way.difference[0])) / eta)
-
-    assert 2 * small[1] - small[0] == pytest.approx(law, rel=2e-4)
-    assert abs(small[1] - law) < 0.6 * abs(small[0] - law)  # first order in the step
 
 
 def test_the_sharpness_is_that_of_the_minimum_of_the_flow():
@@ -202,17 +174,119 @@ def test_the_sharpness_is_that_of_the_minimum_of_the_flow():
     assert theory.flow_sharpness(a, b, 1.5, z=2.0, variance=1.5) == pytest.approx(largest, rel=1e-10)
 
 
+def test_the_product_of_both_halves_shrinks_by_a_square():
+    a, b = weights(5, seed=2)
+    way = theory.scalar_descent(0.6, 20, a, b, 0.9, z=1.7, variance=1.2)
+    e = 0.6 * 1.2 / 1.7 * (np.asarray(way.output) - 0.9)
+    product = np.asarray(way.weight_scale**2 - way.output**2)
+
+    np.testing.assert_allclose(product[1:], product[:-1] * (1 - e[:-1] ** 2) ** 2, rtol=1e-10)
+
+
+def test_descent_ends_below_two_over_its_step():
+    """From all starts and at all steps that converge, those that overshoot and catapult among them."""
+    rng = np.random.default_rng(4)
+    a, b = rng.normal(size=(2, 300, 3))
+    target, z, variance = rng.uniform(-1.5, 1.5, 300), rng.uniform(0.5, 2, 300), rng.uniform(0.5, 2, 300)
+    eta = rng.uniform(0.3, 0.98, 300) * theory.critical_steps(a, b, target, z=z, variance=variance).convergent
+    way = theory.scalar_descent(eta, 3000, a, b, target, z=z, variance=variance)
+    sharpness = 2 * variance / z * way.weight_scale[-1]
+
+    np.testing.assert_allclose(way.output[-1], target, atol=1e-8)
+    assert (eta * sharpness < 2).all()
+    assert (eta * theory.flow_sharpness(a, b, target, z=z, variance=variance) > 2).sum() > 30  # catapults
+
+
+@pytest.mark.parametrize("width", [1, 4])
+def test_without_a_target_the_ellipse_is_the_rule_of_four(width):
+    """Bounded iff the sharpness E times the kernel, E sum (a_i^2 + b_i^2) / Z^2, is below 4 / eta."""
+    a, b = weights(width, seed=5)
+    steps = theory.critical_steps(a, b, 0.0, z=1.7, variance=1.3)
+
+    np.testing.assert_allclose(4 / steps.bounded, 1.3 * np.sum(a**2 + b**2) / 1.7**2, rtol=1e-13)
+    assert steps.convergent == steps.bounded
+
+
+def one_step(network, task, eta):
+    """The weights after one step of descent by the engine."""
+    method = lf.Descent(optax.sgd, learning_rate=eta, steps=1)
+    return [np.asarray(w) for w in lf.solve(lf.Problem(network, task), method, ts=jnp.arange(2)).network.weights]
+
+
+def test_matrices_balance_by_the_squares_of_a_step():
+    rng = np.random.default_rng(6)
+    w1, w2, sigma_yx = rng.normal(size=(4, 3)), rng.normal(size=(2, 4)), rng.normal(size=(2, 3))
+    task = lf.Moments.whitened(yx=jnp.asarray(sigma_yx))
+    v1, v2 = one_step(lf.LinearNetwork((jnp.asarray(w1), jnp.asarray(w2))), task, 0.2)
+    left = sigma_yx - w2 @ w1
+
+    gain = 0.2**2 * (w1 @ left.T @ left @ w1.T - w2.T @ left @ left.T @ w2)
+    np.testing.assert_allclose(v2.T @ v2 - v1 @ v1.T, w2.T @ w2 - w1 @ w1.T + gain, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("depth", [2, 3, 5])
+def test_deep_chains_balance_by_the_square_of_a_step(depth):
+    a = np.random.default_rng(depth).uniform(0.6, 1.4, depth)
+    variance, target, eta = 1.3, 0.8, 0.15
+    moment = lambda number: jnp.array([[number]])
+    task = lf.Moments(moment(variance), moment(variance * target), moment(variance * target**2))
+    after = np.ravel(one_step(lf.LinearNetwork(tuple(moment(weight) for weight in a)), task, eta))
+    u = a.prod()
+    shrink = 1 - (eta * variance * (u - target) * u) ** 2 / np.multiply.outer(a**2, a**2)
+
+    between = lambda weights: np.subtract.outer(weights**2, weights**2)
+    np.testing.assert_allclose(between(after), between(a) * shrink, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("mu", [1.05, -1.1, 1.2, 1.8])
+def test_two_cycle_returns_after_two_steps(mu):
+    eta, z, variance = 0.5, -2.0, 1.5
+    target = mu * 2.0 / (eta * variance)
+    cycle = theory.two_cycle(eta, target, z=z, variance=variance)
+    weight = np.sqrt(2.0 * abs(cycle.smaller))
+    way = theory.scalar_descent(
+        eta, 2, np.array([weight]), np.array([-np.sign(mu) * weight]), target, z=z, variance=variance
+    )
+    np.testing.assert_allclose(way.output, [cycle.smaller, cycle.larger, cycle.smaller], rtol=1e-12)
+
+    def twice(a):
+        for _ in range(2):
+            a = a * (1 - (a**2 - abs(mu)))
+        return a
+
+    np.testing.assert_allclose(cycle.multiplier, jax.grad(twice)(np.sqrt(abs(mu) * cycle.smaller / target)), rtol=1e-12)
+
+
+def test_balanced_descent_ends_on_the_two_cycle_while_it_attracts():
+    for target in (1.1, 1.2, -1.2):
+        cycle, a = theory.two_cycle(1.0, target), np.array([0.3])
+        ends = np.abs(theory.scalar_descent(1.0, 2000, a, np.sign(target) * a, target).output[-2:])
+        np.testing.assert_allclose(np.sort(ends), np.abs([cycle.smaller, cycle.larger]), rtol=1e-11)
+
+
+def test_two_cycle_lives_between_one_and_the_root_of_five_less_one():
+    for mu in (0.0, 0.5, 1.0):
+        assert all(np.isnan(leaf) for leaf in jax.tree.leaves(theory.two_cycle(1.0, mu)))
+        assert jnp.isfinite(jax.grad(lambda s: jnp.nan_to_num(theory.two_cycle(1.0, s).larger))(jnp.asarray(mu)))
+    np.testing.assert_allclose(theory.two_cycle(1.0, 1 + 1e-9).multiplier, 1, atol=1e-8)
+    np.testing.assert_allclose(theory.two_cycle(1.0, 5**0.5 - 1).multiplier, -1, rtol=1e-13)
+    assert theory.two_cycle(jnp.float32(1.1), 1.0).larger.dtype == jnp.float32
+
+
 def test_what_does_not_move_has_no_critical_step():
     still = theory.critical_steps(jnp.zeros(2), jnp.zeros(2), 0.0)
     blind = theory.critical_steps(*map(jnp.array, WIDE), 1.0, variance=0.0)
 
     assert np.isinf([still.bounded, still.convergent, blind.bounded, blind.convergent]).all()
-    assert np.isinf(theory.balancing(jnp.array([1.0]), jnp.array([-1.0]), 1.0))  # ends at the saddle
-    assert theory.balancing(jnp.array([1.0]), jnp.array([-1.0]), 0.0) == pytest.approx(0.5)
 
 
 @pytest.mark.parametrize(
-    "function", [theory.balancing, theory.flow_sharpness, lambda *s: theory.critical_steps(*s).bounded]
+    "function",
+    [
+        theory.flow_sharpness,
+        lambda *s: theory.critical_steps(*s).bounded,
+        lambda *s: theory.two_cycle(0.8, s[2]).larger,
+    ],
 )
 def test_derivatives_are_those_of_differences(function):
     start = (jnp.array(WIDE[0]), jnp.array(WIDE[1]), jnp.asarray(1.5))

@@ -12,6 +12,7 @@ from layerflow.theory._balanced import (
     balanced_violations,
     sign_obstruction,
 )
+from layerflow.theory._balancing import balancing, label_noise_balancing
 from layerflow.theory._collapse import Collapse, collapsed
 from layerflow.theory._conserved import conserved_difference, conserved_imbalances, conserved_scalar, decayed
 from layerflow.theory._deep import deep_mode, deep_time
@@ -20,10 +21,11 @@ from layerflow.theory._fine_tuning import FineTuned, fine_tuned
 from layerflow.theory._large_steps import (
     CriticalSteps,
     ScalarDescent,
-    balancing,
+    TwoCycle,
     critical_steps,
     flow_sharpness,
     scalar_descent,
+    two_cycle,
 )
 from layerflow.theory._late_test import (
     EstimatorTimes,
@@ -112,6 +114,7 @@ __all__ = [
     "ScalarNetwork",
     "ScalingLaw",
     "Spike",
+    "TwoCycle",
     "TwoRateNetwork",
     "Violations",
     "WidthPhase",
@@ -164,6 +167,7 @@ __all__ = [
     "joint_student_error",
     "kernel_growth",
     "l1_rate",
+    "label_noise_balancing",
     "layer_pair",
     "leaky_loss",
     "leaky_map",
@@ -203,6 +207,7 @@ __all__ = [
     "transition",
     "transition_exponential",
     "transition_sigmoidal",
+    "two_cycle",
     "two_rate_network",
     "two_rate_network_limit",
     "variance_of_accuracy",

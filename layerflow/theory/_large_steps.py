@@ -8,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from layerflow.base._checks import check_counts
-from layerflow.theory._arguments import not_negative
-from layerflow.theory._growth import final_growth, rates
-from layerflow.theory._scalar import parts, scalar_arguments, signed
-from layerflow.theory._special import Alike, or_infinite, quotient
+from layerflow.theory._arguments import not_negative, together, variances
+from layerflow.theory._growth import rates
+from layerflow.theory._scalar import divisors, parts, scalar_arguments, signed
+from layerflow.theory._special import Alike, or_infinite
 
 
 class ScalarDescent(eqx.Module):
@@ -30,6 +30,14 @@ class CriticalSteps(eqx.Module):
 
     bounded: Float[Array, "..."]
     convergent: Float[Array, "..."]
+
+
+class TwoCycle(eqx.Module):
+    """The outputs between which balanced descent goes to and fro; `...` is the joint shape of the parameters."""
+
+    smaller: Float[Array, "..."]  # f, the smaller in size
+    larger: Float[Array, "..."]
+    multiplier: Float[Array, "..."]  # of a small distance in two steps; the cycle attracts where it is within (-1, 1)
 
 
 def scalar_descent(
@@ -166,38 +174,41 @@ def flow_sharpness(
     return _flow_sharpness(*scalar_arguments(a0=a0, b0=b0, target=target, variance=variance, z=z))
 
 
-def balancing(
-    a0: ArrayLike, b0: ArrayLike, target: ArrayLike, *, z: ArrayLike = 1.0, variance: ArrayLike = 1.0
-) -> Float[Array, "..."]:
-    """How fast steps of descent balance the layers of a scalar network, to first order in their size.
+def two_cycle(
+    learning_rate: ArrayLike, target: ArrayLike, *, z: ArrayLike = 1.0, variance: ArrayLike = 1.0
+) -> TwoCycle:
+    """The cycle of two steps on which descent with balanced layers ends where no minimum is stable.
 
-        log(C_inf / C_0) = -eta J + O(eta^2),
-        J = (E / Z)^2 int (f - S)^2 dt = (E / 2Z) [S log gamma_inf - (r - Sigma_0)]    along the flow.
+        h |f| = [(1 + |mu|) ± sqrt((1 + |mu|)^2 - 4)] / 2,    multiplier = 9 - 2 (1 + |mu|)^2,
+
+    for all a_i = b_i, or all a_i = -b_i if S / Z < 0, with h and mu of `scalar_descent`. It is born at |mu| = 1, where
+    the flattest minimum loses its stability, and attracts up to |mu| = sqrt(5) - 1.
 
     Args:
-        a0, b0: Weights at the start, shape (..., p).
+        learning_rate: eta, of a step, not negative.
         target: S, of any sign.
         z: Z, not zero.
         variance: E = E[x^2].
 
-    The shapes broadcast as for `scalar_network`.
+    All shapes broadcast to one shape (...).
 
     Returns:
-        J, shape (...): one over the step size. Infinite if the flow ends at the saddle f = 0 (`ends_at_saddle`).
+        Both outputs and the multiplier, shape (...); NaN for |mu| <= 1, where there is no such cycle.
 
     Raises:
-        ValueError: If a variance is negative, Z is 0, or a number is not real or not finite.
+        ValueError: If a step size or a variance is negative, Z is 0, or a number is not real or not finite.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> from layerflow.theory import balancing
-        >>> print(f"{balancing(jnp.array([1.5**0.5]), jnp.array([0.0]), 1.0):.6f}")
-        0.299306
+        >>> from layerflow.theory import two_cycle
+        >>> cycle = two_cycle(1.1, 1.0)
+        >>> print(f"{cycle.smaller:.4f} {cycle.larger:.4f} {cycle.multiplier:.2f}")
+        0.6635 1.2456 0.18
 
     References:
-        The law at width 1 is the first order of the map in Kreisler et al. (2023), arXiv:2305.13064.
+        Zhu et al. (2022), arXiv:2210.03294.
     """
-    return _balancing(*scalar_arguments(a0=a0, b0=b0, target=target, variance=variance, z=z))
+    rate = not_negative(learning_rate, "learning_rate", "the size of a step")
+    return _two_cycle(*together(learning_rate=rate, target=target, variance=variances(variance), z=divisors(z)))
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -260,11 +271,12 @@ def _flow_sharpness(
 
 
 @jax.jit
-def _balancing(a0: Float[Array, "*shape p"], b0: Float[Array, "*shape p"], target: Alike, e: Alike, z: Alike) -> Alike:
-    a, b = parts(a0, b0, z)
-    r, _, _ = rates(target, a, b)
-    scale, output = 0.5 * (a + b), 0.5 * (a - b)
-    grown = final_growth(target, a, b)
-    logarithm = jnp.log(jnp.where(target == 0, 1.0, grown.up)) - jnp.log(jnp.where(target == 0, 1.0, grown.down))
-    widened = quotient((target - output) * (target + output), r + scale)
-    return e / (2 * jnp.abs(z)) * (target * logarithm - widened)
+def _two_cycle(eta: Alike, target: Alike, e: Alike, z: Alike) -> TwoCycle:
+    h = eta * e / jnp.abs(z)
+    mu = h * jnp.abs(target)
+    there = mu > 1
+    mu, h = jnp.where(there, mu, 2.0), jnp.where(there, h, 1.0)
+    larger = 0.5 * (1 + mu + jnp.sqrt((mu - 1) * (mu + 3)))
+    unit = jnp.where(there, jnp.sign(target), jnp.nan) / h
+    multiplier = jnp.where(there, 9 - 2 * (1 + mu) ** 2, jnp.nan)
+    return TwoCycle(smaller=unit / larger, larger=unit * larger, multiplier=multiplier)

@@ -159,9 +159,13 @@ def scalar_arguments(*, z: ArrayLike, **values: ArrayLike) -> list[Array]:
     """All arguments checked and in one shape: in the order given, Z last."""
     if "variance" in values:
         values["variance"] = variances(values["variance"])
+    return together(("a0", "b0"), **values, z=divisors(z))
+
+
+def divisors(z: ArrayLike) -> Array:
+    """Numbers Z that an output can be divided by."""
     needs = "The output is divided by Z, so argument `z` needs numbers other than 0"
-    z = ensure(finite(z, "z"), lambda x: x != 0, needs)
-    return together(("a0", "b0"), **values, z=z)
+    return ensure(finite(z, "z"), lambda x: x != 0, needs)
 
 
 @jax.jit

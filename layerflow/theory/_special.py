@@ -18,6 +18,14 @@ def phi1(y: Alike) -> Alike:
     return jnp.where(near, series, quotient(-jnp.expm1(-away), away))
 
 
+def phi2(y: Alike) -> Alike:
+    """(e^{-y} - 1 + y) / y^2, and 1/2 at y = 0."""
+    near = jnp.abs(y) < 1
+    series = 0.5 * _polynomial(jnp.where(near, y, 0.0), lambda n: -1 / (n + 2), 18)
+    away = jnp.where(near, 1.0, y)
+    return jnp.where(near, series, quotient(1 + quotient(jnp.expm1(-away), away), away))
+
+
 def log1p_over(x: Alike) -> Alike:
     """log(1 + x) / x for x > -1, and 1 at x = 0."""
     near = jnp.abs(x) < 0.25
