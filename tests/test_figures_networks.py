@@ -20,8 +20,8 @@ def collapse(quick_figure):
 
 
 @pytest.fixture(scope="module")
-def dial():
-    return _dial.compute(grid=3, seeds=2)
+def dial(quick_figure):
+    return quick_figure("dial")
 
 
 def test_skills_emerge_in_the_order_of_their_frequency(emergence):
