@@ -66,7 +66,8 @@ def _gaussian(away: np.ndarray) -> xarray.Dataset:
 
     def theory(slope: jax.Array) -> jax.Array:
         linear = lambda target, t: lf.theory.balanced_path(w1, w2, 0.0, target, t).matrix
-        return 0.5 * jnp.sum((target - lf.theory.leaky_map(linear, target, TS, slope=slope)) ** 2, axis=(-2, -1))
+        left = target[None] - lf.theory.leaky_map(linear, target, TS, slope=slope)
+        return 0.5 * jnp.sum(left**2, axis=(-2, -1))
 
     losses = _losses(cell, {"pairs": np.array([0, 1]), "away": away}, TS)
     gain = np.asarray(jax.vmap(theory)(jnp.asarray(1 - away)))
