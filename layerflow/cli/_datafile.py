@@ -115,7 +115,8 @@ def write_data(path: str | os.PathLike[str], train: Samples, test: Samples | Non
         train, test: Tasks for training and for testing.
 
     Raises:
-        ValueError: If `path` has another ending, float32 cannot hold the inputs, or samples have weights.
+        ValueError: If `path` has another ending, float32 cannot hold the inputs, or samples have weights or a loss
+            that is not that of squares.
         OSError: If the folder is missing or cannot be written.
 
     Example:
@@ -135,6 +136,8 @@ def write_data(path: str | os.PathLike[str], train: Samples, test: Samples | Non
         raise ValueError(
             "A data file holds no weights, but these samples have some. Write Samples(x, y) of those that count."
         )
+    if any(task is not None and task.criterion != "square" for task in (train, test)):
+        raise ValueError("A data file names no loss and is read for the square one. Write lf.Samples(task.x, task.y).")
     arrays: dict[str, Any] = {"x": _single(train.x, "x"), "y": np.asarray(train.y)}
     if test is not None:
         arrays |= {"x_test": _single(test.x, "x_test"), "y_test": np.asarray(test.y)}

@@ -20,7 +20,7 @@ from layerflow.methods._riccati_forms import BalancedNetwork, WideNetwork
 from layerflow.methods._two_layers import beyond_rounding
 from layerflow.networks import MLP, DiagonalNetwork, LayerwiseNetwork, LinearNetwork
 from layerflow.observables import layer_imbalance
-from layerflow.tasks import Modes, Moments, Samples
+from layerflow.tasks import Modes, Moments, Samples, Task
 
 
 class LinearModel(ClosedForm):
@@ -252,17 +252,24 @@ def closed_form(problem: Problem) -> ClosedForm | str:
 
 def _refused(problem: Problem) -> str | None:
     """Why no closed form holds for a problem, whatever the network."""
-    data, name = data_of(problem), type(problem.task).__name__
+    task, data = problem.task, data_of(problem)
+    if isinstance(task, Samples) and task.criterion != "square":
+        return f"closed forms are of the square loss, but the loss of these samples is {task.criterion}"
     if type(problem.start) is MLP:
-        of_samples = type(problem.task).loss is Samples.loss
-        return None if of_samples else f"leaky ReLU has closed forms on Samples, not on {name}"
+        of_samples = type(task).loss is Samples.loss
+        return None if of_samples else f"leaky ReLU has closed forms on Samples, not on {type(task).__name__}"
+    return _refused_data(problem, data) or _refused_coefficients(problem)
+
+
+def _refused_data(problem: Problem, data: Task) -> str | None:
+    """Why there is none on this task, for a network other than of leaky ReLU."""
     if not hasattr(problem.start, "matrix"):
         return f"closed forms exist only for linear networks; {type(problem.start).__name__} has no `matrix`"
     if not isinstance(data, Modes | Moments):
-        return f"closed forms are of linear networks on Modes, Moments or Samples, not on {name}"
+        return f"closed forms are of linear networks on Modes, Moments or Samples, not on {type(problem.task).__name__}"
     if type(data).loss not in (Modes.loss, Moments.loss):
         return f"closed forms are of the quadratic loss, but {type(data).__name__} has a `loss` of its own"
-    return _refused_coefficients(problem)
+    return None
 
 
 def _refused_coefficients(problem: Problem) -> str | None:

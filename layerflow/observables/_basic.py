@@ -15,7 +15,7 @@ from layerflow.tasks import Modes, Moments, Samples
 
 @observable(long_name="loss", units="1")
 def loss(network: PyTree, problem: Problem) -> Float[Array, ""]:
-    """The loss of the task, L = E|f(x) - y|^2 / 2 (Eq. 2), without weight decay. Shape ()."""
+    """The loss of the task, L = E|f(x) - y|^2 / 2 (Eq. 2) or that of its `Samples`, without weight decay. Shape ()."""
     return problem.task.loss(network)
 
 
@@ -116,7 +116,7 @@ def mode_strengths(network: PyTree, problem: Problem) -> Float[Array, " mode"]:
         Array of shape (mode,).
 
     Raises:
-        TypeError: If the network is not linear or the task is neither modes nor data.
+        TypeError: If the network is not linear, or the task is neither modes nor data of the square loss.
     """
     if not hasattr(network, "matrix"):
         raise TypeError(

@@ -34,7 +34,7 @@ def aligned(
         Network with `weights` of shapes (hid, inp) and (out, hid).
 
     Raises:
-        TypeError: If the task is not made of data.
+        TypeError: If the task is not made of data, or has a loss that is not that of squares.
         ValueError: If no such weights exist for these widths, or `strengths` does not fit.
 
     Example:

@@ -3,12 +3,14 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Int, PRNGKeyArray, PyTree
 
-from layerflow.base._checks import whole_number
+from layerflow.base._checks import is_concrete, whole_number
 from layerflow.base._numerics import safe_root
 from layerflow.networks import LinearisedNetwork, LinearNetwork, is_linear
 from layerflow.tasks._base import Task, factors, linear_map
+from layerflow.tasks._losses import OF_SAMPLE, Criterion, checked_targets
 from layerflow.tasks._moments import Moments, least_of_rank, moments_of, sample_pair, sample_weight
 from layerflow.tasks._order import shuffled
 
@@ -35,18 +37,29 @@ class Samples(Task):
 
         L = sum_i weight_i |f(x_i) - y_i|^2 / 2 / sum_i weight_i.
 
-    Linear networks are integrated on the second moments of the sample, which give the same loss,
-    unless there are fewer samples than inputs, which cost less than the moments.
+    For classification the same mean is taken, in place of |f(x) - y|^2 / 2, of
+
+        log(1 + exp(-y f(x)))              loss="logistic": one output, labels y = +-1,
+        -sum_k y_k log softmax(f(x))_k     loss="cross-entropy": y_k the probability of class k.
+
+    Linear networks are integrated on the second moments of the sample, which give the same square loss,
+    unless there are fewer samples than inputs, which cost less than the moments. The losses of
+    classification are no functions of moments: there they are integrated on the samples, no closed form
+    (`Exact`) holds, and no least loss is known, for on classes that can be separated it is reached at
+    infinite weights.
 
     Args:
         x: Inputs, one row per sample, shape (n, ...).
-        y: Targets, shape (n, ...).
+        y: Targets, shape (n, ...); labels -1 and 1 of shape (n,) or (n, 1), as the network gives its one
+            output, for "logistic"; rows of probabilities, one-hot or soft, of shape (n, classes), for
+            "cross-entropy".
         weight: How much each sample counts, shape (n,); all alike if not given. A subclass with
             a `loss` of its own has to read it there.
+        loss: "square", "logistic" or "cross-entropy"; kept as `criterion`.
 
     Raises:
         ValueError: If `x` and `y` differ in length or hold no sample; if `weight` does not fit, is
-            negative or zero throughout.
+            negative or zero throughout; if `loss` is none of these, or `y` holds no such labels.
 
     Example:
         >>> import equinox as eqx, jax, jax.numpy as jnp, layerflow as lf
@@ -54,20 +67,29 @@ class Samples(Task):
         >>> network = eqx.nn.MLP(3, 2, width_size=8, depth=1, key=jax.random.key(0))
         >>> task.loss(network).shape
         ()
+        >>> task = lf.Samples(jnp.eye(2), jnp.array([[1.0], [-1.0]]), loss="logistic")
+        >>> f"{task.loss(lf.linear_model(jnp.zeros(2))):.6f}"  # log 2
+        '0.693147'
     """
 
     x: Float[Array, "n ..."]
     y: Float[Array, "n ..."]
-    weight: Float[Array, " n"] | None = None
+    weight: Float[Array, " n"] | None
+    criterion: Criterion = eqx.field(static=True)
 
-    def __init__(self, x: ArrayLike, y: ArrayLike, weight: ArrayLike | None = None) -> None:
-        self.x, self.y = sample_pair(x, y)
+    def __init__(self, x: ArrayLike, y: ArrayLike, weight: ArrayLike | None = None, loss: Criterion = "square") -> None:
+        self.x, y = sample_pair(x, y)
+        self.y = checked_targets(y, loss)
         self.weight = None if weight is None else sample_weight(weight, self.x)
+        self.criterion = loss
 
     def __str__(self) -> str:
         """What the task is and its sizes, in a few words."""
         weighted = "" if self.weight is None else ", weighted"
-        return f"Samples, {self.x.shape[0]} of inputs {self.x.shape[1:]} and targets {self.y.shape[1:]}{weighted}"
+        judged = "" if self._of_squares else f", {self.criterion} loss"
+        return (
+            f"Samples, {self.x.shape[0]} of inputs {self.x.shape[1:]} and targets {self.y.shape[1:]}{weighted}{judged}"
+        )
 
     def check(self, network: PyTree) -> None:
         """Raise unless `network` takes one input and gives one target."""
@@ -91,9 +113,20 @@ class Samples(Task):
             )
 
     def loss(self, network: PyTree) -> Float[Array, ""]:
-        """L = (1/n) sum_samples |f(x) - y|^2 / 2, by weight."""
-        outputs = _cheapest(network, self.x) if self.few and is_linear(network) else jax.vmap(network)(self.x)
-        return self._half_square(outputs - self.y)
+        """L = (1/n) sum_samples |f(x) - y|^2 / 2, or that of the task's `criterion`, by weight."""
+        product = is_linear(network) and (self.few or not self._of_squares) and self.x.ndim == 2
+        return self._loss_of(_cheapest(network, self.x) if product else jax.vmap(network)(self.x))
+
+    @property
+    def _of_squares(self) -> bool:
+        """Whether the loss is that of squares, a function of moments with a least value that is known."""
+        return self.criterion == "square"
+
+    def _loss_of(self, outputs: Float[Array, "n ..."]) -> Float[Array, ""]:
+        """The loss of outputs for all samples."""
+        if self._of_squares:
+            return self._half_square(outputs - self.y)
+        return self.mean(OF_SAMPLE[self.criterion](outputs, self.y))
 
     def first(self, n: ArrayLike) -> "Samples":
         """The task of the first n samples.
@@ -154,8 +187,13 @@ class Samples(Task):
         return 0.5 * self.mean(squares)
 
     def rescale(self, *, input: ArrayLike = 1.0, target: ArrayLike = 1.0) -> "Samples":
-        """Inputs times `input` and targets times `target`."""
+        """Inputs times `input` and targets times `target`, which labels of classes are not rescaled by."""
         input, target = factors(input, target)
+        if not self._of_squares and not (is_concrete(target) and np.all(np.asarray(target) == 1)):
+            raise TypeError(
+                f"Targets of the {self.criterion} loss are labels and have no scale: leave out `target`. Inputs have "
+                f"one, rescale(input=...), and so has the network, output_scale."
+            )
         return eqx.tree_at(lambda task: (task.x, task.y), self, (self.x * input, self.y * target))
 
     def batch(self, key: PRNGKeyArray, step: Array, size: int, replace: bool = False) -> "Samples":
@@ -186,7 +224,16 @@ class Samples(Task):
 
     @property
     def moments(self) -> Moments:
-        """Second moments of the sample."""
+        """Second moments of the sample.
+
+        Raises:
+            TypeError: If the loss is not that of squares.
+        """
+        if not self._of_squares:
+            raise TypeError(
+                f"Second moments say all of a task for the square loss alone, but this one has the {self.criterion} "
+                f"loss. Those of the same data are lf.Samples(task.x, task.y).moments."
+            )
         return moments_of(Moments, self.x, self.y, self.weight)
 
     def reduced(self, network: PyTree) -> Task:
@@ -194,7 +241,7 @@ class Samples(Task):
         return self if self.few else self.in_moments(network)
 
     def in_moments(self, network: PyTree) -> Task:
-        """The moments for a linear network, the samples for any other and for a subclass with a loss of its own."""
+        """The moments for a linear network, the samples for any other and for another loss."""
         return self.moments if self._by_moments(network) else self
 
     @property
@@ -203,10 +250,16 @@ class Samples(Task):
         return self.x.ndim == 2 and self.x.shape[0] < self.x.shape[1]
 
     def _by_moments(self, network: PyTree) -> bool:
-        return is_linear(network) and type(self).loss is Samples.loss
+        return is_linear(network) and type(self).loss is Samples.loss and self._of_squares
 
     def least_loss(self, network: PyTree) -> Float[Array, ""]:
-        """The loss of the best linear map of the network's rank; unknown for other networks."""
+        """The loss of the best linear map of the network's rank; unknown for other networks and losses."""
+        if not self._of_squares and type(self).loss is Samples.loss:
+            raise TypeError(
+                f"No least loss is known for the {self.criterion} loss, which on classes that can be separated falls "
+                f"towards its least value as the weights grow without end: nothing can be called converged there. Give "
+                f'a loss to stop at, until=1e-3, in place of until="converged", or leave `until` out and follow to t1.'
+            )
         if not (self._by_moments(network) and hasattr(network, "widths")):
             return super().least_loss(network)
         if not self.few:
@@ -215,5 +268,5 @@ class Samples(Task):
         return least_of_rank(min(network.widths), self.x, self.y, self.weight)
 
     def null_loss(self) -> Float[Array, ""]:
-        """L = (1/n) sum_samples |y|^2 / 2, by weight."""
-        return self._half_square(self.y)
+        """The loss of the zero output: (1/n) sum_samples |y|^2 / 2, by weight, or log 2, or log of how many classes."""
+        return self._half_square(self.y) if self._of_squares else self._loss_of(jnp.zeros_like(self.y))

@@ -7,6 +7,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from layerflow.tasks._base import Task
+from layerflow.tasks._losses import Criterion
 from layerflow.tasks._samples import Samples
 
 
@@ -19,10 +20,11 @@ class Stream(Task):
         draw: Function of (key, n) that draws inputs and targets, one row per sample.
         sample: Size of the fixed sample.
         key: Source of the fixed sample.
+        loss: "square", "logistic" or "cross-entropy", as in `Samples`; labels are checked on the fixed sample.
 
     Raises:
         TypeError: If `draw` is no such function.
-        ValueError: If inputs and targets differ in length or `sample` is not positive.
+        ValueError: If inputs and targets differ in length, `sample` is not positive, or labels do not fit `loss`.
 
     Example:
         >>> import jax, jax.numpy as jnp, layerflow as lf, optax
@@ -44,29 +46,34 @@ class Stream(Task):
         *,
         sample: int = 1024,
         key: PRNGKeyArray | None = None,
+        loss: Criterion = "square",
     ) -> None:
         if not callable(draw):
             raise TypeError(f"Argument `draw` needs a function of (key, n), but it is a {type(draw).__name__}.")
         if sample < 1:
             raise ValueError(f"Argument `sample` counts samples and needs to be at least 1, but it is {sample}.")
         self.draw = draw
-        self.seen = _drawn(draw, jax.random.key(0) if key is None else key, sample)
+        seen = _drawn(draw, jax.random.key(0) if key is None else key, sample)
+        self.seen = seen if loss == "square" else Samples(seen.x, seen.y, loss=loss)
 
     def __str__(self) -> str:
         """What the task is and its sizes, in a few words."""
-        return f"Stream of inputs {self.seen.x.shape[1:]} and targets {self.seen.y.shape[1:]}"
+        judged = "" if self.seen.criterion == "square" else f", {self.seen.criterion} loss"
+        return f"Stream of inputs {self.seen.x.shape[1:]} and targets {self.seen.y.shape[1:]}{judged}"
 
     def check(self, network: PyTree) -> None:
         """Raise unless `network` takes one input and gives one target."""
         self.seen.check(network)
 
     def loss(self, network: PyTree) -> Float[Array, ""]:
-        """L = E|f(x) - y|^2 / 2 on the fixed sample."""
+        """L = E|f(x) - y|^2 / 2, or that of the stream's `loss`, on the fixed sample."""
         return self.seen.loss(network)
 
     def batch(self, key: PRNGKeyArray, step: Array, size: int, replace: bool = False) -> Samples:
         """Fresh samples for one step; they never run out, so `replace` makes no difference."""
-        return _drawn(self.draw, jax.random.fold_in(key, step), size)
+        fresh = _drawn(self.draw, jax.random.fold_in(key, step), size)
+        # Labels were checked on the fixed sample; a check inside of the loop over steps would call the host.
+        return eqx.tree_at(lambda task: (task.x, task.y), self.seen, (fresh.x, fresh.y))
 
 
 def _drawn(draw: Callable[[PRNGKeyArray, int], tuple[Array, Array]], key: PRNGKeyArray, n: int) -> Samples:
