@@ -17,12 +17,10 @@ from dataclasses import dataclass
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 import optax
 import xarray
-from jaxtyping import Array, Float, PyTree
 from matplotlib.axes import Axes
 
 import layerflow as lf
@@ -73,14 +71,6 @@ RECIPES = {
 }
 
 
-class Classification(lf.Samples):
-    """A finite sample whose targets are one-hot, with L = -E log softmax(f(x))_y."""
-
-    def loss(self, network: PyTree) -> Float[Array, ""]:
-        """The cross entropy."""
-        return -jnp.mean(jnp.sum(self.y * jax.nn.log_softmax(jax.vmap(network)(self.x)), axis=1))
-
-
 def compute(
     quick: bool = False, seeds: int = 5, scales: tuple[float, ...] = SCALES, recipe: Recipe | None = None
 ) -> xarray.Dataset:
@@ -92,7 +82,7 @@ def compute(
         raise ValueError(f"Argument `scales` needs two or more positive numbers to compare, but it is {scales}.")
     recipe = RECIPES["quick" if quick else "full"] if recipe is None else recipe
     tasks = lf.modular_arithmetic(jax.random.key(1), recipe.prime, train=recipe.train, form="tokens")
-    train, test = (Classification(task.x, task.y) for task in tasks)
+    train, test = (lf.Samples(task.x, task.y, loss="cross-entropy") for task in tasks)
 
     def tokens(key: jax.Array, scale: jax.Array) -> lf.Problem:
         start = recipe.start(key)

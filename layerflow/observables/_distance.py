@@ -98,4 +98,4 @@ def residual_of(network: PyTree, problem: Problem) -> tuple[Array, Array]:
         return task.yx - network.matrix @ task.xx, network.matrix
     samples = samples_of(problem, "The residual")
     outputs = jax.vmap(network)(samples.x)
-    return samples.y - outputs, outputs
+    return samples.residual(outputs), outputs

@@ -74,8 +74,8 @@ class Samples(Task):
 
     x: Float[Array, "n ..."]
     y: Float[Array, "n ..."]
-    weight: Float[Array, " n"] | None
-    criterion: Criterion = eqx.field(static=True)
+    weight: Float[Array, " n"] | None = None
+    criterion: Criterion = eqx.field(static=True, default="square")
 
     def __init__(self, x: ArrayLike, y: ArrayLike, weight: ArrayLike | None = None, loss: Criterion = "square") -> None:
         self.x, y = sample_pair(x, y)
@@ -127,6 +127,12 @@ class Samples(Task):
         if self._of_squares:
             return self._half_square(outputs - self.y)
         return self.mean(OF_SAMPLE[self.criterion](outputs, self.y))
+
+    def residual(self, outputs: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
+        """Minus the derivative of the loss of every sample by its outputs: y - f, and y - softmax(f) of classes."""
+        if self._of_squares:
+            return self.y - outputs
+        return -jax.grad(lambda outputs: jnp.sum(OF_SAMPLE[self.criterion](outputs, self.y)))(outputs)
 
     def first(self, n: ArrayLike) -> "Samples":
         """The task of the first n samples.
