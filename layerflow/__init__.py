@@ -23,6 +23,7 @@ from layerflow.engine._machine import Machine
 from layerflow.methods import Descent, Exact, Flow, Status
 from layerflow.networks import *
 from layerflow.observables import *
+from layerflow.observables._observable import Watch
 from layerflow.starts import *
 from layerflow.summaries import *
 from layerflow.tasks import *
@@ -41,6 +42,7 @@ __all__ = [
     "Problem",
     "Status",
     "Trajectory",
+    "Watch",
     "boundary",
     "calibrate",
     "collapse",

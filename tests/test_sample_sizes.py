@@ -12,6 +12,7 @@ import pytest
 import layerflow as lf
 from layerflow import observables
 from layerflow.cli._datafile import write_data
+from layerflow.observables._at_hand import at_hand
 
 RNG = np.random.default_rng(5)
 CLASSES = np.eye(3)[[0, 1, 2, 1, 0, 2, 2, 1, 0]]  # of every class among the first three
@@ -38,9 +39,15 @@ def measured(start, x, y, weight, refused):
     task = lf.Samples(x, y, weight)
     problem, found = lf.Problem(start, task, test=task), {}
     functions = {name: getattr(lf, name) for name in observables.__all__ if name not in ELSEWHERE}
+
+    def left(network, problem):
+        with at_hand(flow=jax.tree.map(lambda w: 1.2 * w, start)):
+            return lf.leaving_flow(network, problem)
+
     functions |= {
         "function_distance": lambda network, problem: lf.function_distance(network, start, problem),
         "laziness": lambda network, problem: lf.laziness.follow(network, lf.linearise(network), problem),
+        "leaving_flow": left,
         "null": lambda network, problem: task.null_loss(),
         "least": lambda network, problem: task.least_loss(network),
         "slope": lambda network, problem: ravelled(problem.velocity(network, task)),

@@ -13,10 +13,9 @@ from layerflow.observables._features import feature_rank, features, neural_colla
 from layerflow.observables._kernel import kernel_distance, ntk
 from layerflow.observables._laziness import laziness, leaving_flow
 from layerflow.observables._network import accuracy, alignment, scaled_sharpness, sharpness, weight_norms
-from layerflow.observables._observable import Watch, observable, on_test
+from layerflow.observables._observable import observable, on_test
 
 __all__ = [
-    "Watch",
     "accuracy",
     "alignment",
     "effective_rank",

@@ -13,9 +13,10 @@ from layerflow._trajectory import Trajectory
 from layerflow.base._checks import is_concrete, real_array, require
 from layerflow.methods import Status
 from layerflow.networks import is_weight
-from layerflow.observables import Watch, observable
+from layerflow.observables import observable
 from layerflow.observables._at_hand import watched
 from layerflow.observables._distance import residual_of
+from layerflow.observables._observable import Watch
 
 _BOUND = 1e6  # of outputs: beyond it descent is taken to diverge
 
