@@ -271,8 +271,8 @@ def _draw_matrices(ax: Axes, diagram: xarray.Dataset) -> None:
     ax.set(xscale="log", yscale="log", xlabel="step size η", ylabel="largest distance from the flow")
     stable = handle("η × largest sharpness = 2", color=GREY, linewidth=1.0, linestyle=":")
     handles = [*ax.get_legend_handles_labels()[0], stable]
-    ax.legend(handles=handles, fontsize="small", frameon=False, loc="lower right")
-    ax.set_ylim(1e-3, 3.0)
+    ax.legend(handles=handles, fontsize="small", frameon=False, loc="upper left")
+    ax.set_ylim(1e-3, 200.0)
     panel_title(ax, "f", "matrices: first order in η")
 
 
