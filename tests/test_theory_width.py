@@ -258,6 +258,24 @@ def test_kernel_growth_of_a_mode_and_the_line_between_lazy_and_active():
     assert lazy[-1] < 1 + 1e-3 < 50 < active[-1]
 
 
+def test_early_stopping_keeps_low_rank_only_far_below_the_lazy_line():
+    """A mode of 5 in unit noise, 200 x 200: best error over time, and the stable rank there, over K; from A = 0."""
+    rng, n, s = np.random.default_rng(1), 200, 5.0
+    left, right = (x / np.linalg.norm(x) for x in rng.normal(size=(2, n)))
+    clean = s * np.outer(left, right)
+    u, noisy, vt = np.linalg.svd(clean + rng.normal(size=(n, n)) / np.sqrt(n))
+    along, best, rank = np.einsum("ik,ij,kj->k", u, clean, vt), [], []
+    for scale in (1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0):
+        ts = np.geomspace(1e-3, 60.0, 600) / max(scale, 0.5)
+        modes = np.asarray(theory.balanced_strength(ts[:, None], 2 * scale, noisy[None], 0.0))
+        errors = np.sum(modes**2, axis=1) - 2 * modes @ along + s**2
+        stop = np.argmin(errors)
+        best.append(errors[stop] / s**2)
+        rank.append(np.sum(modes[stop] ** 2) / np.max(modes[stop]) ** 2)
+    np.testing.assert_allclose(best, [0.076, 0.088, 0.26, 0.87, 0.88, 0.89], rtol=0.02)
+    np.testing.assert_allclose(rank, [1.00, 1.01, 1.25, 7.1, 7.9, 8.0], rtol=0.02)
+
+
 def test_derivatives_of_times_and_growth():
     check_grads(theory.wide_time, (0.3, 0.2, 1.5), order=1, modes=["fwd", "rev"], atol=1e-5, rtol=1e-5)
     check_grads(theory.wide_kernel_growth, (0.2, 1.5), order=1, modes=["fwd", "rev"], atol=1e-5, rtol=1e-5)
