@@ -49,7 +49,7 @@ def random_cells(count, width, seed):
     return {"a": a, "b": b, "target": rng.uniform(0.1, 1.6, count), "learning_rate": rng.uniform(0.05, 1.3, count)}
 
 
-@pytest.mark.parametrize("width", [1, 4])
+@pytest.mark.parametrize("width", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_classes_are_those_of_a_loop_on_random_cells(width):
     """250 random networks of each width; every class is met."""
     cells, steps = random_cells(250, width, seed=width), 3000
@@ -107,6 +107,7 @@ def test_a_start_at_the_target_follows_and_one_that_ran_short_wanders():
     assert int(short.summary["descent_class"]) == lf.DescentClass.WANDERS
 
 
+@pytest.mark.slow
 def test_momentum_and_adam_have_classes_too():
     problem = scalar_problem(jnp.array([0.8]), jnp.array([0.1]), 1.0)
     for optimiser, more in ((optax.sgd, {"momentum": 0.95}), (optax.adam, {})):
@@ -265,6 +266,7 @@ def test_a_stream_has_no_flow_and_no_distance_is_there_by_itself():
         lf.leaving_flow(lf.linear_model(jnp.zeros(2)), lf.Problem(lf.linear_model(jnp.zeros(2)), SAMPLES))
 
 
+@pytest.mark.slow
 def test_batches_laziness_decay_rates_float32_and_derivatives_go_with_it(key):
     """All of one cell: what is beside what."""
     single = lambda tree: jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)

@@ -294,6 +294,7 @@ def test_the_population_loss_is_the_mean_over_draws(slope):
     assert abs(theory.leaky_loss(w1, w2, target, slope=slope) - losses.mean()) < 3.5 * error
 
 
+@pytest.mark.slow
 def test_derivatives_of_the_moments_exist_where_units_are_parallel_or_zero():
     """Where cosines have none: the gradient is (2 / pi) [w_i (|w_j| / |w_i|) sqrt(1 - c^2) + w_j asin c]."""
     w = jnp.array([[1.0, 2.0], [2.0, 4.0], [-1.0, -2.0], [0.0, 0.0]])
@@ -327,6 +328,7 @@ def first_order_loss(slope, t, adjoint=None):
     return theory.leaky_scalar_first_order(t, **BOTH | SIDES, slope=slope, adjoint=adjoint).loss
 
 
+@pytest.mark.slow
 def test_the_first_order_has_the_derivatives_of_differences():
     found, h = jax.jacfwd(first_order_loss, (0, 1))(0.8, 1.0), 1e-4
     values = first_order_loss(np.array([0.8 + h, 0.8 - h, 0.8, 0.8]), np.array([1.0, 1.0, 1.0 + h, 1.0 - h]))
