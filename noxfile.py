@@ -95,7 +95,7 @@ SECOND = "3.13"  # gets the newest JAX, where Python 3.11 stops at 0.10
 def second_python(session: nox.Session) -> None:
     """What leans on JAX's insides, and a few of all other tests, on another Python and the JAX that it gets."""
     leaning = ("identity", "inside_jax", "let_go", "beside", "at_tolerance", "words")
-    files = (*leaning, "sweep", "solve", "store", "lanes_last", "kernel", "theory_noise")
+    files = (*leaning, "sweep", "solve", "store", "lanes_last", "kernel", "theory_noise", "descent_class")
     memory = "tests/test_lanes_any.py::test_chunks_fit_the_memory_that_programs_say_they_take"
     with tempfile.TemporaryDirectory() as folder:
         session.run(_second_python(session), "-m", "venv", folder)
