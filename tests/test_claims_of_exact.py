@@ -135,9 +135,12 @@ def test_inputs_whitened_in_half_of_the_digits_of_float32_have_no_closed_form():
     """E[x x^T] off by 3e-4 moves the final matrix by 6e-4, more than the digits that float32 has."""
     problem = two_layers(3e-4, dtype=jnp.float32)
 
-    for verdict in (lf.Exact.applies(problem), lf.Exact.applies(problem, 40.0)):
+    for verdict, costs in (
+        (lf.Exact.applies(problem), ". What that costs depends on the time"),
+        (lf.Exact.applies(problem, 40.0), ", which makes the answer wrong by 0.000"),
+    ):
         assert "needs that the inputs are whitened" in str(verdict)
-        assert "violated by 0.0003, relative, which makes the answer wrong by 0.000" in str(verdict)
+        assert f"violated by 0.0003, relative{costs}" in str(verdict)
     assert lf.Exact.applies(two_layers(3e-6, dtype=jnp.float32), 40.0)
 
 

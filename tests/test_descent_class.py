@@ -303,3 +303,57 @@ def test_a_store_keeps_classes_and_what_is_beside(tmp_path):
     assert opened.descent_class.attrs["flag_meanings"].split() == NAMES
     again = lf.prepare(cell, axes, **how)()
     np.testing.assert_array_equal(again.descent_class, memory.descent_class)
+
+
+def test_small_starts_leave_the_flow_by_what_theory_says():
+    """Their growth is decided by digits far below 1, and squares of their outputs are none in float32."""
+    for dtype, atol in ((jnp.float64, 1e-6), (jnp.float32, 1e-3)):
+        weights = (jnp.full(1, 1e-9, dtype), jnp.full(1, 1e-9, dtype))
+        problem = lf.Problem(lf.DiagonalNetwork(weights), lf.Modes(jnp.ones(1, dtype), jnp.asarray(1.0, dtype)))
+        descent = lf.Descent(optax.sgd, learning_rate=0.1, steps=100)
+        gap = lf.solve(problem, descent, ts=[10, 100], observe=lf.leaving_flow).observed["leaving_flow"]
+        # From a = b = e << 1: (1 + eta)^(2k) against e^(2 eta k), over e^(2 eta k) - 1.
+        grown, flow = 1.1 ** (2 * np.array([10, 100])), np.exp(0.2 * np.array([10, 100]))
+        np.testing.assert_allclose(gap, (flow - grown) / (flow - 1), atol=atol)
+
+
+def test_descent_towards_infinite_weights_does_not_diverge():
+    """Outputs of the logistic loss have no end to come to; with decay the flow itself passes the target."""
+    samples = lf.Samples(jnp.eye(2), jnp.array([[1.0], [-1.0]]), loss="logistic")
+    problem = lf.Problem(lf.linear_model(jnp.zeros(2)), samples)
+    method = lf.Descent(optax.sgd, learning_rate=1e7, steps=20)
+    path = lf.solve(problem, method, summary=lf.descent_class(), observe=lf.loss)
+    assert path.observed["loss"] == 0
+    assert int(path.summary["descent_class"]) == lf.DescentClass.FOLLOWS
+    with pytest.raises(TypeError, match="Leave out `decay`"):
+        lf.solve(lf.Problem(lf.linear_model(jnp.zeros(2)), SAMPLES, decay=0.1), method, summary=lf.descent_class())
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: lf.descent_class([1e-6, 1e-5]), ValueError, "`tolerance` is one number"),
+        (lambda: lf.observable(watch=3), TypeError, "needs lf.Watch"),
+        (lambda: lf.observable(watch=lf.Watch(None, None)), TypeError, "needs lf.Watch"),
+        (lambda: lf.observable(classes={0: "two words"}), TypeError, "a word without spaces for each code"),
+        (lambda: lf.observable(classes=["a", "b"]), TypeError, "a word without spaces for each code"),
+    ],
+)
+@pytest.mark.usefixtures("as_users_see_it")
+def test_what_a_summary_is_made_of_is_checked_when_it_is_made(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_a_watch_keeps_its_shapes_and_a_factory_is_called_first():
+    grows = lf.Watch(lambda network, problem: jnp.zeros(()), lambda seen, *_: jnp.stack([seen, seen]))
+
+    @lf.observable(watch=grows)
+    def growing(trajectory):
+        return trajectory.end
+
+    problem, method = scalar_cell(jnp.ones(1), jnp.ones(1), 1.0, 0.5, 2)
+    with pytest.raises(TypeError, match=r"`growing` has seen needs arrays of the same shapes.*float64\[2\]"):
+        lf.solve(problem, method, summary=growing)
+    with pytest.raises(TypeError, match=r"call it first: summary=descent_class\(...\)"):
+        lf.solve(problem, method, summary=lf.descent_class)

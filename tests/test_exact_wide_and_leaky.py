@@ -144,6 +144,7 @@ def test_gram_matrices_of_a_wide_network_are_known():
             lf.Problem(eqx.tree_at(lambda n: n.weights[1], pair(0.5), jnp.array([[0.6, 0.6]])), mirrored_samples()),
             "those of the other with the other sign",
         ),
+        (lf.Problem(pair(-1.0), mirrored_samples()), "the slope is above -1"),
         (lf.Problem(pair(0.5), mirrored_samples(), decay=0.1), "its `decay` is not 0"),
         (lf.Problem(lf.MLP.lecun(jax.random.key(0), (3, 2, 1)), mirrored_samples()), "or biases"),
         (lf.Problem(lf.MLP(pair(0.5).weights, activation=jnp.tanh), mirrored_samples()), "no MLP of leaky ReLU"),

@@ -144,3 +144,15 @@ def test_without_classes_there_is_nothing_between(diagram, phase):
             call(mean)
     with pytest.raises(ValueError, match="no scale"):
         lf.plot.heatmap(phase.isel(seed=0), log=True)
+
+
+def test_an_axis_may_be_called_class_and_classes_apart_have_no_line():
+    small = xarray.DataArray([True, False], {"class": [1.0, 2.0]})
+    assert lf.phase({"a": small, "b": ~small}).values.tolist() == [0, 1]
+
+    field = xarray.DataArray(np.repeat([[0.0], [1.0], [2.0]], 3, axis=1), dims=("up", "across"), name="loss")
+    thirds = lf.phase({"low": field == 0, "middle": field == 1, "high": field == 2})
+    with pytest.raises(ValueError, match="No line of low to high: no two neighbouring cells are of these two"):
+        lf.boundary(thirds, ("low", "high"))
+    with pytest.raises(ValueError, match=r"isel\(seed=0\)"):
+        lf.plot.heatmap(thirds.expand_dims(seed=2))

@@ -403,3 +403,20 @@ def test_single_precision():
 def test_arguments_that_do_not_fit(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+@pytest.mark.parametrize("slope", [0.98, 0.9, 0.5, 0.0])
+def test_one_group_on_the_side_of_the_smaller_variance_has_its_first_order_too(slope):
+    """Where the equation has a second rest, or none: against its integration as it is printed."""
+    ts, a0, b0, s, above, below = np.array([0.0, 0.5, 1.0, 5.0]), np.array([0.4]), np.array([0.3]), 1.4, 0.2, 0.48
+    e, chi, eps, gain = above + below, (above - below) / (above + below), 1 - slope, (1 + slope) / 2
+    strength = lambda grown: 0.25 * ((a0 + b0) ** 2 * np.exp(grown) - (a0 - b0) ** 2 * np.exp(-grown))
+    pull = lambda grown: s - gain * strength(grown * (1 + eps * chi / 2)) - eps / 2 * chi * strength(grown)
+    speed = lambda _, grown: 2 * gain * e * pull(grown)
+    growth = solve_ivp(speed, (0, 5), [0.0], t_eval=ts, method="DOP853", rtol=1e-12, atol=1e-14).y[0]
+
+    found = theory.leaky_scalar_first_order(ts, a0, b0, s, slope=slope, variance_above=above, variance_below=below)
+
+    np.testing.assert_allclose(found.positive_units, strength(growth * (1 + eps * chi / 2)), rtol=1e-8)
+    mirrored = theory.leaky_scalar_first_order(ts, -a0, -b0, s, slope=slope, variance_above=below, variance_below=above)
+    np.testing.assert_allclose(mirrored.negative_units, found.positive_units, rtol=1e-9)

@@ -471,3 +471,13 @@ def test_single_precision_keeps_its_digits():
 def test_bad_arguments_are_told(run, message):
     with pytest.raises(ValueError, match=message):
         run()
+
+
+@pytest.mark.parametrize("rate", [1e-6, 1e-8, 1e-12])
+def test_a_layer_that_all_but_stands_still_does_not_drown_the_other(rate):
+    """In float32, where a / sqrt(rate) beside b has none of its digits; b is that of a frozen a."""
+    now = theory.two_rate_network(1.0, *(np.array([w], np.float32) for w in (0.5, 0.3)), 1.5, rate_a=rate)
+    b = 3.0 + (0.3 - 3.0) * np.exp(-0.25)  # b' = a (S - a b)
+    np.testing.assert_allclose(now.b, [b], rtol=2e-6)
+    np.testing.assert_allclose(now.output, 0.5 * b, rtol=2e-6)
+    np.testing.assert_allclose(now.alignment, 1.0, rtol=1e-6)

@@ -99,7 +99,7 @@ def boundary(
     mean = np.ma.masked_invalid(sheets).mean(axis=0).filled(np.nan)
     lines = _lines.branches(mean, wanted)
     if not lines:
-        raise ValueError(_no_line(mean, level, log, array.name))
+        raise ValueError(_no_line(mean, level, log, array.name, said))
     moves = _moves(sheets, wanted, lines)
     facts = {"x": x, "y": y, "measured": label(array), "level": said, "log": int(log), "over": over}
     return _dataset(lines, moves, array[x], array[y], facts)
@@ -188,8 +188,13 @@ def _checked_level(level: Any, sheets: np.ndarray, log: bool, name: Any) -> floa
     return float(np.log(level) if log else level)
 
 
-def _no_line(mean: np.ndarray, level: float | str, log: bool, name: Any) -> str:
+def _no_line(mean: np.ndarray, level: float | str, log: bool, name: Any, said: Any) -> str:
     """Why there is no line, and what to do."""
+    if isinstance(said, str) and said != "steepest":
+        return (
+            f"No line of {said}: no two neighbouring cells are of these two, others lie between. "
+            f'Make one class of several, lf.phase({{"settled": array.isin([1, 2]), ...}}), or name two that touch.'
+        )
     low, high = (np.exp(end) if log else end for end in (np.nanmin(mean), np.nanmax(mean)))
     runs = f"the {'geometric ' if log else ''}mean of `{name}` runs from {low:.3g} to {high:.3g}"
     if level == "steepest":

@@ -10,6 +10,8 @@ from layerflow.diagrams._array import are_among
 if TYPE_CHECKING:
     import xarray
 
+_CLASS = "condition of a class"  # a dimension that no axis is called
+
 
 def phase(conditions: "Mapping[str, xarray.DataArray]") -> "xarray.DataArray":
     """Give every cell of a diagram the class whose condition it meets.
@@ -44,9 +46,9 @@ def phase(conditions: "Mapping[str, xarray.DataArray]") -> "xarray.DataArray":
         together = xarray.align(*conditions.values(), join="exact", copy=False)
     except ValueError as error:
         raise ValueError(f"Conditions need axes of the same values: {error}. Take them from one diagram.") from error
-    met = xarray.concat(xarray.broadcast(*together), dim="class").transpose("class", ...)
+    met = xarray.concat(xarray.broadcast(*together), dim=_CLASS).transpose(_CLASS, ...)
     _check_one_each(list(conditions), met.values)
-    codes = met.argmax("class").astype(np.int8).rename("phase")
+    codes = met.argmax(_CLASS).astype(np.int8).rename("phase")
     return codes.assign_attrs(long_name="phase", units="1", **flags(dict(enumerate(conditions))))
 
 

@@ -45,7 +45,9 @@ def collapse(
     line is moved as a whole, towards an edge of its band, by the standard error that normal seeds of these quartiles
     give its mean, and changes of p add in squares. Seeds whose noise is independent along a line make less than that.
     Otherwise it is the jackknife's over lines, for which each of three or more sizes is left out once. Neither knows
-    corrections to scaling, which `quality` shows.
+    corrections to scaling: leave out the smallest size, and see whether p moves by more than its error. `quality` far
+    above the noise of the lines says the same. Lines between classes are made of whole cells; where a variable has the
+    same line at a level, that one is finer.
 
     Args:
         boundaries: What `boundary` returned for each size, of equal axes: by size, {200: line, ...}, or a

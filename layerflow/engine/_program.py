@@ -311,7 +311,7 @@ def freeze(apart: Apart, leaves: list[Any], method: list[Any], wanted: Wanted, t
         traced("flow", flow, leaves)
     watched = traced("begin_watch", leaves) if cell.watches else {}
     if watched:
-        traced("watch", watched, w, w, leaves)
+        _check_watched(watched, traced("watch", watched, w, w, leaves))
     over_ts = () if ts is None else ts.shape
     seen = [jax.ShapeDtypeStruct(over_ts + v.shape, v.dtype) for v in traced("measure", w, peaks, flow, leaves, method)]
     end = step if static.method.time is STEPS else jax.ShapeDtypeStruct((), w.dtype)
@@ -338,6 +338,17 @@ def freeze(apart: Apart, leaves: list[Any], method: list[Any], wanted: Wanted, t
 
 # What depends on what is wanted, not on the cell alone.
 _OF_WANTED = {"follow", "begin_watch", "watch", "measure", "summarise", "verify"}
+
+
+def _check_watched(begun: dict[str, PyTree], stepped: dict[str, PyTree]) -> None:
+    """Raise unless a summary keeps arrays of the same shapes from step to step."""
+    for name, seen in begun.items():
+        kinds = [jax.tree.map(lambda a: f"{a.dtype}{list(a.shape)}", tree) for tree in (seen, stepped[name])]
+        if kinds[0] != kinds[1]:
+            raise TypeError(
+                f"What `{name}` has seen needs arrays of the same shapes and dtypes after every step, but its "
+                f"watch.begin gives {kinds[0]} and its watch.step {kinds[1]}."
+            )
 
 
 def _check_apart(measured: list[Measured], summed: list[Measured]) -> None:

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_origin
 
 import jax
 
@@ -108,7 +108,7 @@ def named(given: Observe, argument: str, of: str) -> dict[str, Callable[..., Any
                 f"Argument `{argument}` needs functions of {of}, or a dict of them by name, but `{name}` is of type "
                 f"{type(function).__name__}."
             )
-        if not _takes(function, of.count(",") + 1):
+        if _makes_one(function) or not _takes(function, of.count(",") + 1):
             raise TypeError(
                 f"Argument `{argument}` needs functions of {of}, but `{name}` does not take that. If it makes one, "
                 f"call it first: {argument}={name}(...)."
@@ -116,6 +116,12 @@ def named(given: Observe, argument: str, of: str) -> dict[str, Callable[..., Any
     if not functions:
         raise ValueError(f"Argument `{argument}` needs at least one function of {of}, but it is empty.")
     return functions
+
+
+def _makes_one(function: Callable[..., Any]) -> bool:
+    """Whether a function says that it returns another."""
+    returned = getattr(function, "__annotations__", {}).get("return")
+    return get_origin(returned) is Callable or returned is Callable
 
 
 def _takes(function: Callable[..., Any], count: int) -> bool:

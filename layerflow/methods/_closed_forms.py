@@ -219,16 +219,15 @@ def _positive_rates(problem: Problem) -> list[Assumption]:
     return [Assumption.strict("the rates of both layers are positive", jnp.where(least > 0, 0.0, 1.0 - least))]
 
 
-FORMS: tuple[ClosedForm, ...] = (
+LINEAR: tuple[ClosedForm, ...] = (
     LinearModel(),
     LayerPairs(),
     DeepModes(),
     ScalarNetwork(),
     WideNetwork(),
     BalancedNetwork(),
-    LeakyScalar(),
-    LeakyPair(),
 )
+LEAKY: tuple[ClosedForm, ...] = (LeakyScalar(), LeakyPair())
 
 
 def closed_form(problem: Problem) -> ClosedForm | str:
@@ -238,7 +237,7 @@ def closed_form(problem: Problem) -> ClosedForm | str:
         return refused
     decaying, rated = not usual(problem.decay, 0.0), not usual(problem.rates, 1.0)
     reasons = {}
-    for form in FORMS:
+    for form in LEAKY if type(problem.start) is MLP else LINEAR:
         reason = form.unfit(problem)
         if reason is None and decaying and not form.decays:
             reason = "its `decay` is not 0"
@@ -274,12 +273,12 @@ def _refused_data(problem: Problem, data: Task) -> str | None:
 
 def _refused_coefficients(problem: Problem) -> str | None:
     """Why no closed form of a linear network holds with its rates and decay."""
-    if not usual(problem.rates, 1.0) and all(form.unfit(problem) for form in FORMS if form.rated):
+    if not usual(problem.rates, 1.0) and all(form.unfit(problem) for form in LINEAR if form.rated):
         return (
             "closed forms have no `rates` of their own, but one positive number for each layer of scalar networks and "
             "of two layers on Modes: leave it at 1"
         )
-    if not usual(problem.decay, 0.0) and all(form.unfit(problem) for form in FORMS if form.decays):
+    if not usual(problem.decay, 0.0) and all(form.unfit(problem) for form in LINEAR if form.decays):
         return "closed forms have no `decay` of their own, but one number for all weights of one layer: leave it at 0"
     return None
 

@@ -1,5 +1,6 @@
 """Gradient descent by optax."""
 
+import dataclasses
 import functools
 import inspect
 import json
@@ -215,29 +216,48 @@ class Descent(Method):
         """Descend in one cell; vmapped, all cells step together."""
         descender = _Descender(course, key, self.loop)
         run = descender.load()
-        goals = self.steps[None] if ts is None else jnp.minimum(ts, self.steps)
-        flow, flow_status = (None, None) if course.flow is None else self._flow(course, goals)
+        if course.flow is not None:
+            return self._beside_flow(descender, run, ts)
         measured = None
         if ts is not None:
-            run, (observed, alive) = jax.lax.scan(descender.visit, run, (goals, flow))
+            run, (observed, alive) = jax.lax.scan(descender.visit, run, jnp.minimum(ts, self.steps))
             measured = masked(observed, ~alive)
         run = descender.run_to(self.steps, run)
-        bad = failed(run.status)
         if measured is None:
-            measured = masked(course.measure(run.moved, run.peaks, None if flow is None else flow[0]), bad)
+            measured = masked(course.measure(run.moved, run.peaks), failed(run.status))
+        return self._path(course, run, measured)
+
+    def _beside_flow(self, descender: "_Descender", run: "_Run", ts: Int[Array, " t"] | None) -> Path:
+        """Descend first, then follow the flow as far as the descent came, and measure both where they were."""
+        course = descender.course
+        goals = self.steps[None] if ts is None else jnp.minimum(ts, self.steps)
+        run, (moved, peaks, alive) = jax.lax.scan(descender.halt, run, goals)
+        run = descender.run_to(self.steps, run)
+        flow, status = self._flow(course, jnp.minimum(goals, run.step))
+        measured = masked(jax.vmap(course.measure)(moved, peaks, flow), ~alive)
+        path = self._path(course, run, measured if ts is not None else [value[0] for value in measured])
+        return dataclasses.replace(path, flow=status)
+
+    def _path(self, course: Course, run: "_Run", measured: list[Array]) -> Path:
+        """What a descent gives back at its end."""
+        bad = failed(run.status)
         status = jnp.where(bad, run.status, Status.REACHED_T1)
         twin = None if run.twin is None else jnp.where(run.twin == Status.RUNNING, status, run.twin)
         weights = jnp.where(bad, jnp.nan, course.start + run.moved)
-        return Path(measured, weights, status, run.step, run.step, twin, flow_status, run.watched)
+        return Path(measured, weights, status, run.step, run.step, twin, watched=run.watched)
 
     def _flow(self, course: Course, steps: Int[Array, " t"]) -> tuple[Float[Array, "t own"], Int[Array, ""]]:
-        """The displacement of the flow at the times of some steps, NaN from where it failed, and its status."""
+        """The displacement of the flow at the times of some steps, NaN from where it failed, and how it ended."""
         dtype = course.start.dtype
         rate, steps = jnp.asarray(self.step_size, dtype), steps.astype(dtype)
         rtol = max(_FLOW_RTOL, 4 * float(jnp.finfo(dtype).eps))
         adjoint = {"lax": None, "checkpointed": dfx.RecursiveCheckpointAdjoint(), "bounded": dfx.DirectAdjoint()}
-        flow = Flow(t1=1.0, rtol=rtol, adjoint=adjoint[self.loop.kind])
-        flow = eqx.tree_at(lambda flow: flow.t1, flow, rate * steps[-1])
+        flow = Flow(t1=1.0, rtol=rtol, atol=1.0, adjoint=adjoint[self.loop.kind])
+        # Small weights decide when a small start grows: what is absolute is small beside them too.
+        largest = jnp.abs(course.start[: course.own]).max(initial=0.0)
+        atol = 0.01 * rtol * jnp.where(largest > 0, largest, 1.0)
+        places = lambda flow: (flow.t1, flow.controller.atol)
+        flow = eqx.tree_at(places, flow, (rate * steps[-1], atol))
         path = flow.travel(course.of_flow, rate * steps, jax.random.key(0))
         return path.observed[0], path.status
 
@@ -288,13 +308,16 @@ class _Descender:
         active = lambda run: (run.step < goal) & (run.status == Status.RUNNING)
         return self.loop(active, lambda run: self._step(run, active(run)), run)
 
-    def visit(
-        self, run: _Run, at: tuple[Int[Array, ""], Float[Array, " own"] | None]
-    ) -> tuple[_Run, tuple[list[Array], Bool[Array, ""]]]:
-        """Go on to a step and measure there, beside the flow at that time."""
-        goal, flow = at
+    def visit(self, run: _Run, goal: Int[Array, ""]) -> tuple[_Run, tuple[list[Array], Bool[Array, ""]]]:
+        """Go on to step `goal` and measure there."""
         run = self.run_to(goal, run)
-        return run, (self.course.measure(run.moved, run.peaks, flow), ~failed(run.status))
+        return run, (self.course.measure(run.moved, run.peaks), ~failed(run.status))
+
+    def halt(self, run: _Run, goal: Int[Array, ""]) -> tuple[_Run, tuple[Array, Peaks, Bool[Array, ""]]]:
+        """Go on to step `goal`, and where it is."""
+        run = self.run_to(goal, run)
+        alive = ~failed(run.status)
+        return run, (jnp.where(alive, run.moved, 0.0), run.peaks, alive)
 
     def _step(self, run: _Run, active: Bool[Array, ""]) -> _Run:
         course = self.course

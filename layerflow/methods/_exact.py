@@ -6,6 +6,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float, PRNGKeyArray
 
 from layerflow._problem import Problem
@@ -41,9 +42,10 @@ class Exact(Method):
     Linear models on any data, with or without one number of weight decay; diagonal networks on Modes, and
     those of two layers on uncorrelated inputs; two-layer networks of one input and one output from any
     start; of these two also where both layers have positive `rates` of their own, on Modes if diagonal;
-    two-layer networks on whitened inputs that are lambda-balanced or start as wide random ones do. Of leaky
-    ReLU, an `MLP` of two layers without biases on Samples: one input and input weights of one sign, or one
-    unit with its mirror image on white inputs that come with their negatives. Two-layer networks on
+    two-layer networks on whitened inputs that are lambda-balanced, or have the Gram matrices with which infinitely
+    wide random layers start (`theory.wide_matrix`). Of leaky ReLU, an `MLP` of two layers without biases on Samples:
+    one input, one output and input weights of one sign, or one unit with its mirror image, one output, on two or
+    more white inputs that come with their negatives. Two-layer networks on
     whitened inputs are known up to a rotation of the hidden units: an observable that depends on it is refused.
 
     Args:
@@ -117,7 +119,8 @@ class Exact(Method):
             raise TypeError("Exact.applies looks at numbers, which are not known inside jax.jit or a cell function.")
         dtype = problem.start.weights[0].dtype
         found = form.assumptions(problem) if ts is None else _judged(form, problem, _times(ts).astype(dtype))
-        broken = tuple(_in_words(form.name, a) for a in found if not float(a.cost) <= allowed_cost(dtype))
+        said = _in_words if ts is not None else _at_any_time
+        broken = tuple(said(form.name, a) for a in found if not float(a.cost) <= allowed_cost(dtype))
         return Applies(None if broken else form.name, broken)
 
     @property
@@ -180,4 +183,13 @@ def _in_words(form: str, broken: Assumption) -> str:
     """What a form needs, how far it is violated, and what that costs."""
     violation, cost = float(broken.violation), float(broken.cost)
     error = f", which makes the answer wrong by {cost:.2g}" if cost < 1 else ", which leaves no digit of the answer"
+    error = error if np.isfinite(cost) else ", and nothing bounds what that costs the answer"
     return f"the {form} needs that {broken.needs}: violated by {violation:.2g}, relative{error}"
+
+
+def _at_any_time(form: str, broken: Assumption) -> str:
+    """The same where the cost was not judged, but taken to be the violation itself."""
+    if float(broken.cost) != float(broken.violation):
+        return _in_words(form, broken)
+    words = f"the {form} needs that {broken.needs}: violated by {float(broken.violation):.2g}, relative"
+    return f"{words}. What that costs depends on the time: Exact.applies(problem, t1)"

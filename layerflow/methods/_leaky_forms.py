@@ -47,7 +47,7 @@ class LeakyScalar(ClosedForm):
         else:
             kept = jnp.where(jnp.all(layers[0][..., 0] * sign > 0), 0.0, 1.0)
         return [
-            Assumption.strict("all input weights are of one sign", apart),
+            Assumption.strict("all input weights are of one sign (theory.leaky_scalar_first_order takes both)", apart),
             Assumption.strict("input weights keep their sign, as those do that are as large as the output's", kept),
         ]
 
@@ -73,13 +73,15 @@ class LeakyPair(ClosedForm):
         if reason is not None:
             return reason
         w1, w2 = problem.start.weights
-        return None if w1.shape[0] == 2 and w2.shape[0] == 1 else "it is more than a pair of units with one output"
+        if w1.shape[0] != 2 or w2.shape[0] != 1:
+            return "it is more than a pair of units with one output"
+        return None if w1.shape[1] > 1 else "it has one input"
 
     def assumptions(
         self, problem: Problem, ts: Float[Array, " t"] | None = None, layers: Layers | None = None, quick: bool = False
     ) -> list[Assumption]:
         (w1, w2), (xx, _) = problem.start.weights, _second_moments(problem.task)
-        variance = jnp.trace(xx) / len(xx)
+        variance, slope = jnp.trace(xx) / len(xx), jnp.asarray(problem.start.slope, w1.dtype)
         off = jnp.abs(xx - variance * jnp.eye(len(xx), dtype=xx.dtype)).max()
         size = lambda *parts: jnp.stack([jnp.abs(part).max() for part in parts]).max()
         unlike, largest = size(w1[0] + w1[1], w2[0, 0] + w2[0, 1]), size(w1, w2)
@@ -87,6 +89,7 @@ class LeakyPair(ClosedForm):
             _to_rounding("the weights of one unit are those of the other with the other sign", unlike, largest),
             _to_rounding("the inputs are whitened, E[x x^T] = c I", off, variance),
             _to_rounding("the samples come with their negatives, -x and -y with x and y", *_asymmetry(problem.task)),
+            Assumption.strict("the slope is above -1", jnp.where(slope > -1, 0.0, -slope)),
         ]
 
     def weights(self, problem: Problem, ts: Float[Array, " t"]) -> Layers:

@@ -65,9 +65,10 @@ def leaving_flow(network: PyTree, problem: Problem) -> Float[Array, ""]:
     with eta the learning rate and |.| the `function_distance` on the task's inputs: of first order in eta while
     descent follows the flow, and of order 1 where it has left it. Both may end at the same target, so the path
     decides: measure it at `ts`, and take its peak or, by `first_time("leaving_flow", level)`, when it comes to a level.
-    The flow is of the whole task, at rtol 1e-8 (2e-6 in float32), and is integrated up to the last of `ts` beside the
-    descent, at some ten times its cost per stable step. It needs plain descent at one constant rate, with weight decay
-    and `rates` of layers or without, and with mini-batches or without.
+    The flow is of the whole task, at rtol 1e-8 (5e-7 in float32), and is integrated up to the last of `ts`, or to where
+    descent failed. That takes some ten times as long as the descent, and more where weights of a map are far apart: the
+    flow of the largest sharpness takes the most steps, and cells side by side wait for it. It needs plain descent at
+    one constant rate, with weight decay and `rates` of layers or without, and with mini-batches or without.
 
     Returns:
         Array of shape (); 0 at the start, NaN from where the flow failed, which `leaving_flow_status` tells and which
@@ -94,6 +95,8 @@ def leaving_flow(network: PyTree, problem: Problem) -> Float[Array, ""]:
         )
     by_matrix = told_by_matrix(problem, network)
     by_descent, by_flow = (change_of(one, problem.start, problem, by_matrix) for one in (network, beside))
-    gap, way = (size_of(change, problem, by_matrix) for change in (by_descent - by_flow, by_flow))
+    largest = jnp.maximum(jnp.abs(by_descent).max(), jnp.abs(by_flow).max())
+    unit = jnp.where(largest > 0, largest, 1.0)  # squares of what is small would be 0
+    gap, way = (size_of(change / unit, problem, by_matrix) for change in (by_descent - by_flow, by_flow))
     still = gap == 0
     return jnp.where(still, 0.0, gap / jnp.where(still, 1.0, way))

@@ -50,6 +50,8 @@ def observable(
         ... def spectrum(network, problem):
         ...     return jnp.linalg.svd(network.matrix, compute_uv=False)
     """
+    _check_watch(watch)
+    _check_classes(classes)
 
     def mark(function: Callable[..., Any]) -> Any:
         spelt = tuple(map(spelled, dims))
@@ -59,6 +61,24 @@ def observable(
         return function
 
     return mark
+
+
+def _check_watch(watch: Any) -> None:
+    if watch is not None and not (isinstance(watch, Watch) and all(map(callable, watch))):
+        raise TypeError(f"Argument `watch` needs lf.Watch(begin, step) of two functions, but it is {watch!r}.")
+
+
+def _check_classes(classes: Any) -> None:
+    if classes is None:
+        return
+    words = isinstance(classes, Mapping) and all(
+        isinstance(code, int) and isinstance(word, str) and word.split() == [word] for code, word in classes.items()
+    )
+    if not words or not classes:
+        raise TypeError(
+            f"Argument `classes` needs a word without spaces for each code, {{0: 'lazy', 1: 'rich'}}, but it is "
+            f"{classes!r}."
+        )
 
 
 def on_test(function: Observable) -> Observable:

@@ -61,9 +61,10 @@ def heatmap(
     if array.ndim > 2:
         array = without_single(array, (x, y))
     if array.ndim != 2:
+        reduced = ".isel(seed=0)" if classes_of(array) else f'diagram.{array.name}.mean("seed")'
         raise ValueError(
             f"A heat map needs two dimensions, but `{array.name}` has {array.ndim}: {dict(array.sizes)}. Reduce the "
-            f'others first, as in diagram.{array.name}.mean("seed") or .isel(t=-1).'
+            f"others first, as in {reduced} or .isel(t=-1)."
         )
     x, y = across_and_up(array, x, y)
     array = array.transpose(y, x)

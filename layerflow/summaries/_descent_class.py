@@ -66,7 +66,7 @@ def descent_class(tolerance: ArrayLike = 1e-6) -> Callable[[Trajectory], Array]:
 
     The first of these that holds, by its code in `DescentClass`:
 
-        0  diverges      an output was beyond 10^6, or weights are not finite;
+        0  diverges      an output was beyond 10^6 (not with losses of classification), or weights are not finite;
            and of those whose velocity at the end is below the tolerance:
         3  catapults     the loss was once above its start,
         2  oscillates    an entry of the residual changed its sign and, if there are several, turned back by the next
@@ -80,6 +80,10 @@ def descent_class(tolerance: ArrayLike = 1e-6) -> Callable[[Trajectory], Array]:
     goes on from there, and does not turn back at once. What happens while the velocity
     is below the tolerance is rounding, and counts for nothing.
 
+    Descent with small steps takes many of them, and "wanders" until it has: give `steps` in proportion to 1 / rate,
+    paired({"rate": 4 / count, "steps": count}). Several classes as one are lf.phase({"converged":
+    diagram.descent_class.isin([1, 2, 3]), ...}), whose boundary is where steps begin not to converge.
+
     The codes mean in a diagram what its attributes `flag_values` and `flag_meanings` say, as with `status`:
     `plot.heatmap` draws them by name, and `boundary(diagram.descent_class, ("catapults", "diverges"))` is the line
     between two. Cells that failed because they diverged have their class too.
@@ -92,9 +96,9 @@ def descent_class(tolerance: ArrayLike = 1e-6) -> Callable[[Trajectory], Array]:
         Summary that gives the code of a class, shape ().
 
     Raises:
-        TypeError: With a method that is no descent or draws batches, before anything runs; for a task whose targets
-            are not known.
-        ValueError: If the tolerance is not positive.
+        TypeError: With a method that is no descent or draws batches, with weight decay, before anything runs; for a
+            task whose targets are not known.
+        ValueError: If the tolerance is not one positive number.
 
     Example:
         >>> import jax.numpy as jnp, layerflow as lf, optax
@@ -112,6 +116,8 @@ def descent_class(tolerance: ArrayLike = 1e-6) -> Callable[[Trajectory], Array]:
         al. (2023), arXiv:2305.13064.
     """
     tolerance = real_array(tolerance, "tolerance")
+    if tolerance.shape != ():
+        raise ValueError(f"Argument `tolerance` is one number, but it has shape {tolerance.shape}.")
     came = f", but it is {tolerance}" if is_concrete(tolerance) else ""
     tolerance = require(tolerance, tolerance > 0, f"Argument `tolerance` needs to be positive{came}.")
 
@@ -119,6 +125,11 @@ def descent_class(tolerance: ArrayLike = 1e-6) -> Callable[[Trajectory], Array]:
         return _largest(velocity) >= tolerance
 
     def begin(network: PyTree, problem: Problem) -> _Seen:
+        if problem.has_decay:
+            raise TypeError(
+                "descent_class tells classes by the residual and the loss of the task, which the flow itself may carry "
+                "past 0 and above their start where there is weight decay. Leave out `decay`."
+            )
         weights, loss = eqx.filter(network, is_weight(network)), problem.task.loss(network)
         left, outputs = residual_of(network, problem)
         no, still = jnp.asarray(False), jnp.zeros_like(left)
@@ -158,11 +169,14 @@ def descent_class(tolerance: ArrayLike = 1e-6) -> Callable[[Trajectory], Array]:
         weights = eqx.filter(network, is_weight(network))
         by_one, by_two = (_largest(jax.tree.map(jnp.subtract, weights, then)) for then in seen.before)
         seen = step(seen, network, velocity, problem)
+        # Losses of classification draw outputs to infinity.
+        to_a_target = getattr(problem.task, "criterion", "square") == "square"
+        unbounded = ~(seen.largest <= _BOUND) if to_a_target else jnp.asarray(False)
         finite = trajectory.status == Status.REACHED_T1
         raised = seen.highest > seen.start * (1 + jnp.finfo(seen.start.dtype).eps ** 0.75)
         return jnp.select(
             [
-                ~finite | ~(seen.largest <= _BOUND),
+                ~finite | unbounded,
                 seen.moving & (by_two < tolerance) & (by_one >= tolerance),
                 seen.moving,
                 raised,

@@ -45,6 +45,15 @@ def checked_targets(y: Float[Array, "n ..."], loss: Criterion) -> Float[Array, "
     raise ValueError(f'Argument `loss` is "square", "logistic" or "cross-entropy", but it is {loss!r}.')
 
 
+def or_nan(y: Float[Array, "n ..."], loss: Criterion) -> Float[Array, "n ..."]:
+    """Targets as the loss takes them, where no error can be raised: NaN in the rows that it does not take."""
+    if loss == "square":
+        return y
+    rows = y.reshape(y.shape[0], -1)
+    right = abs(rows) == 1 if loss == "logistic" else (rows >= 0) & (abs(rows.sum(axis=1, keepdims=True) - 1) <= 1e-3)
+    return jnp.where(right.all(axis=1).reshape(-1, *[1] * (y.ndim - 1)), y, jnp.nan)
+
+
 def _checked_signs(y: Float[Array, "n ..."]) -> Float[Array, "n ..."]:
     """Labels -1 and 1, one to a sample."""
     if y.shape[1:] not in ((), (1,)):

@@ -50,8 +50,8 @@ class Samples(Task):
 
     Args:
         x: Inputs, one row per sample, shape (n, ...).
-        y: Targets, shape (n, ...); labels -1 and 1 of shape (n,) or (n, 1), as the network gives its one
-            output, for "logistic"; rows of probabilities, one-hot or soft, of shape (n, classes), for
+        y: Targets, shape (n, ...); labels -1 and 1 of shape (n, 1), or (n,) for a network that gives a plain
+            number, for "logistic"; rows of probabilities, one-hot or soft, of shape (n, classes), for
             "cross-entropy".
         weight: How much each sample counts, shape (n,); all alike if not given. A subclass with
             a `loss` of its own has to read it there.

@@ -7,7 +7,7 @@ import jax
 from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from layerflow.tasks._base import Task
-from layerflow.tasks._losses import Criterion
+from layerflow.tasks._losses import Criterion, or_nan
 from layerflow.tasks._samples import Samples
 
 
@@ -20,7 +20,8 @@ class Stream(Task):
         draw: Function of (key, n) that draws inputs and targets, one row per sample.
         sample: Size of the fixed sample.
         key: Source of the fixed sample.
-        loss: "square", "logistic" or "cross-entropy", as in `Samples`; labels are checked on the fixed sample.
+        loss: "square", "logistic" or "cross-entropy", as in `Samples`; labels are checked on the fixed
+            sample, and descent ends NOT_FINITE at a batch whose labels are no such.
 
     Raises:
         TypeError: If `draw` is no such function.
@@ -73,7 +74,7 @@ class Stream(Task):
         """Fresh samples for one step; they never run out, so `replace` makes no difference."""
         fresh = _drawn(self.draw, jax.random.fold_in(key, step), size)
         # Labels were checked on the fixed sample; a check inside of the loop over steps would call the host.
-        return eqx.tree_at(lambda task: (task.x, task.y), self.seen, (fresh.x, fresh.y))
+        return eqx.tree_at(lambda task: (task.x, task.y), self.seen, (fresh.x, or_nan(fresh.y, self.seen.criterion)))
 
 
 def _drawn(draw: Callable[[PRNGKeyArray, int], tuple[Array, Array]], key: PRNGKeyArray, n: int) -> Samples:

@@ -2,7 +2,7 @@
 
 import equinox as eqx
 import jax.numpy as jnp
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from layerflow.base._numerics import safe_root
 from layerflow.theory._special import Alike, cosh_root, quotient, sinhc_root
@@ -27,6 +27,16 @@ class Growth(eqx.Module):
     def roots(self) -> tuple[Alike, Alike]:
         """gamma^(1/2) and gamma^(-1/2), where infinite 0: what it multiplies is then 0."""
         return safe_root(quotient(self.up, self.down)), safe_root(quotient(self.down, self.up))
+
+    def turn(self, way: Alike) -> tuple[Alike, Alike, Bool[Array, "*shape"]]:
+        """Cosh and sinh of log(gamma) / 2, from S - S0 = `way`, and whether that is small.
+
+        gamma - 1 = 2 (S - S0) h / down has no difference in it. Where it is not small, 1 and 0.
+        """
+        middle = safe_root(self.up * self.down)
+        small = jnp.abs(way * self.h) < middle
+        by = lambda number, other: jnp.where(small, number / jnp.where(small, middle, 1.0), other)
+        return by(0.5 * (self.up + self.down), 1.0), by(way * self.h, 0.0), small
 
     def halves(self, a: Array, b: Array) -> tuple[Array, Array]:
         """A gamma / 2 and B / (2 gamma), whose difference is f and whose sum is Sigma."""

@@ -1,4 +1,4 @@
-"""Networks of leaky ReLU as perturbations of linear ones, the units max(z, slope z) of `layerflow.MLP(slope=)`.
+"""Networks of leaky ReLU as perturbations of linear ones, the units slope z + (1 - slope) max(z, 0) of `MLP(slope=)`.
 
 Such a unit is kappa z + ((1 - slope) / 2) |z|, with the gain kappa = (1 + slope) / 2.
 """

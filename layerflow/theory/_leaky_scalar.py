@@ -1,6 +1,7 @@
 """Leaky ReLU networks with one input: of units of one sign exactly, of both to first order in 1 - slope."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import diffrax as dfx
@@ -14,6 +15,7 @@ from layerflow.theory._roots import root
 from layerflow.theory._scalar import scalar_network
 from layerflow.theory._special import Alike, phi1, quotient
 
+_TRIED = 4097  # of l on its way, a sixth apart
 _STEPS = 4096  # of an integration at most, far beyond what was met
 
 
@@ -41,7 +43,7 @@ def leaky_scalar_network(
 ) -> LeakyScalar:
     """Gradient flow of a leaky ReLU network with one input, for input weights of one sign: exact at every slope.
 
-        f(x) = sum_i b_i max(a_i x, slope a_i x),    L = E|f(x) - S x|^2 / 2.
+        f(x) = sum_i b_i phi(a_i x),    phi(z) = slope z + (1 - slope) max(z, 0),    L = E|f(x) - S x|^2 / 2.
 
     Where all a_i > 0, f(x) = u x for x > 0 and slope u x for x < 0, with u = sum_i a_i b_i, and the weights are those
     of `scalar_network` with
@@ -111,9 +113,10 @@ def leaky_scalar_first_order(
         a_i +- b_i = e^{+-l_i / 2} (a_i +- b_i)(0),    l_i = l (1 +- eps chi / 2) = l_P if a_i > 0, l_N if a_i < 0,
 
     where u_P and u_N are the sums of a_i b_i over units of positive and of negative a_i. The one equation is integrated
-    to 1e-11, in float32 to 1e-5. What is left out is of order eps^2. At chi = 0 it is the linear network of gain kappa,
-    and where units of both signs are alike at t = 0 the correction by chi cancels in f: asymmetry is of first order
-    only if both the inputs and the start have it.
+    to 1e-11, in float32 to 1e-5. What is left out is of order eps^2; far from the linear network, with units on the
+    side of the smaller variance above all, the equation may have no rest, and l grows without bound in a finite time.
+    At chi = 0 it is the linear network of gain kappa, and where units of both signs are alike at t = 0 the correction
+    by chi cancels in f: asymmetry is of first order only if both the inputs and the start have it.
 
     Args:
         t: Times t >= 0.
@@ -128,7 +131,7 @@ def leaky_scalar_first_order(
     The shapes broadcast as for `leaky_scalar_network`.
 
     Returns:
-        As `leaky_scalar_network` does.
+        As `leaky_scalar_network` does; NaN also from where l has grown without bound.
 
     Raises:
         ValueError: If an input weight is 0, a time, the slope, E_+ or E_- is negative, or a number is not real or not
@@ -210,18 +213,19 @@ def _log_growth(of: tuple[Array, ...], rtol: float, adjoint: dfx.AbstractAdjoint
         ups = [jnp.exp(jnp.clip(rate * growth, -most, most)) for _, rate, _ in terms]
         return -target + sum(0.5 * w * (a * up - b / up) for up, (w, _, (a, b)) in zip(ups, terms, strict=True))
 
-    end = root(above, jnp.full_like(t, -most), jnp.full_like(t, most))
-    # Where nothing is aligned with the target there is no end, and l grows until all weights are 0.
-    left = jnp.where(jnp.abs(end) > 0.99 * most, -above(end), 0.0)
+    end, ends = _first_zero(above, t, most)
 
     def velocity(_: Any, y: Array, of: Any) -> Array:
-        end, left, whole, terms = of
+        end, whole, terms = of
         d = end * jnp.exp(-y)
+        near = jnp.where(ends, end, 0.0)
         parts = [
-            0.5 * w * rate * phi1(rate * d) * (a * jnp.exp(rate * end) + b * jnp.exp(rate * (d - end)))
+            0.5 * w * rate * phi1(rate * d) * (a * jnp.exp(rate * near) + b * jnp.exp(rate * (d - near)))
             for w, rate, (a, b) in terms
         ]
-        return whole * (sum(parts) + left * jnp.where(jnp.abs(d) > 1, quotient(jnp.ones_like(d), d), 0.0))
+        away = ~ends & (jnp.abs(d) > 1)
+        straight = -above(-end * jnp.expm1(-y)) / jnp.where(away, d, 1.0)
+        return whole * jnp.where(ends, sum(parts), jnp.where(away, straight, 0.0))
 
     run = dfx.diffeqsolve(
         dfx.ODETerm(velocity),
@@ -230,7 +234,7 @@ def _log_growth(of: tuple[Array, ...], rtol: float, adjoint: dfx.AbstractAdjoint
         t1=jnp.ones_like(t),
         dt0=None,
         y0=jnp.zeros_like(t),
-        args=(end, left, t * speed, terms),
+        args=(end, t * speed, terms),
         stepsize_controller=dfx.PIDController(rtol=rtol, atol=rtol),
         adjoint=adjoint,
         max_steps=_STEPS,
@@ -238,6 +242,21 @@ def _log_growth(of: tuple[Array, ...], rtol: float, adjoint: dfx.AbstractAdjoint
     )
     found: Any = run.ys
     return jnp.where(run.result == dfx.RESULTS.successful, -end * jnp.expm1(-found[0]), jnp.nan)
+
+
+def _first_zero(above: Callable[[Array], Array], like: Array, most: float) -> tuple[Array, Array]:
+    """Where l' = -above(l) comes to rest from l = 0, and whether it does; else as far as numbers reach that way.
+
+    Beyond first order in 1 - slope there may be other zeros, and none on the way: l then grows without end.
+    """
+    first = above(jnp.zeros_like(like))
+    way = -jnp.sign(first)
+    tried = jnp.linspace(0.0, most, _TRIED, dtype=like.dtype)
+    passed = (jax.vmap(lambda size: above(way * size))(tried) * first <= 0)[1:]
+    ends, number = jnp.any(passed) | (first == 0), jnp.argmax(passed)
+    one, other = way * tried[number], way * tried[number + 1]
+    found = root(above, jnp.minimum(one, other), jnp.maximum(one, other))
+    return jnp.where(first == 0, 0.0, jnp.where(ends, found, way * most)), ends
 
 
 def _times_exponential(part: Alike, exponent: Alike) -> Alike:

@@ -206,9 +206,11 @@ def _state(
     start = jnp.sum(a0 * b0, axis=-1) / jnp.abs(z)
     more, less = grown.halves(a, b)
     scale = more + less
+    # A layer that is small beside the other would drown in the sums a + b and a - b.
+    cosh, sinh, small = (part[..., None] for part in grown.turn(target - start))
     return ScalarNetwork(
-        a=aligned + opposed,
-        b=signed(aligned - opposed, z),
+        a=jnp.where(small, a0 * cosh + b0 * sinh, aligned + opposed),
+        b=signed(jnp.where(small, b0 * cosh + a0 * sinh, aligned - opposed), z),
         output=grown.output(a, b, start, target),
         growth=grown.factor(),
         weight_scale=scale,
