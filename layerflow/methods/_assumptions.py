@@ -13,6 +13,13 @@ from jaxtyping import Array, Bool, Float
 
 from layerflow.theory._special import phi1
 
+_ROUNDINGS = 100  # by so many a start or a task may miss an assumption: numbers as given are no more exact
+
+
+def beyond_rounding(violations: Float[Array, "*some"]) -> Bool[Array, "*some"]:
+    """Whether violations are larger than rounding of numbers as given, so that what they cost has to be judged."""
+    return violations > _ROUNDINGS * jnp.finfo(violations.dtype).eps
+
 
 class Assumption(eqx.Module):
     """What a closed form assumes of the numbers of a problem.
@@ -33,6 +40,11 @@ class Assumption(eqx.Module):
     def strict(cls, needs: str, violation: Float[Array, ""]) -> "Assumption":
         """One without which the formula says nothing, however small its violation."""
         return cls(needs, violation, jnp.where(violation == 0, 0.0, jnp.inf))
+
+    @classmethod
+    def to_rounding(cls, needs: str, violation: Float[Array, ""]) -> "Assumption":
+        """One of which no more than rounding may be missing, whatever more would cost."""
+        return cls(needs, violation, jnp.where(beyond_rounding(violation), jnp.inf, violation))
 
     @classmethod
     def not_negative(cls, variance: Float[Array, "..."]) -> "Assumption":

@@ -12,12 +12,12 @@ from jaxtyping import Array, Float, PyTree
 from layerflow import theory
 from layerflow._problem import Problem
 from layerflow.base._checks import collect
-from layerflow.methods._assumptions import Assumption, cost_of_coupling, cost_of_spread
+from layerflow.methods._assumptions import Assumption, beyond_rounding, cost_of_coupling, cost_of_spread
+from layerflow.methods._chain_form import AlignedChain
 from layerflow.methods._form import ClosedForm, Layers, data_of, usual
 from layerflow.methods._leaky_forms import LeakyPair, LeakyScalar
 from layerflow.methods._one_layer import along_axes, one_layer
 from layerflow.methods._riccati_forms import BalancedNetwork, WideNetwork
-from layerflow.methods._two_layers import beyond_rounding
 from layerflow.networks import MLP, DiagonalNetwork, LayerwiseNetwork, LinearNetwork
 from layerflow.observables import layer_imbalance
 from layerflow.tasks import Modes, Moments, Samples, Task
@@ -223,6 +223,7 @@ LINEAR: tuple[ClosedForm, ...] = (
     LinearModel(),
     LayerPairs(),
     DeepModes(),
+    AlignedChain(),
     ScalarNetwork(),
     WideNetwork(),
     BalancedNetwork(),

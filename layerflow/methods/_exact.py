@@ -40,7 +40,8 @@ class Exact(Method):
     """Closed forms of `layerflow.theory` in place of integration, where one holds.
 
     Linear models on any data, with or without one number of weight decay; diagonal networks on Modes, and
-    those of two layers on uncorrelated inputs; two-layer networks of one input and one output from any
+    those of two layers on uncorrelated inputs; linear networks of more layers, equal in size and aligned with
+    the task, on whitened inputs; two-layer networks of one input and one output from any
     start; of these two also where both layers have positive `rates` of their own, on Modes if diagonal;
     two-layer networks on whitened inputs that are lambda-balanced, or have the Gram matrices with which infinitely
     wide random layers start (`theory.wide_matrix`). Of leaky ReLU, an `MLP` of two layers without biases on Samples:

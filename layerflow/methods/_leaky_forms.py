@@ -10,7 +10,6 @@ from layerflow import theory
 from layerflow._problem import Problem
 from layerflow.methods._assumptions import Assumption
 from layerflow.methods._form import ClosedForm, Layers
-from layerflow.methods._two_layers import beyond_rounding
 from layerflow.networks import MLP
 from layerflow.tasks import Samples
 from layerflow.tasks._moments import mean_product
@@ -86,9 +85,13 @@ class LeakyPair(ClosedForm):
         size = lambda *parts: jnp.stack([jnp.abs(part).max() for part in parts]).max()
         unlike, largest = size(w1[0] + w1[1], w2[0, 0] + w2[0, 1]), size(w1, w2)
         return [
-            _to_rounding("the weights of one unit are those of the other with the other sign", unlike, largest),
-            _to_rounding("the inputs are whitened, E[x x^T] = c I", off, variance),
-            _to_rounding("the samples come with their negatives, -x and -y with x and y", *_asymmetry(problem.task)),
+            Assumption.to_rounding(
+                "the weights of one unit are those of the other with the other sign", _relative(unlike, largest)
+            ),
+            Assumption.to_rounding("the inputs are whitened, E[x x^T] = c I", _relative(off, variance)),
+            Assumption.to_rounding(
+                "the samples come with their negatives, -x and -y with x and y", _relative(*_asymmetry(problem.task))
+            ),
             Assumption.strict("the slope is above -1", jnp.where(slope > -1, 0.0, -slope)),
         ]
 
@@ -129,7 +132,5 @@ def _asymmetry(task: Any) -> tuple[Float[Array, ""], Float[Array, ""]]:
     return jnp.stack(apart).max(), jnp.abs(rows).max()
 
 
-def _to_rounding(needs: str, violation: Float[Array, ""], size: Float[Array, ""]) -> Assumption:
-    """An assumption of which no more than rounding may be missing."""
-    relative = violation / jnp.where(size > 0, size, 1.0)
-    return Assumption(needs, relative, jnp.where(beyond_rounding(relative), jnp.inf, relative))
+def _relative(violation: Float[Array, ""], size: Float[Array, ""]) -> Float[Array, ""]:
+    return violation / jnp.where(size > 0, size, 1.0)

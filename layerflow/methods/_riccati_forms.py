@@ -5,9 +5,9 @@ from jaxtyping import Array, Bool, Float
 
 from layerflow._problem import Problem
 from layerflow.base._numerics import safe_root
-from layerflow.methods._assumptions import Assumption
+from layerflow.methods._assumptions import Assumption, beyond_rounding
 from layerflow.methods._form import ClosedForm, Layers, data_of
-from layerflow.methods._two_layers import TwoLayers, beyond_rounding, judged
+from layerflow.methods._two_layers import TwoLayers, judged
 from layerflow.networks import LinearNetwork
 from layerflow.observables import layer_imbalance
 from layerflow.tasks import Modes
@@ -88,7 +88,7 @@ class WideNetwork(BalancedNetwork):
         either = lambda needs, one, other: Assumption(
             needs,
             jnp.where(wide, one, other.violation),
-            jnp.where(wide, _cost_of_rounding(one), other.cost),
+            jnp.where(wide, Assumption.to_rounding(needs, one).cost, other.cost),
             jnp.asarray(other.doubtful) & ~wide,
         )
         violated = jnp.minimum(_unlike_wide(here), balanced.violation)
@@ -130,8 +130,3 @@ def _is_wide(here: TwoLayers) -> Bool[Array, ""]:
     scale, near = _weight_scale(here), here.nearest
     least = jnp.finfo(scale.dtype).eps ** 0.25 * jnp.sqrt(jnp.sum((near.w2 @ near.w1) ** 2))
     return (scale > least) & (_unlike_wide(here) < here.violations[1])
-
-
-def _cost_of_rounding(violation: Float[Array, ""]) -> Float[Array, ""]:
-    """What a violation costs where only rounding is allowed."""
-    return jnp.where(beyond_rounding(violation), jnp.inf, violation)

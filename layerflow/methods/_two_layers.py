@@ -4,12 +4,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Float
 
 from layerflow import theory
 from layerflow.base._checks import collect
-
-_ROUNDINGS = 100  # by so many a start or a task may miss an assumption: numbers as given are no more exact
+from layerflow.methods._assumptions import beyond_rounding
 
 
 class Balanced(NamedTuple):
@@ -100,11 +99,6 @@ class TwoLayers(NamedTuple):
         answer = jax.tree.map(lambda of_all: of_all[0], paths)
         _, unbalanced, *coloured = jax.vmap(lambda path: _gap(path, answer))(paths)
         return jnp.stack([jnp.stack(coloured).max(), unbalanced])
-
-
-def beyond_rounding(violations: Float[Array, "*some"]) -> Bool[Array, "*some"]:
-    """Whether violations are larger than rounding of numbers as given, so that what they cost has to be judged."""
-    return violations > _ROUNDINGS * jnp.finfo(violations.dtype).eps
 
 
 @jax.jit  # traced once, not at every sweep

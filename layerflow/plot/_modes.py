@@ -23,6 +23,7 @@ def modes(
     data: "xarray.Dataset | xarray.DataArray | Trajectory",
     *,
     target: "ArrayLike | None" = None,
+    closed: "xarray.Dataset | xarray.DataArray | Trajectory | None" = None,
     band: str = "seed",
     spread: Spread = "quartiles",
     log: bool = False,
@@ -38,6 +39,7 @@ def modes(
             with `mode_strengths`, or that variable of it, once it has no axes but time, mode and `band`.
         target: Strengths asked for, shape (mode,) or a number for all; those of the task of a
             trajectory if not given.
+        closed: Theory, drawn thin and black over the numbers: what `solve` or `sweep` gave with `Exact`, at any times.
         band: Dimension of the ensemble, where the data have it.
         spread: What the band is, as for `curves`.
         log: Logarithmic vertical axis.
@@ -47,8 +49,8 @@ def modes(
         The matplotlib Axes.
 
     Raises:
-        ValueError: If there are no modes or no times, dimensions are left over, or `target` does not hold one
-            number per mode.
+        ValueError: If there are no modes or no times, dimensions are left over, `target` does not hold one
+            number per mode, or `closed` has other modes.
 
     Example:
         >>> import jax.numpy as jnp, layerflow as lf
@@ -63,13 +65,7 @@ def modes(
     """
     if isinstance(data, Trajectory):
         target = mode_targets(data.problem, "plot.modes") if target is None else target
-        data = _labelled(data)
-    array = chosen(data, "mode_strengths" if hasattr(data, "data_vars") else None)
-    if "mode" not in array.dims:
-        raise ValueError(
-            f"Modes lie along a dimension `mode`, but `{array.name}` has {', '.join(f'`{d}`' for d in array.dims)}. "
-            f'Rename its own, as in array.rename(skill="mode").'
-        )
+    array = _strengths(data)
     count = array.sizes["mode"]
     if target is not None and np.shape(target) not in ((), (count,)):
         raise ValueError(
@@ -78,12 +74,40 @@ def modes(
         )
     before = 0 if ax is None else len(ax.lines)
     ax = curves(array, hue="mode", band=band, spread=spread, log=log, ax=ax)
+    colours = [line.get_color() for line in ax.lines[before:]]
+    if closed is not None:
+        _draw_closed(ax, _strengths(closed), array, band)
     if target is not None:
-        colours = [line.get_color() for line in ax.lines[before:]]
         _draw_targets(ax, np.broadcast_to(np.asarray(target, float), count), colours)
     if ax.get_legend() is not None:  # many modes have a colour bar there
         ax.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return ax
+
+
+def _strengths(data: Any) -> "xarray.DataArray":
+    """Strengths over time and mode, or an error."""
+    data = _labelled(data) if isinstance(data, Trajectory) else data
+    array = chosen(data, "mode_strengths" if hasattr(data, "data_vars") else None)
+    if "mode" not in array.dims:
+        raise ValueError(
+            f"Modes lie along a dimension `mode`, but `{array.name}` has {', '.join(f'`{d}`' for d in array.dims)}. "
+            f'Rename its own, as in array.rename(skill="mode").'
+        )
+    return array
+
+
+def _draw_closed(ax: "Axes", closed: "xarray.DataArray", array: "xarray.DataArray", band: str) -> None:
+    """A thin line for each mode, of the median over the ensemble if there is one."""
+    closed = closed.median(band) if band in closed.dims else closed
+    (time, *others) = (dim for dim in closed.dims if dim != "mode")
+    if others or closed.sizes["mode"] != array.sizes["mode"] or time not in array.dims:
+        raise ValueError(
+            f"Argument `closed` needs strengths of the same {array.sizes['mode']} modes over {time}, as lf.Exact gives "
+            f"them, but they have {dict(closed.sizes)} beside {dict(array.sizes)}."
+        )
+    thin: dict[str, Any] = {"color": "black", "linewidth": 0.9, "dashes": (4, 3)}
+    ax.plot(closed[time], closed.transpose(time, "mode"), **thin)
+    ax.plot([], [], label="closed form", **thin)
 
 
 def _labelled(trajectory: Trajectory) -> "xarray.DataArray":

@@ -1,7 +1,7 @@
 """Starts that line up with the task, with one another, or put the weight into one layer."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,27 +11,34 @@ from layerflow.base._checks import check_key, real_array, require
 from layerflow.networks import MLP, LinearNetwork
 from layerflow.networks._widths import checked_widths, per_layer
 from layerflow.starts._balanced import orthogonal_matrices, two_layers
+from layerflow.starts._chain import chain
 from layerflow.tasks import Moments, Samples
 
 
 def aligned(
-    task: Moments | Samples, lam: ArrayLike, strengths: ArrayLike, *, hid: int, key: PRNGKeyArray | None = None
+    task: Moments | Samples,
+    lam: ArrayLike | Sequence[ArrayLike],
+    strengths: ArrayLike,
+    *,
+    hid: int | Sequence[int],
+    key: PRNGKeyArray | None = None,
 ) -> LinearNetwork:
-    """A two-layer network with the singular vectors of its task: every mode learns by itself (Eqs. 49, 59).
+    """A linear network with the singular vectors of its task: every mode learns by itself (Eqs. 49, 59).
 
-    With E[y x^T] = U diag(s) V^T,
+    With E[y x^T] = U diag(s) V^T, and for every pair of neighbouring layers,
 
-        w2 @ w1 = U diag(strengths) V^T,    w2^T w2 - w1 w1^T = lam * I.
+        w[-1] @ ... @ w[0] = U diag(strengths) V^T,    w[l+1]^T w[l+1] - w[l] w[l]^T = lam[l] * I.
 
     Args:
         task: Whose correlation E[y x^T] gives U and V; modes come by falling singular value.
-        lam: Layer imbalance, shape (), under the conditions of `lambda_balanced`.
-        strengths: Mode strengths at t = 0, shape (min(inp, hid, out),) or a scalar for all.
-        hid: Width of the hidden layer.
-        key: Source of a random rotation of the hidden units; none if not given.
+        lam: Layer imbalance, shape (), under the conditions of `lambda_balanced`; with several hidden layers also one
+            for each pair, shape (layers - 1,), under those of `lambda_balanced_chain`.
+        strengths: Mode strengths at t = 0, shape (min(inp, *hid, out),) or a scalar for all.
+        hid: Width of the hidden layer, or of every hidden layer, (4, 4).
+        key: Source of random rotations of the hidden units; none if not given.
 
     Returns:
-        Network with `weights` of shapes (hid, inp) and (out, hid).
+        Network with `weights` of shapes (hid, inp), ..., (out, hid).
 
     Raises:
         TypeError: If the task is not made of data, or has a loss that is not that of squares.
@@ -42,6 +49,8 @@ def aligned(
         >>> task = lf.Moments.whitened(yx=jnp.diag(jnp.array([3.0, 1.0])))
         >>> abs(lf.aligned(task, 0.0, 0.1, hid=2).matrix).round(3).tolist()
         [[0.1..., 0.0], [0.0, 0.1...]]
+        >>> lf.aligned(task, 0.0, 0.1, hid=(2, 3)).widths
+        (2, 2, 3, 2)
 
     References:
         Saxe et al. (2014), arXiv:1312.6120; Dominé et al. (2025), arXiv:2409.14623.
@@ -52,11 +61,21 @@ def aligned(
         )
     yx = task.yx if isinstance(task, Moments) else task.moments.yx
     u, _, vt = jnp.linalg.svd(yx, full_matrices=True)
+    hidden = (hid,) if isinstance(hid, int) else tuple(hid)
+    if len(hidden) != 1:
+        widths = checked_widths((yx.shape[1], *hidden, yx.shape[0]))
+        turned = [*_rotations(key, hidden, yx.dtype)]
+        return chain(lam, strengths, widths, lambda dtype: [r.astype(dtype) for r in (vt.T, *turned, u)])
+    (r,) = _rotations(key, hidden, yx.dtype)
+    one: Any = lam
+    return two_layers(one, strengths, u, r, vt.T)
+
+
+def _rotations(key: PRNGKeyArray | None, hidden: tuple[int, ...], dtype: Any) -> Sequence[Array]:
+    """Of the units of every hidden layer."""
     if key is None:
-        r: Array = jnp.eye(hid, dtype=yx.dtype)
-    else:
-        (r,) = orthogonal_matrices(key, (hid,), yx.dtype)
-    return two_layers(lam, strengths, u, r, vt.T)
+        return [jnp.eye(width, dtype=dtype) for width in hidden]
+    return orthogonal_matrices(key, hidden, dtype)
 
 
 Layers = TypeVar("Layers", LinearNetwork, MLP)

@@ -1,7 +1,8 @@
 """Linear networks of any depth with a given imbalance between each pair of layers."""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +61,16 @@ def lambda_balanced_chain(
     """
     check_key(key)
     widths = checked_widths(widths)
+    return chain(lams, strengths, widths, lambda dtype: orthogonal_matrices(key, widths, dtype))
+
+
+def chain(
+    lams: ArrayLike | Sequence[ArrayLike],
+    strengths: ArrayLike,
+    widths: tuple[int, ...],
+    rotations_of: Callable[[Any], Sequence[Float[Array, "_width _width"]]],
+) -> LinearNetwork:
+    """The chain with given imbalances, strengths and singular vectors at every layer of units, or an error."""
     lams, strengths = _checked(lams, strengths, widths)
     lams = _feasible(lams, widths)
     squares = [[column] for column in layer_squares(lams, strengths).T]
@@ -67,7 +78,7 @@ def lambda_balanced_chain(
         layers, values, _ = _surplus_squares(lams, widths, begin, end)
         for layer, square in zip(layers, values, strict=True):
             squares[layer].append(jnp.full(high - low, jnp.maximum(square, 0.0)))
-    rotations = orthogonal_matrices(key, widths, lams.dtype)
+    rotations = rotations_of(lams.dtype)
     values = [safe_root(jnp.concatenate(parts)) for parts in squares]
     return LinearNetwork(
         tuple(
