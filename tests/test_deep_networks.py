@@ -287,7 +287,8 @@ def test_observables_say_what_they_need(observe, message):
 def test_no_closed_form_is_told_by_the_network(key):
     problem = lf.Problem(lf.MLP.lecun(key, (3, 2)), SMALL)
 
-    assert "; MLP has no `matrix`" in str(lf.Exact.applies(problem))
+    assert "leaky ReLU network of one input, with input weights of one sign" in str(lf.Exact.applies(problem))
+    assert "for it has other than two layers, or biases" in str(lf.Exact.applies(problem))
 
 
 def test_collapse_needs_classes(key):

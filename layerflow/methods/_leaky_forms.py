@@ -110,7 +110,7 @@ def _unfit(problem: Problem) -> str | None:
     if type(network) is not MLP or network.activation is not jax.nn.relu:
         return "it is no MLP of leaky ReLU, activation=jax.nn.relu"
     if len(network.weights) != 2 or network.biases is not None:
-        return "it has more than two layers, or biases"
+        return "it has other than two layers, or biases"
     if not isinstance(network.output_scale, float) or network.output_scale != 1:
         return "its output scale is not 1"
     vectors = isinstance(task, Samples) and task.x.ndim == task.y.ndim == 2
