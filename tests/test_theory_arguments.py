@@ -18,6 +18,7 @@ DATA, MOMENTS = {"x": ROWS, "y": ONE}, {"xx": EYE, "yx": P}
 REGRESSION = {"samples_per_input": ONE, "signal": ONE, "noise": ONE, "start": ONE}
 PAIR = {"first": ONE, "second": ONE, "alignment": 0.5 * ONE}
 LAYERS = {"w1": EYE, "w2": EYE, "sigma_yx": EYE}
+TASKS = {"sigma_yx": np.ones((2, 2, 2)), "switches": ONE, "factors": ONE}
 LEAKY = {"a0": np.array([0.3, 0.2]), "b0": P, "target": ONE, "variance_above": ONE, "variance_below": ONE}
 # A good call of every closed form; whatever an array holds here is asked to be real, finite and there.
 CALLS = {
@@ -29,6 +30,7 @@ CALLS = {
     "balanced_limit": {"lam": 0.0, "sigma_yx": EYE, "hid": 2},
     "balanced_network": LAYERS | {"lam": 0.0, "t": 1.0},
     "balanced_path": LAYERS | {"lam": 0.0, "ts": np.ones(2)},
+    "balanced_sequence": LAYERS | TASKS | {"lam": 0.0, "ts": np.ones(2)},
     "balanced_strength": T | {"lam": ONE, "target": ONE, "strength": ONE},
     "balanced_violations": {"w1": EYE, "w2": EYE, "xx": EYE},
     "balancing": SCALAR,
@@ -60,6 +62,8 @@ CALLS = {
     "exponential_time": {"fraction": 0.5 * ONE} | MODE,
     "fine_tuned": {"auxiliary": ONE, "readout": ONE},
     "flow_sharpness": SCALAR,
+    "forgetting": {"first": EYE, "second": EYE},
+    "forgetting_excess": {"first_loss": ONE, "second_loss": ONE, "distance": ONE},
     "forgetting_time": {"threshold": ONE, "samples_per_input": 0.5 * ONE, "start": ONE, "decay": ONE},
     "frozen_kernel_output": T | SCALAR,
     "growth_bound": SCALAR,
@@ -85,6 +89,7 @@ CALLS = {
     "optimal_ridge": {"samples_per_input": ONE, "signal": ONE, "noise": ONE},
     "parameter_law": {"alpha": ONE, "target": ONE},
     "plateau_losses": {"target": ONE, "variance": ONE},
+    "reversal_time": {"lam": ONE, "strength": ONE, "target": -ONE},
     "saddle_to_saddle": MOMENTS,
     "scalar_descent": {"learning_rate": 0.1 * ONE, "steps": 2} | SCALAR,
     "scalar_network": T | SCALAR,
@@ -103,6 +108,7 @@ CALLS = {
     "spike": {"strength": ONE, "outputs_per_input": ONE},
     "stages_separate": {"start": 0.1 * ONE, "target": ONE},
     "student_error": T | {"lam": ONE, "strengths": ONE, "start": ONE, "inp": 3, "out": 3, "noise": ONE},
+    "switch_rates": {"lam": 1.0, "strengths": ONE},
     "symmetric_factorisation": {"u": EYE, "sigma": EYE, "t": 1.0},
     "time_law": {"alpha": ONE, "start": 0.1 * ONE, "target": ONE},
     "transition": T | {"lam": ONE, "target": ONE, "strength": ONE},

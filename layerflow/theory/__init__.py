@@ -55,6 +55,7 @@ from layerflow.theory._richness import (
 from layerflow.theory._saddles import Saddles, saddle_to_saddle
 from layerflow.theory._scalar import ScalarNetwork, scalar_network, scalar_network_limit, scalar_network_time
 from layerflow.theory._scaling import ComputeLaw, ScalingLaw, compute_law, data_law, parameter_law, time_law
+from layerflow.theory._sequence import balanced_sequence, forgetting, forgetting_excess, reversal_time, switch_rates
 from layerflow.theory._skills import (
     expected_skill_loss,
     skill_frequencies,
@@ -126,6 +127,7 @@ __all__ = [
     "balanced_limit",
     "balanced_network",
     "balanced_path",
+    "balanced_sequence",
     "balanced_strength",
     "balanced_violations",
     "balancing",
@@ -159,6 +161,8 @@ __all__ = [
     "exponential_time",
     "fine_tuned",
     "flow_sharpness",
+    "forgetting",
+    "forgetting_excess",
     "forgetting_time",
     "frozen_kernel_output",
     "growth_bound",
@@ -184,6 +188,7 @@ __all__ = [
     "optimal_ridge",
     "parameter_law",
     "plateau_losses",
+    "reversal_time",
     "saddle_to_saddle",
     "scalar_descent",
     "scalar_network",
@@ -202,6 +207,7 @@ __all__ = [
     "spike",
     "stages_separate",
     "student_error",
+    "switch_rates",
     "symmetric_factorisation",
     "time_law",
     "transition",

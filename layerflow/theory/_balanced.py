@@ -174,7 +174,7 @@ def balanced_network(w1: ArrayLike, w2: ArrayLike, lam: ArrayLike, sigma_yx: Arr
         Nam et al., arXiv:2502.21009, appendix G.
     """
     (t,) = _at(t, "t", ())
-    w1, w2, lam, sigma_yx, t = _checked(w1, w2, lam, sigma_yx, t, "t")
+    w1, w2, lam, sigma_yx, t = balanced_arguments(w1, w2, lam, sigma_yx, t, "t")
     return _record(_factor(w1, w2, lam, sigma_yx, t), w1.shape[1])
 
 
@@ -206,7 +206,7 @@ def balanced_path(w1: ArrayLike, w2: ArrayLike, lam: ArrayLike, sigma_yx: ArrayL
         As for `balanced_network`.
     """
     (ts,) = _at(ts, "ts", (None,))
-    w1, w2, lam, sigma_yx, ts = _checked(w1, w2, lam, sigma_yx, ts, "ts")
+    w1, w2, lam, sigma_yx, ts = balanced_arguments(w1, w2, lam, sigma_yx, ts, "ts")
     along = jax.vmap(_factor, in_axes=(None, None, None, None, 0))
     return _record(along(w1, w2, lam, sigma_yx, ts), w1.shape[1])
 
@@ -364,7 +364,9 @@ def _at(t: ArrayLike, name: str, shape: tuple[int | None, ...]) -> list[Array]:
     return [time]
 
 
-def _checked(w1: ArrayLike, w2: ArrayLike, lam: ArrayLike, sigma_yx: ArrayLike, t: Array, name: str) -> list[Array]:
+def balanced_arguments(
+    w1: ArrayLike, w2: ArrayLike, lam: ArrayLike, sigma_yx: ArrayLike, t: Array, name: str
+) -> list[Array]:
     """All arguments in one dtype, or an error."""
     w1, w2, lam, sigma_yx, t = real_arrays(w1=w1, w2=w2, lam=lam, sigma_yx=sigma_yx, t=t)
     w1, w2 = _layers(w1, w2)

@@ -33,7 +33,8 @@ def single_neuron(w: ArrayLike, a: ArrayLike, beta: ArrayLike, t: ArrayLike) -> 
         H = [[-delta / 2, s], [s, delta / 2]],    M = 1 + int_0^t |e^{Hu} (wp, a)|^2 + e^{-delta u} |wo|^2 du.
 
     delta -> infinity is lazy, delta = 0 rich, delta -> -infinity delayed rich. Any sign of delta and
-    a; a crosses 0 where it must.
+    a; a crosses 0 where it must. Near the reversal of a learnt task, where the part of (wp, a) that grows is small
+    beside the one that shrinks, both are taken along the eigenvectors of H, which keeps their digits.
 
     Args:
         w: Input weights at t = 0, shape (inp,).
@@ -84,13 +85,34 @@ def _neuron(w: Float[Array, " inp"], a: Float[Array, ""], beta: Float[Array, " i
 
     # int_0^t e^{2Hu} du = e^{Ht} sinh(kt) / k, so that its part of M is the square of half the way.
     half_w, half_a = flow(0.5 * t)
+    end_w, end_a = flow(t)
     slower = jnp.where(delta < 0, rest, k + 0.5 * delta)  # k + delta / 2 >= 0
-    m = jnp.exp(-2 * k * t) + t * phi1(2 * k * t) * (half_w**2 + half_a**2)
+    decay, grown = jnp.exp(-2 * k * t), t * phi1(2 * k * t)
+    way = half_w**2 + half_a**2
+    (first, second), rises, falls = _eigen_parts(delta, s, k, along, across, a)
+    reverses = (jnp.abs(rises) < 0.1 * jnp.abs(falls)) & (s > 0)
+    way = jnp.where(reverses, rises**2 + decay * falls**2, way)
+    end_w = jnp.where(reverses, rises * first + decay * falls * second, end_w)
+    end_a = jnp.where(reverses, rises * second - decay * falls * first, end_a)
+    m = decay + grown * way
     m = m + jnp.exp(-2 * jnp.where(delta < 0, rest, k) * t) * t * phi1(jnp.abs(delta) * t) * jnp.sum(across**2)
     # Only a start at rest at 0, or exactly on its way there, underflows.
     root = jnp.sqrt(jnp.where(m > 0, m, 1.0))
-    end_w, end_a = flow(t)
     return Neuron(end_w / root * unit + jnp.exp(-slower * t) / root * across, end_a / root)
+
+
+def _eigen_parts(
+    delta: Array, s: Array, k: Array, along: Array, across: Array, a: Array
+) -> tuple[tuple[Array, Array], Array, Array]:
+    """The eigenvector of H to +k, and how much of (wp, a) lies along it and along that to -k."""
+    safe = jnp.where(k > 0, k, 1.0)
+    larger = jnp.sqrt(0.5 + 0.25 * jnp.abs(delta) / safe)
+    smaller = 0.5 * s / (safe * larger)
+    first, second = jnp.where(delta < 0, larger, smaller), jnp.where(delta < 0, smaller, larger)
+    # At a reversal wp and -a nearly cancel, and so do their squares in delta.
+    exact = (a - along) * (a + along) - jnp.sum(across**2)
+    rises = first * (along + a) + 0.5 * exact / (safe * (larger + smaller)) * a
+    return (first, second), rises, second * along - first * a
 
 
 def symmetric_factorisation(u: ArrayLike, sigma: ArrayLike, t: ArrayLike) -> Float[Array, "n hid"]:
