@@ -19,6 +19,7 @@ REGRESSION = {"samples_per_input": ONE, "signal": ONE, "noise": ONE, "start": ON
 PAIR = {"first": ONE, "second": ONE, "alignment": 0.5 * ONE}
 LAYERS = {"w1": EYE, "w2": EYE, "sigma_yx": EYE}
 TASKS = {"sigma_yx": np.ones((2, 2, 2)), "switches": ONE, "factors": ONE}
+TURNED = {"cosine": 0.5 * ONE, "target": ONE, "weight_norm": ONE}
 LEAKY = {"a0": np.array([0.3, 0.2]), "b0": P, "target": ONE, "variance_above": ONE, "variance_below": ONE}
 # A good call of every closed form; whatever an array holds here is asked to be real, finite and there.
 CALLS = {
@@ -67,6 +68,7 @@ CALLS = {
     "forgetting_time": {"threshold": ONE, "samples_per_input": 0.5 * ONE, "start": ONE, "decay": ONE},
     "frozen_kernel_output": T | SCALAR,
     "growth_bound": SCALAR,
+    "heavy_normalised_neuron": T | TURNED,
     "inflection_time": SCALAR,
     "joint_strengths": PAIR,
     "joint_student_error": T | {"lam": ONE, "start": ONE, "inp": 3, "out": 3, "noise": ONE} | PAIR,
@@ -81,11 +83,15 @@ CALLS = {
     "leaky_scalar_network": T | LEAKY | {"slope": 0.5 * ONE},
     "least_l1": DATA,
     "least_norm": DATA | {"start": P, "difference": P},
+    "light_normalised_neuron": T | {"scale": ONE, "target": ONE},
     "mirror_coordinate": {"a": P, "b": P},
     "mirror_flow": T | MOMENTS | {"theta": P, "difference": P},
     "mirror_potential": {"strength": P, "difference": ONE},
     "mirror_strength": {"theta": P, "difference": ONE},
     "linear_estimator": T | {"x": EYE, "y": np.ones(2), "w0": P},
+    "normalised_cosine": T | TURNED | {"scale": ONE, "decay": ONE},
+    "normalised_neuron": T | TURNED | {"scale": ONE},
+    "normalised_pair": T | {"a0": ONE, "b0": ONE, "target": ONE, "variance": ONE},
     "optimal_ridge": {"samples_per_input": ONE, "signal": ONE, "noise": ONE},
     "parameter_law": {"alpha": ONE, "target": ONE},
     "plateau_losses": {"target": ONE, "variance": ONE},
@@ -95,6 +101,8 @@ CALLS = {
     "scalar_network": T | SCALAR,
     "scalar_network_limit": SCALAR,
     "scalar_network_time": {"output": 0.5 * ONE} | SCALAR,
+    "scheduled_network": LAYERS | {"integral": jnp.sin, "t": 1.0},
+    "scheduled_strength": T | {"start": ONE, "integral": jnp.sin, "variance": ONE},
     "shifted_absolute_moments": {"w": EYE, "mean": P},
     "sigmoidal": T | MODE,
     "sigmoidal_time": {"fraction": 0.5 * ONE} | MODE,

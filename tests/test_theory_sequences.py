@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 from scipy.integrate import solve_ivp
+from scipy.linalg import expm
 
 import layerflow as lf
 from layerflow import theory
@@ -286,8 +287,8 @@ def test_parity_decides_whether_a_square_reversal_is_learnt(n):
     s = np.array([1.0, 0.8, 0.5, 0.7])[:n]
     task = np.diag(s)
     learnt = theory.balanced_limit(0.0, task, n)
-    turn = np.linalg.qr(np.eye(n) + 1e-2 * np.triu(np.random.default_rng(0).normal(size=(n, n)), 1) * (n > 1))[0]
-    turn = turn * np.sign(np.diagonal(turn))
+    skew = np.triu(np.random.default_rng(0).normal(size=(n, n)), 1)
+    turn = expm(1e-2 * (skew - skew.T))
     path = theory.balanced_path(learnt.w1 @ turn.T, learnt.w2, 0.0, -task, np.array([40.0]))
     assert bool(theory.sign_obstruction(learnt.w1, learnt.w2, -task)) == (n % 2 == 1)
     np.testing.assert_allclose(path.loss(-task)[0], 0.5 * s.min() ** 2 * (n % 2), atol=1e-5)

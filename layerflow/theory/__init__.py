@@ -44,6 +44,14 @@ from layerflow.theory._mirror import deep_mirror_strength, mirror_coordinate, mi
 from layerflow.theory._mirror_flow import MirrorPath, deep_mirror_flow, mirror_flow
 from layerflow.theory._mode import LayerPair, exponential, layer_pair, sigmoidal
 from layerflow.theory._neuron import Neuron, single_neuron, symmetric_factorisation
+from layerflow.theory._normalised import (
+    NormalisedNeuron,
+    heavy_normalised_neuron,
+    light_normalised_neuron,
+    normalised_cosine,
+    normalised_neuron,
+    normalised_pair,
+)
 from layerflow.theory._projection import Projection, bregman_projection, least_norm
 from layerflow.theory._richness import (
     ends_at_saddle,
@@ -55,6 +63,7 @@ from layerflow.theory._richness import (
 from layerflow.theory._saddles import Saddles, saddle_to_saddle
 from layerflow.theory._scalar import ScalarNetwork, scalar_network, scalar_network_limit, scalar_network_time
 from layerflow.theory._scaling import ComputeLaw, ScalingLaw, compute_law, data_law, parameter_law, time_law
+from layerflow.theory._schedules import scheduled_network, scheduled_strength
 from layerflow.theory._sequence import balanced_sequence, forgetting, forgetting_excess, reversal_time, switch_rates
 from layerflow.theory._skills import (
     expected_skill_loss,
@@ -108,6 +117,7 @@ __all__ = [
     "LeakyScalar",
     "MirrorPath",
     "Neuron",
+    "NormalisedNeuron",
     "Projection",
     "Ridge",
     "Saddles",
@@ -166,6 +176,7 @@ __all__ = [
     "forgetting_time",
     "frozen_kernel_output",
     "growth_bound",
+    "heavy_normalised_neuron",
     "inflection_time",
     "joint_strengths",
     "joint_student_error",
@@ -180,11 +191,15 @@ __all__ = [
     "leaky_scalar_network",
     "least_l1",
     "least_norm",
+    "light_normalised_neuron",
     "linear_estimator",
     "mirror_coordinate",
     "mirror_flow",
     "mirror_potential",
     "mirror_strength",
+    "normalised_cosine",
+    "normalised_neuron",
+    "normalised_pair",
     "optimal_ridge",
     "parameter_law",
     "plateau_losses",
@@ -194,6 +209,8 @@ __all__ = [
     "scalar_network",
     "scalar_network_limit",
     "scalar_network_time",
+    "scheduled_network",
+    "scheduled_strength",
     "shifted_absolute_moments",
     "sigmoidal",
     "sigmoidal_time",
