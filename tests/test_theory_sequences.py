@@ -180,6 +180,17 @@ def test_the_grams_at_the_end_of_a_square_task():
     np.testing.assert_allclose(end.input_gram, gram(FIRST.T @ FIRST, -lam), **EXACT)
 
 
+def test_modes_without_a_target_take_their_time():
+    """rho_0 / (1 + 2 rho_0 t) for lambda = 0, and e^{-|lambda| t} at last."""
+    ts = np.array([0.0, 1.0, 10.0, 100.0])
+    first = np.array([[1.0, 0.0], [0.0, 0.0]])
+    w1, w2 = start(0.0, [0.2, 0.6], np.eye(2), np.eye(2), np.eye(2))
+    path = sequence(w1, w2, 0.0, np.stack([first, 2 * first]), np.array([5.0]), ts)
+    np.testing.assert_allclose(path.matrix[:, 1, 1], 0.6 / (1 + 1.2 * ts), rtol=1e-11)
+    late = theory.balanced_strength(np.array([8.0, 9.0]), -1.5, 0.0, 0.6)
+    np.testing.assert_allclose(np.log(late[0] / late[1]), 1.5, rtol=1e-6)
+
+
 def test_a_network_that_is_not_balanced_does_remember():
     """The first Gram matrix after a detour through another task differs, by far more than rounding."""
     rng = np.random.default_rng(0)
