@@ -507,6 +507,21 @@ def test_one_shared_side_removes_the_plateau(lam, eps):
         np.testing.assert_allclose(found[name], time, rtol=3e-4)
 
 
+def test_a_pretrained_linear_model_learns_the_difference():
+    """w - w_0 is the flow from 0 for w_* - w_0, and the error rises with its length at every time, size and noise."""
+    rng = np.random.default_rng(10)
+    x, wanted, before, noise = rng.normal(size=(4, 6)), rng.normal(size=6), rng.normal(size=6), rng.normal(size=4)
+    t = np.array([0.3, 5.0])
+    tuned = theory.linear_estimator(t, x, x @ wanted + noise, before)
+    fresh = theory.linear_estimator(t, x, x @ (wanted - before) + noise, np.zeros(6))
+    np.testing.assert_allclose(np.asarray(tuned) - before, fresh, **EXACT)
+    ts, sizes, signals = np.array([0.1, 3.0, 1e3]), np.array([0.3, 1.0, 4.0]), np.array([0.2, 1.0, 1.7])
+    grid = np.meshgrid(ts, sizes, [0.0, 2.0], signals, indexing="ij")
+    errors = theory.estimator_errors(grid[0], grid[1], noise=grid[2], signal=grid[3]).test
+    assert (np.diff(errors, axis=-1) > -1e-15).all()
+    assert (np.diff(errors, axis=-1)[:, :2] > 0).all()
+
+
 # ---- Numbers in and out
 
 
