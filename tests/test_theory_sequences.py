@@ -338,6 +338,16 @@ def test_the_neuron_keeps_its_digits_near_a_reversal(eps, length):
         np.testing.assert_allclose([*now.w, now.a], neuron_in_sixty_digits(w, a, beta, t), rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.parametrize("eps", [1e-1, 1e-2, 1e-3])
+def test_in_any_direction_a_reversal_loses_the_rounding_of_a_product(eps):
+    """About 1e-16 / eps^2 at worst, where w and beta are along no axis."""
+    w, beta = (np.array([np.cos(x), np.sin(x)]) for x in (0.7 + np.pi - eps, 0.7))
+    for t in (5.0, 20.0, 40.0):
+        now = theory.single_neuron(w, 1.0, beta, t)
+        exact = neuron_in_sixty_digits(w, 1.0, beta, t)
+        np.testing.assert_allclose([*now.w, now.a], exact, atol=1e-14 + 1e-16 / eps**2, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("delta", "phi", "t", "w", "a", "losses"),
     [

@@ -34,7 +34,7 @@ def single_neuron(w: ArrayLike, a: ArrayLike, beta: ArrayLike, t: ArrayLike) -> 
 
     delta -> infinity is lazy, delta = 0 rich, delta -> -infinity delayed rich. Any sign of delta and
     a; a crosses 0 where it must. Near the reversal of a learnt task, where the part of (wp, a) that grows is small
-    beside the one that shrinks, both are taken along the eigenvectors of H, which keeps their digits.
+    beside the one that shrinks, both are taken along the eigenvectors of H, which keeps all but the rounding of wp.
 
     Args:
         w: Input weights at t = 0, shape (inp,).
