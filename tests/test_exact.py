@@ -229,7 +229,10 @@ def test_a_cell_outside_is_masked_and_says_so():
             lf.Problem(lf.linear_model(jnp.ones((2, 3))), WHITE, decay=0.1 * jnp.ones((2, 3))),
             r"no `decay` of their own",
         ),
-        (lf.Problem(lf.linear_model(jnp.ones((2, 3))), WHITE, rates=0.1), r"no `rates` of their own, but one positive number"),
+        (
+            lf.Problem(lf.linear_model(jnp.ones((2, 3))), WHITE, rates=0.1),
+            r"no `rates` of their own, but one positive number",
+        ),
         (
             lf.Problem(lf.DiagonalNetwork((jnp.ones(3), jnp.ones(3))), lf.Samples(*COUPLED)),
             r"the inputs are uncorrelated, E\[x x\^T\] diagonal .*: violated by",
