@@ -13,6 +13,7 @@ from layerflow.theory._balanced import (
     sign_obstruction,
 )
 from layerflow.theory._balancing import balancing, label_noise_balancing
+from layerflow.theory._chain import LayerChain, effective_depth, layer_chain, layer_chain_delay, layer_chain_time
 from layerflow.theory._collapse import Collapse, collapsed
 from layerflow.theory._conserved import conserved_difference, conserved_imbalances, conserved_scalar, decayed
 from layerflow.theory._deep import deep_mode, deep_time
@@ -113,6 +114,7 @@ __all__ = [
     "EstimatorErrors",
     "EstimatorTimes",
     "FineTuned",
+    "LayerChain",
     "LayerPair",
     "LeakyScalar",
     "MirrorPath",
@@ -162,6 +164,7 @@ __all__ = [
     "direction_stopping_time",
     "edge_delay",
     "edge_errors",
+    "effective_depth",
     "ends_at_saddle",
     "estimator_errors",
     "estimator_limit",
@@ -183,6 +186,9 @@ __all__ = [
     "kernel_growth",
     "l1_rate",
     "label_noise_balancing",
+    "layer_chain",
+    "layer_chain_delay",
+    "layer_chain_time",
     "layer_pair",
     "leaky_loss",
     "leaky_map",
