@@ -16,6 +16,7 @@ from layerflow.theory._balancing import balancing, label_noise_balancing
 from layerflow.theory._chain import LayerChain, effective_depth, layer_chain, layer_chain_delay, layer_chain_time
 from layerflow.theory._collapse import Collapse, collapsed
 from layerflow.theory._conserved import conserved_difference, conserved_imbalances, conserved_scalar, decayed
+from layerflow.theory._decay import DecayStates, DecayThresholds, decay_energy, decay_states, decay_thresholds
 from layerflow.theory._deep import deep_mode, deep_time
 from layerflow.theory._estimator import EstimatorErrors, estimator_errors, estimator_limit, linear_estimator
 from layerflow.theory._fine_tuning import FineTuned, fine_tuned
@@ -111,6 +112,8 @@ __all__ = [
     "Collapse",
     "ComputeLaw",
     "CriticalSteps",
+    "DecayStates",
+    "DecayThresholds",
     "EstimatorErrors",
     "EstimatorTimes",
     "FineTuned",
@@ -156,6 +159,9 @@ __all__ = [
     "critical_steps",
     "critical_stopping_time",
     "data_law",
+    "decay_energy",
+    "decay_states",
+    "decay_thresholds",
     "decayed",
     "deep_mirror_flow",
     "deep_mirror_strength",
