@@ -651,7 +651,7 @@ CASES = {
     "exact where nothing holds": (
         lambda: lf.solve(lf.Problem(lf.gaussian(KEY, (2, 2, 2, 2)), TASK), lf.Exact(t1=1.0)),
         ValueError,
-        r"No closed form holds: not .*Use lf.Flow",
+        r"No closed form holds: the deep modes of an aligned .*Use lf.Flow",
     ),
     "exact of a start that is not balanced": (
         lambda: lf.solve(lf.Problem(lf.gaussian(KEY, (2, 2, 2)), TASK), lf.Exact(t1=1.0)),

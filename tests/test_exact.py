@@ -223,7 +223,7 @@ def test_a_cell_outside_is_masked_and_says_so():
             r"whitened.*violated by",
         ),
         (lf.Problem(lf.gaussian(KEYS[4], (3, 2, 2)), WHITE), r"lambda-balanced, .*violated by"),
-        (lf.Problem(lf.gaussian(KEYS[4], (3, 2, 2, 2)), WHITE), r"no linear network of two layers"),
+        (lf.Problem(lf.gaussian(KEYS[4], (3, 2, 2, 2)), WHITE), r"layers share singular vectors .*violated by"),
         (lf.Problem(lf.gaussian(KEYS[4], (3, 2, 2)), WHITE, decay=0.1), r"no `decay` of their own, but one number for"),
         (
             lf.Problem(lf.linear_model(jnp.ones((2, 3))), WHITE, decay=0.1 * jnp.ones((2, 3))),

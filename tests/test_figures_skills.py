@@ -11,6 +11,9 @@ from layerflow.figures import FIGURES, _figure4, _figure4plus, _skill_losses
 pytestmark = pytest.mark.optimised
 
 
+pytestmark = pytest.mark.slow  # the figures take ten seconds each
+
+
 @pytest.fixture(scope="module")
 def figure_4():
     return FIGURES["4"].compute(grid=101, seeds=100)

@@ -304,6 +304,7 @@ def test_data_inside_a_jitted_function_are_not_mistaken():
     np.testing.assert_allclose(run(jnp.array([3.0, 5.0])).sel(scale=4.0), [12.0, 20.0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_cells_share_is_not_copied_per_cell():
     """A large data set that a cell closes over stays one array in the program."""
     from layerflow.engine import _chunks
