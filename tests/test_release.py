@@ -29,18 +29,19 @@ THEORY = """
     balanced_network balanced_path balanced_sequence balanced_strength balanced_violations balancing
     best_stopping_time bregman_projection collapsed compute_law conserved_difference conserved_imbalances
     conserved_scalar critical_delay critical_error critical_speed_ratio critical_steps critical_stopping_time
-    data_law decay_energy decay_states decay_thresholds decayed deep_mirror_flow deep_mirror_strength deep_mode
-    deep_time direction_stopping_time edge_delay edge_errors effective_depth ends_at_saddle estimator_errors
-    estimator_limit estimator_times expected_skill_loss exponential exponential_time fine_tuned flow_sharpness
-    forgetting forgetting_excess forgetting_time frozen_kernel_output growth_bound heavy_normalised_neuron
-    inflection_time joint_strengths joint_student_error kernel_growth l1_rate label_noise_balancing layer_chain
-    layer_chain_delay layer_chain_time layer_pair leaky_loss leaky_map leaky_pair leaky_scalar_first_order
-    leaky_scalar_network least_l1 least_norm light_normalised_neuron linear_estimator mirror_coordinate
-    mirror_flow mirror_potential mirror_strength normalised_cosine normalised_neuron normalised_pair
-    optimal_ridge parameter_law plateau_losses reversal_time saddle_to_saddle scalar_descent scalar_network
-    scalar_network_limit scalar_network_time scheduled_network scheduled_strength shifted_absolute_moments
-    sigmoidal sigmoidal_time sign_obstruction single_neuron skill_frequencies skill_loss skill_strengths_in_data
-    skill_strengths_in_parameters skill_strengths_in_time spike stages_separate student_error switch_rates
+    data_law decay_energy decay_states decay_thresholds decayed decaying_network decaying_pair deep_mirror_flow
+    deep_mirror_strength deep_mode deep_time direction_stopping_time edge_delay edge_errors effective_depth
+    ends_at_saddle estimator_errors estimator_limit estimator_times expected_skill_loss exponential
+    exponential_time fine_tuned flow_sharpness forgetting forgetting_excess forgetting_time frozen_kernel_output
+    growth_bound heavy_normalised_neuron inflection_time joint_strengths joint_student_error kernel_growth
+    l1_rate label_noise_balancing layer_chain layer_chain_delay layer_chain_time layer_pair leaky_loss leaky_map
+    leaky_pair leaky_scalar_first_order leaky_scalar_network least_l1 least_norm light_normalised_neuron
+    linear_estimator mirror_coordinate mirror_flow mirror_potential mirror_strength normalised_cosine
+    normalised_neuron normalised_pair optimal_ridge parameter_law plateau_losses reversal_time saddle_to_saddle
+    scalar_descent scalar_network scalar_network_limit scalar_network_time scheduled_network scheduled_strength
+    shifted_absolute_moments sigmoidal sigmoidal_time sign_obstruction single_neuron skill_frequencies
+    skill_loss skill_strengths_in_data skill_strengths_in_parameters skill_strengths_in_time spike
+    stages_separate student_error switch_rates
     symmetric_factorisation time_law transition transition_exponential transition_sigmoidal two_cycle
     two_rate_network two_rate_network_limit variance_of_accuracy wide_kernel_growth wide_matrix wide_time
     width_phase

@@ -50,6 +50,8 @@ CALLS = {
     "decay_states": {"target": ONE, "depth": 3, "decay": 0.1 * ONE, "variance": ONE},
     "decay_thresholds": {"target": ONE, "depth": 3, "variance": ONE},
     "decayed": {"conserved": ONE, "decay": 0.1, "t": 1.0},
+    "decaying_network": LAYERS | {"t": 1.0, "decay": 0.1},
+    "decaying_pair": T | {"a0": ONE, "b0": ONE, "target": ONE, "decay": 0.1 * ONE, "variance": ONE},
     "deep_mirror_flow": T | MOMENTS | {"m": P, "size": np.ones(2), "depth": 3},
     "deep_mirror_strength": {"m": 0.1 * ONE, "size": ONE, "depth": 3},
     "deep_mode": T | MODE | {"depth": 3},

@@ -17,6 +17,7 @@ from layerflow.theory._chain import LayerChain, effective_depth, layer_chain, la
 from layerflow.theory._collapse import Collapse, collapsed
 from layerflow.theory._conserved import conserved_difference, conserved_imbalances, conserved_scalar, decayed
 from layerflow.theory._decay import DecayStates, DecayThresholds, decay_energy, decay_states, decay_thresholds
+from layerflow.theory._decaying_pair import decaying_network, decaying_pair
 from layerflow.theory._deep import deep_mode, deep_time
 from layerflow.theory._estimator import EstimatorErrors, estimator_errors, estimator_limit, linear_estimator
 from layerflow.theory._fine_tuning import FineTuned, fine_tuned
@@ -163,6 +164,8 @@ __all__ = [
     "decay_states",
     "decay_thresholds",
     "decayed",
+    "decaying_network",
+    "decaying_pair",
     "deep_mirror_flow",
     "deep_mirror_strength",
     "deep_mode",

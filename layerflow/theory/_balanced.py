@@ -173,9 +173,9 @@ def balanced_network(w1: ArrayLike, w2: ArrayLike, lam: ArrayLike, sigma_yx: Arr
         Fukumizu (1998); Braun et al. (2022), NeurIPS; Dominé et al. (2025), arXiv:2409.14623.
         Nam et al., arXiv:2502.21009, appendix G.
     """
-    (t,) = _at(t, "t", ())
+    (t,) = time_or_times(t, "t", ())
     w1, w2, lam, sigma_yx, t = balanced_arguments(w1, w2, lam, sigma_yx, t, "t")
-    return _record(_factor(w1, w2, lam, sigma_yx, t), w1.shape[1])
+    return record(_factor(w1, w2, lam, sigma_yx, t), w1.shape[1])
 
 
 def balanced_path(w1: ArrayLike, w2: ArrayLike, lam: ArrayLike, sigma_yx: ArrayLike, ts: ArrayLike) -> Balanced:
@@ -205,10 +205,10 @@ def balanced_path(w1: ArrayLike, w2: ArrayLike, lam: ArrayLike, sigma_yx: ArrayL
     References:
         As for `balanced_network`.
     """
-    (ts,) = _at(ts, "ts", (None,))
+    (ts,) = time_or_times(ts, "ts", (None,))
     w1, w2, lam, sigma_yx, ts = balanced_arguments(w1, w2, lam, sigma_yx, ts, "ts")
     along = jax.vmap(_factor, in_axes=(None, None, None, None, 0))
-    return _record(along(w1, w2, lam, sigma_yx, ts), w1.shape[1])
+    return record(along(w1, w2, lam, sigma_yx, ts), w1.shape[1])
 
 
 def balanced_limit(lam: ArrayLike, sigma_yx: ArrayLike, hid: int) -> Balanced:
@@ -256,7 +256,7 @@ def balanced_limit(lam: ArrayLike, sigma_yx: ArrayLike, hid: int) -> Balanced:
     size = inp + out
     # Columns beyond the size of Q Q^T stay empty.
     factor = long_time_factor(flow_matrix(lam, sigma_yx), min(hid, size))
-    return _record(jnp.pad(factor, ((0, 0), (0, max(hid - size, 0)))), inp)
+    return record(jnp.pad(factor, ((0, 0), (0, max(hid - size, 0)))), inp)
 
 
 def sign_obstruction(w1: ArrayLike, w2: ArrayLike, sigma_yx: ArrayLike) -> Bool[Array, ""]:
@@ -294,7 +294,8 @@ def sign_obstruction(w1: ArrayLike, w2: ArrayLike, sigma_yx: ArrayLike) -> Bool[
     return signs[0] * signs[1] < 0
 
 
-def _record(factor: Float[Array, "*t inp_out hid"], inp: int) -> Balanced:
+def record(factor: Float[Array, "*t inp_out hid"], inp: int) -> Balanced:
+    """The layers of Q = [w1^T; w2]."""
     return Balanced(factor[..., :inp, :].mT, factor[..., inp:, :])
 
 
@@ -353,7 +354,7 @@ def _fits(w1: Array, w2: Array, sigma_yx: Array) -> None:
         )
 
 
-def _at(t: ArrayLike, name: str, shape: tuple[int | None, ...]) -> list[Array]:
+def time_or_times(t: ArrayLike, name: str, shape: tuple[int | None, ...]) -> list[Array]:
     """`t` as an array of one time or of many, or an error."""
     time = finite(t, name)
     if time.ndim != len(shape) or time.size == 0:
